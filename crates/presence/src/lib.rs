@@ -1,0 +1,14 @@
+//! The neutral words that both protocols are translated to and from.
+//!
+//! Nothing here knows XML, SIP, a clock or a socket: an [`Address`] is who is meant, a [`PresenceState`] is what
+//! may be seen of them, a [`Subscription`] is what two of them agreed on.
+
+mod address;
+mod now;
+mod state;
+mod subscription;
+
+pub use address::{Address, AddressError, Domain};
+pub use now::Now;
+pub use state::{Availability, Device, Note, PresenceState};
+pub use subscription::{Step, Subscription, SubscriptionKind};
