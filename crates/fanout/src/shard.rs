@@ -1,0 +1,392 @@
+//! The shard itself: watches, what each was sent, what each may see now.
+
+use std::{hash::Hash, mem};
+
+use slotmap::{SlotMap, new_key_type};
+
+use crate::{LaneId, ViewId, Views, lanes::Lanes};
+
+new_key_type! {
+    /// Names one receiver of state: a pair toward XMPP, or a dialog toward SIP.
+    pub struct WatchId;
+}
+
+/// One shard over views of type `T`.
+#[derive(Debug)]
+pub struct Shard<T> {
+    /// The views that watches refer to; the caller interns into it.
+    pub views: Views<T>,
+    watches: SlotMap<WatchId, Watch>,
+    lanes: Lanes,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Watch {
+    lane: LaneId,
+    current: ViewId,
+    sent: ViewId,
+    marks: Marks,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Marks(u8);
+
+impl Marks {
+    /// Unchanged devices go out too: a probe, a new watcher, a stream that ended unconfirmed.
+    const WHOLE: u8 = 1;
+    /// Something besides state is due: the caller keeps what.
+    const DUE: u8 = 2;
+    /// Stands in its lane's queue.
+    const QUEUED: u8 = 4;
+    /// Waits for an answer or an interval: gathers changes, but leaves none.
+    const HELD: u8 = 8;
+
+    fn has(self, mark: u8) -> bool {
+        self.0 & mark != 0
+    }
+
+    fn set(&mut self, mark: u8, is_set: bool) {
+        if is_set { self.0 |= mark } else { self.0 &= !mark }
+    }
+}
+
+/// What one watch is owed, handed out to be rendered.
+#[derive(Debug)]
+pub struct Update<'a, T> {
+    /// Who receives it.
+    pub watch: WatchId,
+    /// What was sent last.
+    pub from: ViewId,
+    /// What may be seen now.
+    pub to: ViewId,
+    /// Unchanged devices go out too.
+    pub whole: bool,
+    /// Something besides state is due, and goes first.
+    pub due: bool,
+    /// Reads `from` and `to`.
+    pub views: &'a Views<T>,
+}
+
+impl<T: Hash + Eq + Default> Default for Shard<T> {
+    fn default() -> Self {
+        Self { views: Views::default(), watches: SlotMap::with_key(), lanes: Lanes::default() }
+    }
+}
+
+impl<T: Hash + Eq + Default> Shard<T> {
+    /// A new way out. Lanes are few and live as long as the shard.
+    pub fn add_lane(&mut self) -> LaneId {
+        self.lanes.add()
+    }
+
+    /// A new receiver that was sent nothing and sees nothing.
+    pub fn insert(&mut self, lane: LaneId) -> WatchId {
+        self.views.hold(ViewId::EMPTY);
+        self.views.hold(ViewId::EMPTY);
+        self.watches.insert(Watch {
+            lane,
+            current: ViewId::EMPTY,
+            sent: ViewId::EMPTY,
+            marks: Marks::default(),
+        })
+    }
+
+    /// Forgets a receiver; what it was still owed is dropped.
+    pub fn remove(&mut self, id: WatchId) {
+        if let Some(watch) = self.watches.remove(id) {
+            self.views.release(watch.current);
+            self.views.release(watch.sent);
+        }
+    }
+
+    /// Takes the newest state that `id` may see. The caller keeps its own hold on `view`.
+    ///
+    /// A watcher needs the newest state, not each step on the way to it, so a watch that is already queued keeps its
+    /// place and will carry `view`; one that came back to what was sent is owed nothing.
+    pub fn handle_change(&mut self, id: WatchId, view: ViewId) {
+        let Some(watch) = self.watches.get_mut(id) else { return };
+        if watch.current == view {
+            return;
+        }
+        let old = mem::replace(&mut watch.current, view);
+        self.views.hold(view);
+        self.views.release(old);
+        self.queue(id);
+    }
+
+    /// Asks that `id` be sent its whole state again.
+    pub fn mark_whole(&mut self, id: WatchId) {
+        self.mark(id, Marks::WHOLE);
+    }
+
+    /// Says that something besides state is due to `id`.
+    pub fn mark_due(&mut self, id: WatchId) {
+        self.mark(id, Marks::DUE);
+    }
+
+    /// From now on `id` gathers changes, but leaves none, until [`Shard::unhold`].
+    pub fn hold(&mut self, id: WatchId) {
+        if let Some(watch) = self.watches.get_mut(id) {
+            watch.marks.set(Marks::HELD, true);
+        }
+    }
+
+    /// Ends [`Shard::hold`]; what was gathered is owed now.
+    pub fn unhold(&mut self, id: WatchId) {
+        if let Some(watch) = self.watches.get_mut(id) {
+            watch.marks.set(Marks::HELD, false);
+            self.queue(id);
+        }
+    }
+
+    /// True while [`Shard::hold`] is in force.
+    pub fn is_held(&self, id: WatchId) -> bool {
+        self.watches.get(id).is_some_and(|watch| watch.marks.has(Marks::HELD))
+    }
+
+    /// Takes `sent` as what the receiver has, without sending it. The caller keeps its own hold on `sent`.
+    pub fn set_sent(&mut self, id: WatchId, sent: ViewId) {
+        if let Some(watch) = self.watches.get_mut(id) {
+            let old = mem::replace(&mut watch.sent, sent);
+            self.views.hold(sent);
+            self.views.release(old);
+        }
+    }
+
+    /// Lets `id` leave by another lane from now on.
+    pub fn move_to(&mut self, id: WatchId, lane: LaneId) {
+        let Some(watch) = self.watches.get_mut(id) else { return };
+        if mem::replace(&mut watch.lane, lane) != lane {
+            // Its place in the old queue is passed over there, since the lane does not fit any more.
+            watch.marks.set(Marks::QUEUED, false);
+            self.queue(id);
+        }
+    }
+
+    /// All that was sent by `lane` may be lost: each of its watches that was sent something gets its whole state again.
+    pub fn handle_lane_lost(&mut self, lane: LaneId) {
+        let lost: Vec<WatchId> = self
+            .watches
+            .iter()
+            .filter(|(_, watch)| watch.lane == lane && watch.sent != ViewId::EMPTY)
+            .map(|(id, _)| id)
+            .collect();
+        for id in lost {
+            self.mark_whole(id);
+        }
+    }
+
+    /// What `id` may see now, and what it was sent.
+    pub fn views_of(&self, id: WatchId) -> Option<(ViewId, ViewId)> {
+        self.watches.get(id).map(|watch| (watch.current, watch.sent))
+    }
+
+    /// The lane that `id` leaves by.
+    pub fn lane_of(&self, id: WatchId) -> Option<LaneId> {
+        self.watches.get(id).map(|watch| watch.lane)
+    }
+
+    /// The next lane that owes something and has no request for credit open. Ask for its credit, then call
+    /// [`Shard::poll_lane`]; until then it is not named again.
+    pub fn poll_wanting(&mut self) -> Option<LaneId> {
+        self.lanes.poll_wanting()
+    }
+
+    /// Number of places in the queue of `lane`.
+    pub fn owed_len(&self, lane: LaneId) -> usize {
+        self.lanes.owed_len(lane)
+    }
+
+    /// Number of receivers.
+    pub fn len(&self) -> usize {
+        self.watches.len()
+    }
+
+    /// True when nobody watches.
+    pub fn is_empty(&self) -> bool {
+        self.watches.is_empty()
+    }
+
+    /// Hands out what `lane` is owed, in order, until `grant` bytes are used; at least one update when it is not zero.
+    ///
+    /// `render` writes one update and says how many bytes it took. What is not handed out waits here, where it costs
+    /// one mark a watch. Gives the number of bytes.
+    pub fn poll_lane(
+        &mut self,
+        lane: LaneId,
+        grant: usize,
+        mut render: impl FnMut(Update<'_, T>) -> usize,
+    ) -> usize {
+        let mut used = 0;
+        while used < grant
+            && let Some(id) = self.lanes.pop(lane)
+        {
+            let Some(watch) = self.watches.get_mut(id) else { continue };
+            if watch.lane != lane || !watch.marks.has(Marks::QUEUED) {
+                continue;
+            }
+            watch.marks.set(Marks::QUEUED, false);
+            if watch.marks.has(Marks::HELD) || !watch.is_owed() {
+                continue;
+            }
+            let update = Update {
+                watch: id,
+                from: watch.sent,
+                to: watch.current,
+                whole: watch.marks.has(Marks::WHOLE),
+                due: watch.marks.has(Marks::DUE),
+                views: &self.views,
+            };
+            used += render(update);
+            watch.marks.set(Marks::WHOLE | Marks::DUE, false);
+            if watch.sent != watch.current {
+                let old = mem::replace(&mut watch.sent, watch.current);
+                let new = watch.current;
+                self.views.hold(new);
+                self.views.release(old);
+            }
+        }
+        self.lanes.settle(lane);
+        used
+    }
+
+    fn mark(&mut self, id: WatchId, mark: u8) {
+        if let Some(watch) = self.watches.get_mut(id) {
+            watch.marks.set(mark, true);
+            self.queue(id);
+        }
+    }
+
+    fn queue(&mut self, id: WatchId) {
+        let Some(watch) = self.watches.get_mut(id) else { return };
+        if watch.is_owed() && !watch.marks.has(Marks::HELD) && !watch.marks.has(Marks::QUEUED) {
+            watch.marks.set(Marks::QUEUED, true);
+            self.lanes.push(watch.lane, id);
+        }
+    }
+}
+
+impl Watch {
+    fn is_owed(&self) -> bool {
+        self.sent != self.current || self.marks.has(Marks::WHOLE | Marks::DUE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard_with(count: usize) -> (Shard<String>, LaneId, Vec<WatchId>) {
+        let mut shard = Shard::default();
+        let lane = shard.add_lane();
+        let watches = (0..count).map(|_| shard.insert(lane)).collect();
+        (shard, lane, watches)
+    }
+
+    fn change(shard: &mut Shard<String>, id: WatchId, text: &str) {
+        let view = shard.views.intern(text.into());
+        shard.handle_change(id, view);
+        shard.views.release(view);
+    }
+
+    fn drain(shard: &mut Shard<String>, lane: LaneId, grant: usize) -> Vec<String> {
+        let mut seen = Vec::new();
+        shard.poll_lane(lane, grant, |update| {
+            let mark = if update.whole { "!" } else { "" };
+            seen.push(format!(
+                "{}>{}{mark}",
+                update.views.content(update.from),
+                update.views.content(update.to)
+            ));
+            10
+        });
+        seen
+    }
+
+    #[test]
+    fn only_the_newest_state_leaves_and_nothing_twice() {
+        let (mut shard, lane, watches) = shard_with(1);
+        for text in ["a", "b", "c"] {
+            change(&mut shard, watches[0], text);
+        }
+        assert_eq!(drain(&mut shard, lane, 100), [">c"]);
+        assert!(drain(&mut shard, lane, 100).is_empty());
+    }
+
+    #[test]
+    fn a_watch_that_came_back_to_what_was_sent_is_owed_nothing() {
+        let (mut shard, lane, watches) = shard_with(1);
+        change(&mut shard, watches[0], "a");
+        drain(&mut shard, lane, 100);
+        change(&mut shard, watches[0], "b");
+        change(&mut shard, watches[0], "a");
+        assert!(drain(&mut shard, lane, 100).is_empty());
+        shard.mark_whole(watches[0]);
+        assert_eq!(drain(&mut shard, lane, 100), ["a>a!"]);
+    }
+
+    #[test]
+    fn credit_bounds_what_leaves_and_the_rest_asks_again() {
+        let (mut shard, lane, watches) = shard_with(5);
+        for id in &watches {
+            change(&mut shard, *id, "a");
+        }
+        assert_eq!(shard.poll_wanting(), Some(lane));
+        assert_eq!(shard.poll_wanting(), None, "a lane asks once");
+        assert_eq!(drain(&mut shard, lane, 20).len(), 2);
+        assert_eq!(shard.poll_wanting(), Some(lane));
+        assert_eq!(drain(&mut shard, lane, 1000).len(), 3);
+        assert_eq!(shard.poll_wanting(), None);
+        change(&mut shard, watches[0], "b");
+        assert_eq!(shard.poll_wanting(), Some(lane));
+    }
+
+    #[test]
+    fn a_held_watch_gathers_and_leaves_the_last_state_when_it_is_let_go() {
+        let (mut shard, lane, watches) = shard_with(1);
+        shard.hold(watches[0]);
+        change(&mut shard, watches[0], "a");
+        change(&mut shard, watches[0], "b");
+        assert!(drain(&mut shard, lane, 100).is_empty());
+        shard.unhold(watches[0]);
+        assert_eq!(drain(&mut shard, lane, 100), [">b"]);
+    }
+
+    #[test]
+    fn a_removed_watch_is_passed_over_and_frees_its_views() {
+        let (mut shard, lane, watches) = shard_with(2);
+        change(&mut shard, watches[0], "a");
+        change(&mut shard, watches[1], "b");
+        shard.remove(watches[0]);
+        assert_eq!(drain(&mut shard, lane, 100), [">b"]);
+        shard.remove(watches[1]);
+        assert_eq!(shard.views.len(), 1);
+    }
+
+    #[test]
+    fn a_watch_that_moved_leaves_by_its_new_lane_only() {
+        let (mut shard, lane, watches) = shard_with(1);
+        let other = shard.add_lane();
+        change(&mut shard, watches[0], "a");
+        shard.move_to(watches[0], other);
+        assert!(drain(&mut shard, lane, 100).is_empty());
+        assert_eq!(drain(&mut shard, other, 100), [">a"]);
+        shard.move_to(watches[0], lane);
+        change(&mut shard, watches[0], "b");
+        assert_eq!(drain(&mut shard, lane, 100), ["a>b"]);
+    }
+
+    #[test]
+    fn a_lost_lane_owes_the_whole_state_to_whom_something_was_sent() {
+        let (mut shard, lane, watches) = shard_with(2);
+        change(&mut shard, watches[0], "a");
+        drain(&mut shard, lane, 100);
+        shard.handle_lane_lost(lane);
+        assert_eq!(drain(&mut shard, lane, 100), ["a>a!"]);
+    }
+
+    #[test]
+    fn a_watch_costs_a_few_integers() {
+        assert!(size_of::<Watch>() <= 16, "{} bytes", size_of::<Watch>());
+    }
+}
