@@ -23,6 +23,7 @@ pub struct Shard<T> {
 #[derive(Debug, Clone, Copy)]
 struct Watch {
     lane: LaneId,
+    owner: u32,
     current: ViewId,
     sent: ViewId,
     marks: Marks,
@@ -55,6 +56,8 @@ impl Marks {
 pub struct Update<'a, T> {
     /// Who receives it.
     pub watch: WatchId,
+    /// The number that the caller gave with [`Shard::insert`].
+    pub owner: u32,
     /// What was sent last.
     pub from: ViewId,
     /// What may be seen now.
@@ -79,12 +82,13 @@ impl<T: Hash + Eq + Default> Shard<T> {
         self.lanes.add()
     }
 
-    /// A new receiver that was sent nothing and sees nothing.
-    pub fn insert(&mut self, lane: LaneId) -> WatchId {
+    /// A new receiver that was sent nothing and sees nothing. `owner` is the caller's own number for it.
+    pub fn insert(&mut self, lane: LaneId, owner: u32) -> WatchId {
         self.views.hold(ViewId::EMPTY);
         self.views.hold(ViewId::EMPTY);
         self.watches.insert(Watch {
             lane,
+            owner,
             current: ViewId::EMPTY,
             sent: ViewId::EMPTY,
             marks: Marks::default(),
@@ -231,6 +235,7 @@ impl<T: Hash + Eq + Default> Shard<T> {
             }
             let update = Update {
                 watch: id,
+                owner: watch.owner,
                 from: watch.sent,
                 to: watch.current,
                 whole: watch.marks.has(Marks::WHOLE),
@@ -279,7 +284,7 @@ mod tests {
     fn shard_with(count: usize) -> (Shard<String>, LaneId, Vec<WatchId>) {
         let mut shard = Shard::default();
         let lane = shard.add_lane();
-        let watches = (0..count).map(|_| shard.insert(lane)).collect();
+        let watches = (0..count).map(|n| shard.insert(lane, n as u32)).collect();
         (shard, lane, watches)
     }
 
@@ -387,6 +392,6 @@ mod tests {
 
     #[test]
     fn a_watch_costs_a_few_integers() {
-        assert!(size_of::<Watch>() <= 16, "{} bytes", size_of::<Watch>());
+        assert!(size_of::<Watch>() <= 20, "{} bytes", size_of::<Watch>());
     }
 }

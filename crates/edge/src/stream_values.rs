@@ -1,0 +1,217 @@
+//! What streams say and are told: the only way that the broker knows an XMPP stream.
+//!
+//! In one process these values pass in memory; between an edge and a gateway the same values are frames on the link.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tombolo_presence::Domain;
+
+/// Names one XMPP stream. An edge never uses a number twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StreamId(pub u64);
+
+/// Names one request to dial, chosen by whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DialId(pub u64);
+
+/// A domain of ours and a domain of a partner.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DomainPair {
+    /// Ours.
+    pub local: Domain,
+    /// The partner's.
+    pub remote: Domain,
+}
+
+/// Which way stanzas flow on a stream; XMPP streams between servers are one-way (RFC 6120 §4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum StreamDirection {
+    /// The partner opened it: it brings stanzas.
+    Incoming,
+    /// We opened it: it takes stanzas.
+    Outgoing,
+}
+
+/// How the partner's domain was proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ProofMethod {
+    /// SASL EXTERNAL with a certificate for the domain (XEP-0178).
+    SaslExternal,
+    /// Server dialback over TLS (XEP-0220).
+    TlsDialback,
+    /// Server dialback without TLS.
+    PlainDialback,
+}
+
+/// Why a dial gave no stream, or why a stream ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+pub enum StreamEnd {
+    /// The domain does not exist, or says that it has no XMPP service.
+    #[error("the domain has no XMPP service")]
+    NotFound,
+    /// It has, but no address could be reached in time.
+    #[error("no address of the domain could be reached: {0}")]
+    Unreachable(String),
+    /// TLS or the proof of a domain failed, on either side.
+    #[error("authentication failed: {0}")]
+    Unauthenticated(String),
+    /// We refuse this partner.
+    #[error("refused by policy: {0}")]
+    Refused(String),
+    /// A stream error, ours or theirs; the condition's name.
+    #[error("stream error {0}")]
+    StreamError(String),
+    /// Both sides closed in order.
+    #[error("closed in order")]
+    Closed,
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// The inside link to the edge ended, and with it its streams.
+    #[error("the link to the edge ended")]
+    LinkLost,
+}
+
+impl StreamEnd {
+    /// The stanza error condition that senders are told (XS-DNS-06, RFC 6120 §10.4.3).
+    pub fn condition(&self) -> &'static str {
+        match self {
+            Self::NotFound => "remote-server-not-found",
+            Self::Refused(_) => "not-allowed",
+            _ => "remote-server-timeout",
+        }
+    }
+
+    /// True when everything that was written may be taken as received.
+    pub fn is_clean(&self) -> bool {
+        matches!(self, Self::Closed)
+    }
+}
+
+/// From an edge to its gateway.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum FromEdge {
+    /// A stream is authenticated for its first pair.
+    StreamUp {
+        /// The stream.
+        stream: StreamId,
+        /// Which way stanzas flow.
+        direction: StreamDirection,
+        /// The dial that it answers, when outgoing.
+        dial: Option<DialId>,
+        /// The first proved pair.
+        pair: DomainPair,
+        /// How it was proved.
+        method: ProofMethod,
+        /// Number of bytes that may be written and not yet reported as [`FromEdge::Written`].
+        window_bytes: u32,
+    },
+    /// A further pair is proved on the stream.
+    PairProved {
+        /// The stream.
+        stream: StreamId,
+        /// The pair.
+        pair: DomainPair,
+    },
+    /// A pair that the stream was to carry could not be proved, or is not any more.
+    PairLost {
+        /// The stream.
+        stream: StreamId,
+        /// The pair.
+        pair: DomainPair,
+    },
+    /// Whole, well-formed, bounded stanzas of proved pairs, in the order in which they came.
+    Stanzas {
+        /// The stream that brought them.
+        stream: StreamId,
+        /// The number of the first one; they are counted from 1 on each stream.
+        first: u64,
+        /// One stanza each.
+        stanzas: Vec<Bytes>,
+    },
+    /// Bytes that were handed over with [`ToEdge::Stanzas`] are written to the socket.
+    Written {
+        /// The stream.
+        stream: StreamId,
+        /// The number of the last stanza that is written whole.
+        last: u64,
+        /// How many bytes since the last report: credit for as many more.
+        bytes: u32,
+    },
+    /// The stream ended.
+    StreamDown {
+        /// The stream.
+        stream: StreamId,
+        /// Why.
+        end: StreamEnd,
+        /// The number of the last stanza that was written whole.
+        last_written: u64,
+    },
+    /// A dial gave no stream.
+    DialFailed {
+        /// The dial.
+        dial: DialId,
+        /// Why.
+        end: StreamEnd,
+    },
+    /// The edge lives.
+    Beat,
+}
+
+/// From a gateway to an edge.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum ToEdge {
+    /// Open a stream for a pair.
+    Dial {
+        /// Names the request in the answer.
+        dial: DialId,
+        /// The pair.
+        pair: DomainPair,
+    },
+    /// Write stanzas; they were granted by the stream's window.
+    Stanzas {
+        /// The stream.
+        stream: StreamId,
+        /// How many there are.
+        count: u32,
+        /// The stanzas, one behind the other.
+        bytes: Bytes,
+    },
+    /// Stanzas that came by this stream are taken: as many more may be sent.
+    Credit {
+        /// The stream.
+        stream: StreamId,
+        /// How many bytes were taken.
+        bytes: u32,
+    },
+    /// Close the stream in order.
+    Close {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// The gateway lives.
+    Beat,
+}
+
+/// How often each side of a link says that it lives, and after how long a silence it is dead.
+pub const BEAT: Duration = Duration::from_secs(5);
+/// See [`BEAT`].
+pub const BEAT_LOST: Duration = Duration::from_secs(15);
+
+/// Number of bytes a stream may have handed over and not yet written.
+pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// Where streams hand what they bring: the broker, or the link to it.
+pub trait StreamSink: Send + Sync {
+    /// Takes a value. Gives [`FromEdge::Stanzas`] back, less what was taken, when its receiver is full: the
+    /// connection keeps the rest, stops reading and offers it again. Every other value is always taken.
+    fn offer(&self, value: FromEdge) -> Result<(), FromEdge>;
+}
+
+/// Where the broker hands what streams should do: the connections of this process, or the links to edges.
+pub trait EdgePort: Send + Sync {
+    /// Takes a value; what concerns an ended stream is dropped, since its end was or will be reported.
+    fn send(&self, value: ToEdge);
+}

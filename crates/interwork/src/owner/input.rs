@@ -1,0 +1,173 @@
+//! What a shard is told.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use tombolo_policy::Table;
+use tombolo_presence::{Address, Domain};
+use tombolo_sip::message::Message;
+
+use crate::{
+    error::NoResponse,
+    owner::keys::{LaneKey, PeerKey},
+};
+
+/// One thing that happened, for the shard that owns the local user concerned.
+#[derive(Debug)]
+pub enum Input {
+    /// Presence and message stanzas from proved domains to our users, whole and well-formed, in order.
+    Stanzas(Vec<Bytes>),
+    /// A request that passed its server transaction, its sender's proof and the checks of RFC 3261 §8.2.
+    Request(SipRequest),
+    /// What became of a request that went out as [`super::Output::Request`].
+    Outcome {
+        /// Names the request.
+        request: RequestId,
+        /// The final response, or what counts as one.
+        outcome: Result<Message, NoResponse>,
+    },
+    /// Responses to NOTIFYs that went out as [`super::Output::Notifies`].
+    NotifyAnswers(Vec<NotifyAnswer>),
+    /// A lane may carry so many bytes more. Answers [`super::Output::Want`].
+    Credit {
+        /// The lane.
+        lane: LaneKey,
+        /// Number of bytes; zero withdraws the answer, so that the shard asks again when it must.
+        bytes: usize,
+    },
+    /// The way to a SIP peer changed: on which transport it is reached, or that it is not (`None`).
+    PeerChanged {
+        /// The peer.
+        peer: PeerKey,
+        /// How it is reached now.
+        way: Option<PeerWay>,
+    },
+    /// The stream under a lane of a session ended.
+    LaneLost {
+        /// The lane.
+        lane: LaneKey,
+        /// Everything written may be taken as received.
+        is_clean: bool,
+    },
+    /// A partner's session could not be re-established, or its stream broke; or it is back.
+    PartnerReachable {
+        /// The session's lane.
+        lane: LaneKey,
+        /// It is back.
+        is_reachable: bool,
+        /// Why not, as a stanza error condition.
+        condition: &'static str,
+    },
+    /// What became of a message that went out as [`super::Output::Message`].
+    MessageFate {
+        /// Names the message.
+        message: MessageId,
+        /// Written to a stream; or a stanza error condition.
+        fate: Result<(), &'static str>,
+    },
+    /// What became of a message that went out as [`super::Output::Deliver`].
+    Delivered {
+        /// Names the message.
+        message: MessageId,
+        /// The SIP status that the sender gets.
+        status: u16,
+    },
+    /// Rows are stored, or could not be. Tokens are answered in order.
+    Persisted {
+        /// Names the rows.
+        token: PersistToken,
+        /// They are on disk.
+        is_stored: bool,
+    },
+    /// The local user decided about a watcher.
+    Decide {
+        /// The local user.
+        user: Address,
+        /// Who asked; `None` means everybody who waits.
+        watcher: Option<Address>,
+        /// Grant, or refuse.
+        is_approved: bool,
+        /// Answered with [`super::Output::Decided`].
+        asker: u64,
+    },
+    /// Which local users exist at built-in homes and how they approve; replaces what was known.
+    Accounts(Arc<Accounts>),
+    /// A new policy table.
+    Policy(Arc<Table>),
+    /// An operator's question about a user. Answered with [`super::Output::Report`].
+    Ask {
+        /// The local user; `None` asks for the shard's totals.
+        user: Option<Address>,
+        /// Comes back in the answer.
+        asker: u64,
+    },
+}
+
+/// The accounts of the built-in homes.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    /// How each existing user approves watchers.
+    pub approve: HashMap<Address, tombolo_policy::Approve>,
+}
+
+/// Names a request of ours until its outcome is known; the shard chose it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId(pub u64);
+
+/// Names a message of ours until its fate is known; the shard chose it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MessageId(pub u64);
+
+/// Names what a shard wants stored; rises by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PersistToken(pub u64);
+
+/// Where the response to a request goes; the peer chose it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ReplyTo(pub u64);
+
+/// A request for the shard.
+#[derive(Debug)]
+pub struct SipRequest {
+    /// Who sent it.
+    pub peer: PeerKey,
+    /// Where its response goes.
+    pub reply: ReplyTo,
+    /// The request; its top Via carries `received` and `rport` already.
+    pub message: Message,
+    /// Whom the request speaks for: the user that digest proved, or the From that its front end may use.
+    pub identity: Address,
+    /// How the peer is reached: what our Contact in the response names.
+    pub way: PeerWay,
+}
+
+/// How a SIP peer is reached at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerWay {
+    /// Nothing need be sent twice (TCP, TLS). When false, NOTIFYs go out as [`super::Output::Request`].
+    pub is_reliable: bool,
+    /// `SIP/2.0/TLS host:port`, as our Via begins.
+    pub via: Arc<str>,
+    /// `host:port;transport=tls`, as our Contact goes on after the `@`.
+    pub contact: Arc<str>,
+}
+
+/// The response to one NOTIFY.
+#[derive(Debug, Clone, Copy)]
+pub struct NotifyAnswer {
+    /// The dialog's partition and row, from the branch.
+    pub partition: u16,
+    /// See `partition`.
+    pub row: u64,
+    /// The CSeq that it answers.
+    pub cseq: u32,
+    /// Its status code.
+    pub status: u16,
+    /// Its Retry-After, in seconds.
+    pub retry_after: Option<u32>,
+}
+
+/// Which of our domains a name is, for callers that route.
+pub fn is_local(table: &Table, domain: &Domain) -> bool {
+    table.local(domain.as_str()).is_some()
+}

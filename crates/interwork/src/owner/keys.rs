@@ -1,0 +1,40 @@
+//! Names of the ways out of a shard that mean the same in every shard and after a restart.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tombolo_presence::{Address, Domain};
+
+/// A SIP next hop.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PeerKey {
+    /// The front end of one of our domains.
+    FrontEnd(Domain),
+    /// A phone that registered at the built-in home.
+    Phone(Arc<PhoneKey>),
+}
+
+/// A phone: it keeps its identity over connections and restarts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PhoneKey {
+    /// Whose phone it is.
+    pub aor: Address,
+    /// Its `+sip.instance`, else the Call-ID of its REGISTER.
+    pub instance: Box<str>,
+}
+
+/// A lane: a way by which updates leave.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LaneKey {
+    /// Lane `number` of the session between one of our domains and one of a partner.
+    Session {
+        /// Ours.
+        local: Domain,
+        /// The partner's.
+        remote: Domain,
+        /// Which of the session's lanes.
+        number: u8,
+    },
+    /// The lane of a SIP peer.
+    Peer(PeerKey),
+}

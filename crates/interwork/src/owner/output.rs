@@ -1,0 +1,184 @@
+//! What a shard asks for and says.
+
+use tombolo_presence::{Address, Subscription};
+
+use crate::{
+    owner::{
+        input::{MessageId, PersistToken, ReplyTo, RequestId},
+        keys::{LaneKey, PeerKey},
+    },
+    request::RequestDraft,
+    rows::Row,
+};
+
+/// One thing to be done, in this order.
+#[derive(Debug)]
+pub enum Output {
+    /// The lane owes something: ask its session or peer for credit. Not said again before an [`super::Input::Credit`].
+    Want {
+        /// The lane.
+        lane: LaneKey,
+        /// About how many bytes are owed.
+        owed_bytes: usize,
+    },
+    /// Stanzas for the stream of a session's lane; granted by [`super::Input::Credit`].
+    Stanzas {
+        /// The lane.
+        lane: LaneKey,
+        /// How many.
+        count: u32,
+        /// The stanzas, one behind the other, in the namespace `jabber:server`.
+        bytes: Vec<u8>,
+    },
+    /// NOTIFYs for the flow of a reliable peer; granted by [`super::Input::Credit`]. Each branch begins with
+    /// [`NOTIFY_BRANCH`] and a token, then `.` and the CSeq.
+    Notifies {
+        /// The peer.
+        peer: PeerKey,
+        /// How many.
+        count: u32,
+        /// The requests, one behind the other.
+        bytes: Vec<u8>,
+    },
+    /// A final response, rendered whole.
+    Respond {
+        /// Who asked.
+        peer: PeerKey,
+        /// Which request.
+        reply: ReplyTo,
+        /// The response.
+        bytes: Vec<u8>,
+    },
+    /// A request for a client transaction of the peer; its end comes back as [`super::Input::Outcome`].
+    Request {
+        /// Who shall get it.
+        peer: PeerKey,
+        /// Names it.
+        request: RequestId,
+        /// The request, less Via and the host of Contact.
+        draft: Box<RequestDraft>,
+    },
+    /// A message stanza for a session; its end comes back as [`super::Input::MessageFate`] when it has an id.
+    Message {
+        /// The session's lane.
+        lane: LaneKey,
+        /// Names it; `None` for what nobody waits for (errors, notices).
+        message: Option<MessageId>,
+        /// The stanza.
+        bytes: Vec<u8>,
+    },
+    /// A MESSAGE for all phones of a built-in user; its end comes back as [`super::Input::Delivered`].
+    Deliver {
+        /// The user.
+        user: Address,
+        /// The phone that is meant, if one is (`gr`).
+        device: Option<Box<str>>,
+        /// Names it.
+        message: MessageId,
+        /// The request, less Via, Request-URI and the host of Contact.
+        draft: Box<RequestDraft>,
+    },
+    /// Rows to be stored, all or none; answered by [`super::Input::Persisted`].
+    Persist {
+        /// Names them.
+        token: PersistToken,
+        /// The rows.
+        rows: Vec<Row>,
+    },
+    /// A watcher waits for the user's decision.
+    MustDecide {
+        /// The local user.
+        user: Address,
+        /// Who asked.
+        watcher: Address,
+    },
+    /// The answer to [`super::Input::Decide`]: whom it concerned.
+    Decided {
+        /// Who asked.
+        asker: u64,
+        /// The watchers that had waited.
+        watchers: Vec<Address>,
+    },
+    /// The answer to [`super::Input::Ask`].
+    Report {
+        /// Who asked.
+        asker: u64,
+        /// The answer.
+        report: Report,
+    },
+    /// Something to count and log.
+    Event(OwnerEvent),
+}
+
+/// What our NOTIFY branches begin with, before the dialog's token.
+pub const NOTIFY_BRANCH: &str = "z9hG4bKn";
+
+/// What an operator is told.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Local users with state here.
+    pub users: usize,
+    /// Pairs of a local user and a contact.
+    pub pairs: usize,
+    /// Live dialogs in which we notify.
+    pub notifier_dialogs: usize,
+    /// Live dialogs in which we are the subscriber.
+    pub subscriber_dialogs: usize,
+    /// Different views.
+    pub views: usize,
+    /// The asked user's relations.
+    pub relations: Vec<Relation>,
+    /// The asked user's own state, for people.
+    pub state: Option<String>,
+}
+
+/// One relation of a local user.
+#[derive(Debug, Clone)]
+pub struct Relation {
+    /// The contact.
+    pub contact: Address,
+    /// Seen from the local user.
+    pub subscription: Subscription,
+    /// The watcher waits for the user's decision.
+    pub is_waiting: bool,
+    /// What the contact says of itself, for people.
+    pub heard: String,
+}
+
+/// Something to count and log; addresses are redacted where it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OwnerEvent {
+    /// A stanza was refused or dropped, by a stated rule.
+    StanzaRefused {
+        /// Why, in the words of the log.
+        reason: &'static str,
+    },
+    /// A request was refused.
+    RequestRefused {
+        /// The status code.
+        status: u16,
+        /// Why, in the words of the log.
+        reason: &'static str,
+    },
+    /// A presence body could not be read.
+    BadPidf,
+    /// A subscription changed.
+    SubscriptionChanged {
+        /// The local user.
+        user: Address,
+        /// The contact.
+        contact: Address,
+        /// Afterwards.
+        to: Subscription,
+    },
+    /// A message crossed toward SIP.
+    MessageToSip,
+    /// A message crossed toward XMPP.
+    MessageToXmpp,
+    /// Presence left toward XMPP watchers, so many stanzas.
+    PresenceToXmpp(u32),
+    /// Presence left toward SIP watchers, so many NOTIFYs.
+    PresenceToSip(u32),
+    /// Rows could not be stored.
+    StoreFailed,
+}
