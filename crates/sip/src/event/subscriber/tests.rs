@@ -1,0 +1,641 @@
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// The tests' clock: a start that nothing reads, and seconds after it.
+fn start() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "a test needs one instant to count from")]
+    Instant::now()
+}
+
+const S: Settings = Settings {
+    t1: Duration::from_millis(500),
+    retry_floor: Duration::from_secs(5),
+    retry_cap: Duration::from_secs(1800),
+    retry_after_cap: Duration::from_secs(86_400),
+    expires_cap: 86_400,
+};
+
+fn secs(number: u64) -> Duration {
+    Duration::from_secs(number)
+}
+
+fn status(status: u16) -> Response {
+    Response { status, ..Response::default() }
+}
+
+fn ok(expires: u32) -> Response {
+    Response { status: 200, expires: Some(expires), ..Response::default() }
+}
+
+fn said(state: Substate) -> SubscriptionState {
+    SubscriptionState { state, reason: None, expires: None, retry_after: None }
+}
+
+fn notify(cseq: u32, state: Substate, expires: Option<u32>) -> Notify {
+    Notify { cseq, subscription_state: SubscriptionState { expires, ..said(state) } }
+}
+
+fn terminated(cseq: u32, reason: Option<Reason>, retry_after: Option<u32>) -> Notify {
+    Notify {
+        cseq,
+        subscription_state: SubscriptionState { reason, retry_after, ..said(Substate::Terminated) },
+    }
+}
+
+/// A subscription for `life` seconds that became active at `now`, with CSeq 1.
+fn active(life: u32, now: Instant) -> Subscriber {
+    let mut subscriber = Subscriber::new(life);
+    subscriber.handle_sent(now, &S);
+    assert_eq!(subscriber.handle_response(&ok(life), 0, now, &S), ResponseVerdict::Wait);
+    let verdict = subscriber.handle_notify(&notify(1, Substate::Active, Some(life)), 0, now, &S);
+    assert_eq!(verdict, NotifyVerdict::Accepted { activated: true });
+    subscriber
+}
+
+/// An active subscription whose refresh was sent at its refresh point, which is given too.
+fn refreshing(life: u32, now: Instant) -> (Subscriber, Instant) {
+    let mut subscriber = active(life, now);
+    let at = subscriber.poll_timeout().expect("a refresh is due");
+    assert_eq!(subscriber.handle_timeout(0, at, &S), Due::Refresh);
+    subscriber.handle_sent(at, &S);
+    (subscriber, at)
+}
+
+/// All that can happen to a subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Sent,
+    Status(u16),
+    Active,
+    Pending,
+    Ended(Option<u8>),
+    Unsubscribe,
+    Time,
+}
+
+const REASONS: [Reason; 7] = [
+    Reason::Deactivated,
+    Reason::Probation,
+    Reason::Rejected,
+    Reason::Timeout,
+    Reason::GiveUp,
+    Reason::NoResource,
+    Reason::Invariant,
+];
+
+fn step(subscriber: &mut Subscriber, event: Event, cseq: u32, now: &mut Instant) {
+    match event {
+        Event::Sent => subscriber.handle_sent(*now, &S),
+        Event::Status(423) => {
+            let response = Response { min_expires: Some(700), ..status(423) };
+            subscriber.handle_response(&response, 0, *now, &S);
+        }
+        Event::Status(code) => {
+            subscriber.handle_response(&Response { expires: Some(600), ..status(code) }, 0, *now, &S);
+        }
+        Event::Active => {
+            subscriber.handle_notify(&notify(cseq, Substate::Active, Some(600)), 0, *now, &S);
+        }
+        Event::Pending => {
+            subscriber.handle_notify(&notify(cseq, Substate::Pending, None), 0, *now, &S);
+        }
+        Event::Ended(reason) => {
+            let reason = reason.map(|at| REASONS[usize::from(at)]);
+            subscriber.handle_notify(&terminated(cseq, reason, None), 0, *now, &S);
+        }
+        Event::Unsubscribe => {
+            subscriber.unsubscribe();
+        }
+        Event::Time => {
+            *now = subscriber.poll_timeout().unwrap_or(*now).max(*now);
+            subscriber.handle_timeout(0, *now, &S);
+        }
+    }
+}
+
+/// The figure of RFC 6665 §4.1.2, with what its text adds.
+fn is_arrow(from: State, event: Event, is_ending: bool, to: State) -> bool {
+    use State::{Active, Init, NotifyWait, Pending, Terminated};
+    if from == to {
+        return true;
+    }
+    match (from, event, to) {
+        (Init, Event::Sent, NotifyWait) => true,
+        (NotifyWait | Pending, Event::Active, Active) => true,
+        (NotifyWait | Active, Event::Pending, Pending) => true,
+        (NotifyWait | Pending | Active, Event::Ended(_) | Event::Time, Terminated) => true,
+        (NotifyWait, Event::Status(code), Terminated) => code >= 300 || (code == 204 && is_ending),
+        // A refresh: only those that §4.1.2.2 and RFC 8048 §5.2.2 name, and 406. An unsubscription: any failure.
+        (Pending | Active, Event::Status(code), Terminated) => {
+            [403, 404, 406, 481, 489, 603].contains(&code) || (is_ending && (code == 204 || code >= 300))
+        }
+        (Init, Event::Unsubscribe, Terminated) => true,
+        (Terminated, Event::Time, Init) => true,
+        _ => false,
+    }
+}
+
+#[test]
+fn sip_e_01_the_subscriber_machine_follows_the_figure_for_every_event_in_every_state() {
+    let mut events = vec![Event::Sent, Event::Active, Event::Pending, Event::Unsubscribe, Event::Time];
+    events.extend([200, 204, 403, 404, 406, 408, 423, 481, 489, 500, 503, 603].map(Event::Status));
+    events.push(Event::Ended(None));
+    events.extend((0..7).map(|reason| Event::Ended(Some(reason))));
+    let mut seen = BTreeSet::new();
+    let mut frontier = vec![(Subscriber::new(600), start())];
+    for depth in 1..=4 {
+        let mut next = Vec::new();
+        for (subscriber, now) in &frontier {
+            for event in &events {
+                let (mut subscriber, mut now) = (subscriber.clone(), *now);
+                let (from, is_ending) = (subscriber.state(), subscriber.is_ending());
+                step(&mut subscriber, *event, depth, &mut now);
+                let to = subscriber.state();
+                assert!(is_arrow(from, *event, is_ending, to), "{from:?} -- {event:?} --> {to:?}");
+                let has_clock = subscriber.poll_timeout().is_some();
+                assert!(to != State::Active || has_clock, "an active subscription has an end");
+                seen.insert((from as u8, *event, to as u8));
+                next.push((subscriber, now));
+            }
+        }
+        frontier = next;
+    }
+    // Every arrow was walked, so none of the rules above is idle.
+    for from in [State::Init, State::NotifyWait, State::Pending, State::Active, State::Terminated] {
+        for to in [State::Init, State::NotifyWait, State::Pending, State::Active, State::Terminated] {
+            let has_rule = from != to && events.iter().any(|event| is_arrow(from, *event, false, to));
+            let was_seen = seen.iter().any(|(a, _, b)| (*a, *b) == (from as u8, to as u8));
+            assert!(!has_rule || was_seen, "{from:?} --> {to:?} never happened");
+        }
+    }
+}
+
+#[test]
+fn sip_e_02_a_200_without_notify_is_gone_after_32_seconds_and_tried_again_later() {
+    let now = start();
+    let mut subscriber = Subscriber::new(3600);
+    subscriber.handle_sent(now, &S);
+    subscriber.handle_response(&ok(3600), 0, now + secs(1), &S);
+    let at = subscriber.poll_timeout().expect("Timer N runs");
+    assert_eq!(at, now + secs(32));
+    assert_eq!(subscriber.handle_timeout(0, at - secs(1), &S), Due::Nothing);
+    assert_eq!(subscriber.handle_timeout(0, at, &S), Due::Lost { report: true });
+    assert_eq!(subscriber.state(), State::Terminated);
+    // A late NOTIFY finds nothing.
+    let late = notify(1, Substate::Active, Some(3600));
+    assert_eq!(subscriber.handle_notify(&late, 0, at, &S), NotifyVerdict::Unknown);
+    let again = subscriber.poll_timeout().expect("it is tried again");
+    assert!(again >= at + secs(5));
+    assert_eq!(subscriber.handle_timeout(0, again, &S), Due::Subscribe);
+    assert_eq!(subscriber.state(), State::Init);
+}
+
+#[test]
+fn timer_n_runs_again_for_each_refresh_and_204_cancels_it() {
+    let (mut subscriber, at) = refreshing(600, start());
+    assert_eq!(subscriber.clone().handle_timeout(0, at + secs(32), &S), Due::Lost { report: false });
+    subscriber.handle_response(&Response { status: 204, expires: Some(600), ..status(204) }, 0, at, &S);
+    assert_eq!(subscriber.poll_timeout(), Some(at + secs(300)), "the next refresh, no Timer N");
+    assert_eq!(subscriber.handle_timeout(0, at + secs(32), &S), Due::Nothing);
+}
+
+#[test]
+fn sip_e_03_a_notify_before_the_2xx_is_accepted() {
+    let now = start();
+    let mut subscriber = Subscriber::new(3600);
+    assert!(!subscriber.may_form_dialog());
+    subscriber.handle_sent(now, &S);
+    assert!(subscriber.may_form_dialog());
+    let verdict = subscriber.handle_notify(&notify(5, Substate::Active, Some(600)), 0, now, &S);
+    assert_eq!(verdict, NotifyVerdict::Accepted { activated: true });
+    assert_eq!(subscriber.ends_at(), Some(now + secs(600)));
+    assert!(!subscriber.may_form_dialog(), "a second notifier gets 481");
+    subscriber.handle_response(&ok(600), 0, now + secs(1), &S);
+    assert_eq!(subscriber.state(), State::Active);
+    assert_eq!(subscriber.ends_at(), Some(now + secs(601)));
+    assert_eq!(subscriber.poll_timeout(), Some(now + secs(301)));
+}
+
+#[test]
+fn sip_e_07_expires_of_the_notify_is_the_true_duration_and_may_be_missing() {
+    let now = start();
+    // Shorter than the 2xx said.
+    let mut subscriber = active(3600, now);
+    subscriber.handle_notify(&notify(2, Substate::Active, Some(60)), 0, now, &S);
+    assert_eq!(subscriber.ends_at(), Some(now + secs(60)));
+    assert_eq!(subscriber.poll_timeout(), Some(now + secs(30)), "the refresh moves with the end");
+    // Missing: what was known stays.
+    subscriber.handle_notify(&notify(3, Substate::Pending, None), 0, now + secs(1), &S);
+    assert_eq!(subscriber.ends_at(), Some(now + secs(60)));
+    // Never longer than asked.
+    subscriber.handle_notify(&notify(4, Substate::Active, Some(1_000_000)), 0, now, &S);
+    assert_eq!(subscriber.ends_at(), Some(now + secs(3600)));
+    // Beside `terminated` it means nothing.
+    let mut end = terminated(5, Some(Reason::Deactivated), None);
+    end.subscription_state.expires = Some(3600);
+    assert_eq!(subscriber.handle_notify(&end, 0, now, &S), NotifyVerdict::Ended(End::Retry));
+    assert_eq!(subscriber.ends_at(), None);
+}
+
+#[test]
+fn a_notify_without_expires_before_the_2xx_lasts_as_long_as_was_asked() {
+    let now = start();
+    let mut subscriber = Subscriber::new(900);
+    subscriber.handle_sent(now, &S);
+    subscriber.handle_notify(&notify(1, Substate::Active, None), 0, now, &S);
+    assert_eq!(subscriber.ends_at(), Some(now + secs(900)));
+}
+
+#[test]
+fn many_notifies_do_not_push_the_refresh_towards_the_end() {
+    let now = start();
+    let mut subscriber = active(600, now);
+    let refresh = subscriber.poll_timeout();
+    for second in 1..290 {
+        let left = u32::try_from(600 - second).expect("small");
+        let tick = notify(u32::try_from(second).expect("small") + 1, Substate::Active, Some(left));
+        subscriber.handle_notify(&tick, u32::MAX, now + secs(second), &S);
+    }
+    assert_eq!(subscriber.poll_timeout(), refresh);
+}
+
+#[test]
+fn sip_e_08_duration_is_the_expires_of_the_2xx_but_never_more_than_was_asked() {
+    let now = start();
+    for (granted, life) in [(Some(600), 600), (Some(7200), 3600), (None, 3600)] {
+        let mut subscriber = Subscriber::new(3600);
+        subscriber.handle_sent(now, &S);
+        subscriber.handle_response(&Response { expires: granted, ..status(200) }, 0, now, &S);
+        assert_eq!(subscriber.ends_at(), Some(now + secs(life)), "granted {granted:?}");
+    }
+}
+
+#[test]
+fn sip_e_09_ten_thousand_refreshes_are_spread_over_50_to_90_percent_of_their_life() {
+    let mut bins = [0_u32; 8];
+    let mut random = 1_u32;
+    for _ in 0..10_000 {
+        // A xorshift: any spread-out numbers will do.
+        random ^= random << 13;
+        random ^= random >> 17;
+        random ^= random << 5;
+        let point = refresh_point(600, random).as_secs();
+        assert!((300..540).contains(&point), "{point} s");
+        bins[usize::try_from((point - 300) / 30).expect("small")] += 1;
+    }
+    assert!(bins.iter().all(|count| (1000..1500).contains(count)), "{bins:?}");
+}
+
+#[test]
+fn a_refresh_leaves_five_seconds_where_there_is_room() {
+    for (life, latest) in [(60, 53), (20, 15), (12, 7), (10, 5), (6, 3), (2, 1), (1, 1), (0, 1)] {
+        assert_eq!(refresh_point(life, u32::MAX).as_secs(), latest, "life {life}");
+        assert!(refresh_point(life, 0) <= refresh_point(life, u32::MAX), "life {life}");
+    }
+}
+
+#[test]
+fn sip_e_10_after_termination_a_new_dialog_is_asked_for_that_knows_nothing_of_the_old_one() {
+    let (mut subscriber, at) = refreshing(600, start());
+    let gone = subscriber.handle_response(&status(481), 0, at, &S);
+    assert_eq!(gone, ResponseVerdict::Failed { report: false });
+    let again = subscriber.poll_timeout().expect("it is tried again");
+    assert_eq!(subscriber.handle_timeout(0, again, &S), Due::Subscribe);
+    subscriber.handle_sent(again, &S);
+    // The new dialog counts CSeq from its own start.
+    let first = notify(0, Substate::Active, Some(600));
+    assert_eq!(subscriber.handle_notify(&first, 0, again, &S), NotifyVerdict::Accepted { activated: true });
+}
+
+#[test]
+fn sip_e_11_a_notifier_that_always_says_deactivated_gets_ever_fewer_subscribes() {
+    let mut now = start();
+    let mut subscriber = Subscriber::new(600);
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        subscriber.handle_sent(now, &S);
+        subscriber.handle_response(&ok(600), 0, now, &S);
+        subscriber.handle_notify(&notify(1, Substate::Active, Some(600)), 0, now, &S);
+        let end = terminated(2, Some(Reason::Deactivated), None);
+        assert_eq!(subscriber.handle_notify(&end, 0, now, &S), NotifyVerdict::Ended(End::Retry));
+        let at = subscriber.poll_timeout().expect("it is tried again");
+        waits.push(at.duration_since(now).as_secs());
+        now = at;
+        assert_eq!(subscriber.handle_timeout(0, now, &S), Due::Subscribe);
+    }
+    assert_eq!(waits, [0, 10, 20, 40, 80, 160, 320, 640, 1280, 1800, 1800, 1800]);
+}
+
+#[test]
+fn stox_p_14_each_reason_of_termination_leads_to_its_own_next_step() {
+    let now = start();
+    let after = |reason, retry_after| {
+        let mut subscriber = active(600, now);
+        let verdict = subscriber.handle_notify(&terminated(2, reason, retry_after), 0, now, &S);
+        let wait = subscriber.poll_timeout().map(|at| at.duration_since(now).as_secs());
+        (verdict, wait)
+    };
+    let retry = NotifyVerdict::Ended(End::Retry);
+    let cancelled = NotifyVerdict::Ended(End::Cancelled);
+    assert_eq!(after(Some(Reason::Rejected), Some(9)), (cancelled, None));
+    assert_eq!(after(Some(Reason::NoResource), None), (cancelled, None));
+    assert_eq!(after(Some(Reason::Deactivated), Some(99)), (retry, Some(0)));
+    assert_eq!(after(Some(Reason::Timeout), Some(99)), (retry, Some(0)));
+    assert_eq!(after(Some(Reason::Probation), Some(99)), (retry, Some(99)));
+    assert_eq!(after(Some(Reason::GiveUp), Some(99)), (retry, Some(99)));
+    assert_eq!(after(Some(Reason::Probation), None), (retry, Some(5)));
+    assert_eq!(after(Some(Reason::Invariant), Some(99)), (NotifyVerdict::Ended(End::Invariant), None));
+    assert_eq!(after(None, None), (retry, Some(5)));
+    assert_eq!(after(None, Some(99)), (retry, Some(99)));
+    assert_eq!(after(None, Some(u32::MAX)), (retry, Some(86_400)));
+}
+
+#[test]
+fn sip_e_12_202_is_read_as_200() {
+    let now = start();
+    let mut subscriber = Subscriber::new(3600);
+    subscriber.handle_sent(now, &S);
+    let verdict = subscriber.handle_response(&Response { expires: Some(60), ..status(202) }, 0, now, &S);
+    assert_eq!(verdict, ResponseVerdict::Wait);
+    assert_eq!(subscriber.ends_at(), Some(now + secs(60)));
+}
+
+#[test]
+fn sip_e_13_406_stops_and_489_says_that_the_peer_has_no_such_package() {
+    let now = start();
+    for (code, expected) in
+        [(406, ResponseVerdict::Stopped), (489, ResponseVerdict::Cancelled { bad_event: true })]
+    {
+        let mut subscriber = Subscriber::new(3600);
+        subscriber.handle_sent(now, &S);
+        assert_eq!(subscriber.handle_response(&status(code), 0, now, &S), expected);
+        assert_eq!(subscriber.poll_timeout(), None, "no attempt follows {code}");
+    }
+}
+
+#[test]
+fn stox_p_10_403_489_and_603_cancel_for_good_at_first_and_at_a_refresh() {
+    let now = start();
+    for code in [403, 489, 603] {
+        let cancelled = ResponseVerdict::Cancelled { bad_event: code == 489 };
+        let mut first = Subscriber::new(3600);
+        first.handle_sent(now, &S);
+        let (mut refresh, at) = refreshing(600, now);
+        for (subscriber, at) in [(&mut first, now), (&mut refresh, at)] {
+            assert_eq!(subscriber.handle_response(&status(code), 0, at, &S), cancelled, "{code}");
+            assert_eq!((subscriber.state(), subscriber.poll_timeout()), (State::Terminated, None), "{code}");
+        }
+    }
+}
+
+#[test]
+fn stox_p_11_423_is_retried_with_min_expires_and_481_with_a_new_dialog() {
+    let now = start();
+    let mut subscriber = Subscriber::new(60);
+    subscriber.handle_sent(now, &S);
+    let brief = Response { min_expires: Some(1800), ..status(423) };
+    assert_eq!(subscriber.handle_response(&brief, 0, now, &S), ResponseVerdict::Again);
+    assert_eq!((subscriber.expires(), subscriber.state()), (1800, State::NotifyWait));
+    subscriber.handle_sent(now, &S);
+    subscriber.handle_response(&ok(1800), 0, now, &S);
+    assert_eq!(subscriber.ends_at(), Some(now + secs(1800)));
+
+    let mut subscriber = Subscriber::new(60);
+    subscriber.handle_sent(now, &S);
+    let gone = subscriber.handle_response(&status(481), 0, now, &S);
+    assert_eq!(gone, ResponseVerdict::Failed { report: false });
+    assert!(subscriber.poll_timeout().is_some());
+}
+
+#[test]
+fn a_peer_that_keeps_raising_min_expires_is_not_followed_for_ever() {
+    let now = start();
+    let mut subscriber = Subscriber::new(60);
+    let mut rounds = 0;
+    loop {
+        subscriber.handle_sent(now, &S);
+        let brief = Response { min_expires: Some(subscriber.expires() + 1), ..status(423) };
+        if subscriber.handle_response(&brief, 0, now, &S) != ResponseVerdict::Again {
+            break;
+        }
+        rounds += 1;
+        assert!(rounds < 10);
+    }
+    assert_eq!(subscriber.state(), State::Terminated);
+    // Nor is one whose minimum makes no sense.
+    for min_expires in [None, Some(0), Some(60), Some(86_401)] {
+        let mut subscriber = Subscriber::new(60);
+        subscriber.handle_sent(now, &S);
+        let verdict = subscriber.handle_response(&Response { min_expires, ..status(423) }, 0, now, &S);
+        assert_eq!(verdict, ResponseVerdict::Failed { report: false }, "{min_expires:?}");
+    }
+}
+
+#[test]
+fn stox_p_12_other_failures_are_reported_once_and_retried_ever_later() {
+    for code in [480, 500, 503, 408] {
+        let mut now = start();
+        let mut subscriber = Subscriber::new(3600);
+        let mut reports = 0;
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            subscriber.handle_sent(now, &S);
+            match subscriber.handle_response(&status(code), 0, now, &S) {
+                ResponseVerdict::Failed { report } => reports += u32::from(report),
+                other => panic!("{code}: {other:?}"),
+            }
+            let at = subscriber.poll_timeout().expect("it is tried again");
+            waits.push(at.duration_since(now).as_secs());
+            now = at;
+            assert_eq!(subscriber.handle_timeout(0, now, &S), Due::Subscribe);
+        }
+        assert_eq!((reports, waits), (1, vec![5, 10, 20, 40]), "{code}");
+    }
+    // Retry-After is obeyed where it is longer.
+    let now = start();
+    let mut subscriber = Subscriber::new(3600);
+    subscriber.handle_sent(now, &S);
+    subscriber.handle_response(&Response { retry_after: Some(120), ..status(503) }, 0, now, &S);
+    assert_eq!(subscriber.poll_timeout(), Some(now + secs(120)));
+}
+
+#[test]
+fn a_423_or_481_before_it_does_not_swallow_the_report() {
+    let now = start();
+    let mut subscriber = Subscriber::new(60);
+    subscriber.handle_sent(now, &S);
+    subscriber.handle_response(&Response { min_expires: Some(90), ..status(423) }, 0, now, &S);
+    subscriber.handle_sent(now, &S);
+    let verdict = subscriber.handle_response(&status(404), 0, now, &S);
+    assert_eq!(verdict, ResponseVerdict::Failed { report: true });
+}
+
+#[test]
+fn stox_p_13_some_failures_of_a_refresh_kill_the_dialog_and_all_others_leave_it() {
+    let deadly = [404, 405, 410, 416, 480, 481, 482, 483, 484, 485, 489, 501, 604];
+    let cancelling = [403, 603];
+    for code in (300..700).filter(|code| ![406, 423].contains(code)) {
+        let (mut subscriber, at) = refreshing(600, start());
+        let ends_at = subscriber.ends_at();
+        let verdict = subscriber.handle_response(&status(code), 0, at, &S);
+        let notify = subscriber.handle_notify(&notify(2, Substate::Active, Some(60)), 0, at, &S);
+        if deadly.contains(&code) || cancelling.contains(&code) {
+            assert_eq!(notify, NotifyVerdict::Unknown, "{code}");
+            assert_eq!(
+                subscriber.poll_timeout().is_some(),
+                !cancelling.contains(&code) && code != 489,
+                "{code}"
+            );
+        } else {
+            assert_eq!(verdict, ResponseVerdict::Kept, "{code}");
+            assert_eq!(notify, NotifyVerdict::Accepted { activated: false }, "{code}");
+            assert!(ends_at.is_some(), "{code}");
+        }
+    }
+}
+
+#[test]
+fn a_kept_subscription_is_refreshed_again_and_ends_at_its_known_expiry() {
+    let (mut subscriber, at) = refreshing(600, start());
+    let verdict = subscriber.handle_response(&status(500), 0, at, &S);
+    assert_eq!(verdict, ResponseVerdict::Kept);
+    assert_eq!(subscriber.poll_timeout(), Some(at + secs(5)));
+    assert_eq!(subscriber.handle_timeout(0, at + secs(5), &S), Due::Refresh);
+    subscriber.handle_sent(at + secs(5), &S);
+    // Told to stay away for longer than it lives: it runs out, and the new one waits as told.
+    let away = Response { retry_after: Some(1000), ..status(503) };
+    assert_eq!(subscriber.handle_response(&away, 0, at + secs(6), &S), ResponseVerdict::Kept);
+    let end = subscriber.ends_at().expect("known");
+    assert_eq!(subscriber.poll_timeout(), Some(end));
+    assert_eq!(subscriber.handle_timeout(0, end, &S), Due::Lost { report: false });
+    assert_eq!(subscriber.poll_timeout(), Some(at + secs(1006)));
+}
+
+#[test]
+fn a_refresh_without_any_response_dies_by_timer_n() {
+    let (mut subscriber, at) = refreshing(600, start());
+    assert_eq!(subscriber.handle_response(&status(408), 0, at + secs(32), &S), ResponseVerdict::Kept);
+    assert_eq!(subscriber.handle_timeout(0, at + secs(32), &S), Due::Lost { report: false });
+}
+
+#[test]
+fn the_wait_starts_again_at_its_floor_after_a_refresh_that_worked() {
+    let (mut subscriber, at) = refreshing(600, start());
+    subscriber.handle_response(&status(500), 0, at, &S);
+    subscriber.handle_timeout(0, at + secs(5), &S);
+    subscriber.handle_sent(at + secs(5), &S);
+    subscriber.handle_response(&ok(600), 0, at + secs(5), &S);
+    subscriber.handle_notify(&notify(2, Substate::Active, Some(600)), 0, at + secs(5), &S);
+    let end = terminated(3, Some(Reason::Probation), None);
+    subscriber.handle_notify(&end, 0, at + secs(6), &S);
+    assert_eq!(subscriber.poll_timeout(), Some(at + secs(11)));
+}
+
+#[test]
+fn stox_p_16_after_expires_0_the_final_notify_is_awaited_until_timer_n() {
+    let now = start();
+    let mut subscriber = active(600, now);
+    assert_eq!(subscriber.unsubscribe(), Unsubscription::Send);
+    assert_eq!(subscriber.expires(), 0);
+    subscriber.handle_sent(now, &S);
+    assert_eq!(subscriber.handle_response(&ok(0), 0, now, &S), ResponseVerdict::Wait);
+    let mut silent = subscriber.clone();
+    // A state that crosses is answered 200 and changes nothing.
+    let crossing = notify(2, Substate::Active, Some(600));
+    assert_eq!(subscriber.handle_notify(&crossing, 0, now, &S), NotifyVerdict::Accepted { activated: false });
+    let last = terminated(3, Some(Reason::Timeout), None);
+    assert_eq!(
+        subscriber.handle_notify(&last, 0, now + secs(31), &S),
+        NotifyVerdict::Ended(End::Unsubscribed)
+    );
+    assert_eq!(subscriber.poll_timeout(), None, "no attempt follows");
+    assert_eq!(silent.handle_timeout(0, now + secs(32), &S), Due::Ended);
+    assert_eq!(silent.poll_timeout(), None);
+}
+
+#[test]
+fn unsubscribing_waits_for_what_is_on_its_way() {
+    let now = start();
+    // No NOTIFY yet: there is no dialog to say it in.
+    let mut subscriber = Subscriber::new(600);
+    subscriber.handle_sent(now, &S);
+    assert_eq!(subscriber.unsubscribe(), Unsubscription::Later);
+    subscriber.handle_response(&ok(600), 0, now, &S);
+    assert_eq!(subscriber.handle_timeout(0, now, &S), Due::Nothing);
+    subscriber.handle_notify(&notify(1, Substate::Pending, Some(600)), 0, now, &S);
+    assert_eq!(subscriber.poll_timeout(), Some(now));
+    assert_eq!(subscriber.handle_timeout(0, now, &S), Due::Refresh);
+    assert_eq!(subscriber.expires(), 0);
+    // The refresh has no answer yet.
+    let (mut subscriber, at) = refreshing(600, now);
+    assert_eq!(subscriber.unsubscribe(), Unsubscription::Later);
+    subscriber.handle_response(&ok(600), 0, at, &S);
+    assert_eq!(subscriber.handle_timeout(0, at, &S), Due::Refresh);
+    // Nothing was sent, or all is over.
+    assert_eq!(Subscriber::new(600).unsubscribe(), Unsubscription::Done);
+    let mut retrying = active(600, now);
+    retrying.handle_notify(&terminated(2, None, None), 0, now, &S);
+    assert_eq!(retrying.unsubscribe(), Unsubscription::Done);
+    assert_eq!(retrying.poll_timeout(), None);
+}
+
+#[test]
+fn a_failed_unsubscription_is_the_end_too() {
+    for code in [403, 481, 500, 408] {
+        let now = start();
+        let mut subscriber = active(600, now);
+        subscriber.unsubscribe();
+        subscriber.handle_sent(now, &S);
+        assert_eq!(subscriber.handle_response(&status(code), 0, now, &S), ResponseVerdict::Ended, "{code}");
+        assert_eq!(subscriber.poll_timeout(), None, "{code}");
+    }
+}
+
+#[test]
+fn stox_p_21_a_poll_ends_with_terminated_timeout_and_no_further_attempt() {
+    let now = start();
+    let mut subscriber = Subscriber::new(0);
+    subscriber.handle_sent(now, &S);
+    subscriber.handle_response(&ok(0), 0, now, &S);
+    let mut silent = subscriber.clone();
+    let mut refused = subscriber.clone();
+    let last = terminated(1, Some(Reason::Timeout), None);
+    assert_eq!(subscriber.handle_notify(&last, 0, now, &S), NotifyVerdict::Ended(End::Fetched));
+    assert_eq!(subscriber.poll_timeout(), None);
+    let last = terminated(1, Some(Reason::Rejected), None);
+    assert_eq!(refused.handle_notify(&last, 0, now, &S), NotifyVerdict::Ended(End::Cancelled));
+    assert_eq!(silent.handle_timeout(0, now + secs(32), &S), Due::Lost { report: true });
+    assert_eq!(silent.poll_timeout(), None);
+}
+
+#[test]
+fn notifies_out_of_order_are_refused_and_copies_do_nothing() {
+    let now = start();
+    let mut subscriber = active(600, now);
+    subscriber.handle_notify(&notify(9, Substate::Active, Some(600)), 0, now, &S);
+    let old = terminated(8, Some(Reason::Rejected), None);
+    assert_eq!(subscriber.handle_notify(&old, 0, now, &S), NotifyVerdict::OutOfOrder);
+    let copy = terminated(9, Some(Reason::Rejected), None);
+    assert_eq!(subscriber.handle_notify(&copy, 0, now, &S), NotifyVerdict::Repeated);
+    assert_eq!((subscriber.state(), subscriber.last_cseq()), (State::Active, Some(9)));
+}
+
+#[test]
+fn a_restored_subscription_is_refreshed_when_told_and_takes_notifies_before() {
+    let now = start();
+    let mut subscriber = Subscriber::restored(3600, true, now + secs(1000), now + secs(7), Some(40));
+    assert_eq!(subscriber.state(), State::Active);
+    let news = notify(41, Substate::Active, Some(1000));
+    assert_eq!(subscriber.handle_notify(&news, 0, now, &S), NotifyVerdict::Accepted { activated: false });
+    assert_eq!(subscriber.poll_timeout(), Some(now + secs(7)));
+    assert_eq!(subscriber.handle_timeout(0, now + secs(7), &S), Due::Refresh);
+}
+
+#[test]
+fn chance_makes_waits_longer_by_at_most_half() {
+    assert_eq!(S.backoff(0, 0), secs(5));
+    assert!(S.backoff(0, u32::MAX) < Duration::from_millis(7_500));
+    assert!(S.backoff(0, u32::MAX) > Duration::from_millis(7_400));
+    assert_eq!(S.backoff(255, 0), secs(1800));
+}
