@@ -1,1 +1,11 @@
-//! (being written)
+//! XMPP between servers as pure code (RFC 6120, RFC 6121, XEP-0220): addresses, XML, stanzas, streams.
+//!
+//! Bytes and the time go in, bytes and events come out. Nothing here opens a socket, reads a clock, makes random
+//! numbers, or knows what is translated to what.
+
+pub mod framer;
+pub mod jid;
+pub mod ns;
+pub mod stanza;
+pub mod write;
+pub mod xml;

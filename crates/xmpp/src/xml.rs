@@ -1,0 +1,21 @@
+//! The XML that XMPP allows (RFC 6120 §11): one strict gate in front, one trusting reader behind it.
+//!
+//! [`check`] takes one whole element as bytes and says whether it is well-formed, well-formed in its namespaces, and
+//! inside the limits. [`Reader`] walks over text that passed the gate. Nothing here builds a tree.
+
+mod chars;
+mod gate;
+mod reader;
+mod scope;
+mod text;
+
+pub use chars::is_xml_char;
+pub use gate::{Checked, XmlFault, XmlLimits, check, check_open_tag};
+pub use reader::{Attribute, Reader, Tag};
+pub use scope::Scope;
+pub use text::{unescape_attribute, unescape_text};
+
+/// Namespace of the prefix `xml`, bound without a declaration.
+pub const NS_XML: &str = "http://www.w3.org/XML/1998/namespace";
+/// Namespace of the prefix `xmlns`, which nothing may be bound to.
+pub const NS_XMLNS: &str = "http://www.w3.org/2000/xmlns/";
