@@ -1,1 +1,109 @@
-//! (being written)
+//! Durable rows: (partition, table, key) to value, committed in groups and answered in order.
+//!
+//! Rows and a token go in, `Persisted` comes back through a callback. What a row means is the business of who writes it;
+//! nothing here knows presence, SIP or XMPP.
+
+mod memory;
+mod redb_store;
+mod row;
+mod writer;
+
+use std::ops::RangeInclusive;
+
+pub use memory::{MemoryStore, Outcome, RunLater};
+pub use redb_store::{RedbFigures, RedbOptions, RedbStore};
+pub use row::{FIRST_VOLATILE_TABLE, Row};
+
+/// Where rows are kept. One per process, shared by all shards.
+pub trait StateStore: Send + Sync {
+    /// Writes all of `rows` or none, and calls `reply` with `token` when they are on disk or lost.
+    ///
+    /// Answers come in the order of the commits of one submitter, refusals too. `reply` runs on the store's own thread
+    /// (or inside this call, in memory) and must not block: it puts a value into an inbox. Never blocks itself. Of two
+    /// rows of one call with the same key the later one counts. An empty `rows` is answered in its turn.
+    fn commit(&self, rows: Vec<Row>, token: u64, reply: Reply);
+
+    /// Shows every row of `table` in these partitions, by partition and then by key, as (partition, key, value).
+    ///
+    /// Sees what was committed when it began. Runs on the caller's thread and reads from disk.
+    fn load(
+        &self,
+        partitions: RangeInclusive<u16>,
+        table: u8,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError>;
+
+    /// What the store knew when it was opened.
+    fn meta(&self) -> Meta;
+
+    /// Notes the wall clock, in seconds since the Unix epoch, for [`Meta::wall_mark`] of the next start. Lazy: it rides
+    /// with the next commit or flush.
+    fn mark_wall(&self, unix_seconds: u64);
+
+    /// Waits until everything handed in so far is on disk and answered.
+    fn flush(&self) -> Result<(), StoreError>;
+
+    /// Flushes, answers everything and closes. Later calls fail with [`StoreError::Closed`]; a second shutdown does
+    /// nothing.
+    fn shutdown(&self) -> Result<(), StoreError>;
+}
+
+/// Who hears the fate of a commit: its token, and whether it is on disk.
+pub type Reply = Box<dyn FnOnce(u64, Result<(), StoreError>) + Send>;
+
+/// Who is shown a row: partition, key, value.
+pub type Visit<'a> = dyn FnMut(u16, &[u8], &[u8]) + 'a;
+
+/// What the store knew when it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// How many times it was opened, this time included: 1 for a new store. Row generations begin with it.
+    pub start: u64,
+    /// The last wall mark before this start, in seconds since the Unix epoch.
+    pub wall_mark: Option<u64>,
+}
+
+/// Why the store cannot do what is asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Another process, or this one, has the file open.
+    #[error("{path} is already open: one process at a time may use it")]
+    AlreadyOpen {
+        /// The file.
+        path: String,
+    },
+    /// The file was written by another version, or is no store at all.
+    #[error("{path} has format {found}, this version reads {FORMAT}")]
+    Format {
+        /// The file.
+        path: String,
+        /// The number in it.
+        found: u64,
+    },
+    /// The file is damaged.
+    #[error("the store is damaged: {cause}")]
+    Damaged {
+        /// What the engine says.
+        cause: String,
+    },
+    /// Reading or writing failed; nothing of this commit was acknowledged.
+    #[error("the store cannot read or write: {cause}")]
+    Io {
+        /// What the system says.
+        cause: String,
+    },
+    /// So many rows wait that more are refused.
+    #[error("{waiting} rows wait to be written, the limit is {limit}")]
+    Overloaded {
+        /// Rows that wait.
+        waiting: usize,
+        /// The most that may.
+        limit: usize,
+    },
+    /// The store was shut down.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// The number of the layout of keys and tables in the file.
+pub(crate) const FORMAT: u64 = 1;

@@ -1,0 +1,254 @@
+//! Rows in memory, for tests and for runs that need not survive: with failures and delays by script.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use crate::{Meta, Reply, Row, StateStore, StoreError, Visit};
+
+/// Rows that live as long as the process. Clones share them.
+#[derive(Clone)]
+pub struct MemoryStore {
+    inner: Arc<Mutex<Inner>>,
+    run_later: Option<Arc<RunLater>>,
+    meta: Meta,
+}
+
+/// Runs a closure after a span, on whatever clock the test drives.
+pub type RunLater = dyn Fn(Duration, Box<dyn FnOnce() + Send>) + Send + Sync;
+
+/// What happens to a scripted commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Written and answered at once.
+    Commit,
+    /// Answered at once with this failure; nothing is written.
+    Fail(StoreError),
+    /// Written and answered only when [`MemoryStore::release`] lets it; until then everything behind it waits too.
+    Hold,
+    /// Written and answered after a span; everything behind it waits too.
+    CommitAfter(Duration),
+    /// Answered with this failure after a span; everything behind it waits too.
+    FailAfter(Duration, StoreError),
+}
+
+#[derive(Default)]
+struct Inner {
+    rows: BTreeMap<Key, Vec<u8>>,
+    wall_mark: Option<u64>,
+    start: u64,
+    script: VecDeque<Outcome>,
+    queue: VecDeque<Waiting>,
+    next_ticket: u64,
+    /// Somebody is answering; whoever comes now leaves it to them, so that order holds.
+    is_draining: bool,
+    is_closed: bool,
+}
+
+/// (partition, table, key).
+type Key = (u16, u8, Box<[u8]>);
+
+struct Waiting {
+    ticket: u64,
+    rows: Vec<Row>,
+    token: u64,
+    reply: Reply,
+    failure: Option<StoreError>,
+    is_ready: bool,
+}
+
+impl MemoryStore {
+    /// An empty store where every commit succeeds at once.
+    pub fn new() -> Self {
+        Self::opened(Inner::default(), None)
+    }
+
+    /// An empty store whose script may name spans, waited for by `run_later`.
+    pub fn with_delays(
+        run_later: impl Fn(Duration, Box<dyn FnOnce() + Send>) + Send + Sync + 'static,
+    ) -> Self {
+        Self::opened(Inner::default(), Some(Arc::new(run_later)))
+    }
+
+    /// What a process finds that opens the store after this one was killed: what was written, and nothing that waited.
+    /// This one is closed, and its waiting commits are never answered.
+    pub fn killed(&self) -> Self {
+        let mut inner = self.inner.lock();
+        inner.is_closed = true;
+        inner.queue.clear();
+        let survived = Inner {
+            rows: inner.rows.clone(),
+            wall_mark: inner.wall_mark,
+            start: inner.start,
+            ..Inner::default()
+        };
+        drop(inner);
+        Self::opened(survived, self.run_later.clone())
+    }
+
+    fn opened(mut inner: Inner, run_later: Option<Arc<RunLater>>) -> Self {
+        inner.start += 1;
+        let meta = Meta { start: inner.start, wall_mark: inner.wall_mark };
+        Self { inner: Arc::new(Mutex::new(inner)), run_later, meta }
+    }
+
+    /// Says what happens to the coming commits, one each; those after the script succeed at once.
+    ///
+    /// Spans need [`MemoryStore::with_delays`]; without it such a commit waits for [`MemoryStore::release`].
+    pub fn script(&self, outcomes: impl IntoIterator<Item = Outcome>) {
+        self.inner.lock().script.extend(outcomes);
+    }
+
+    /// Lets up to `count` waiting commits go, oldest first; gives how many it were.
+    pub fn release(&self, count: usize) -> usize {
+        let mut released = 0;
+        for waiting in self.inner.lock().queue.iter_mut().filter(|waiting| !waiting.is_ready).take(count) {
+            waiting.is_ready = true;
+            released += 1;
+        }
+        self.drain();
+        released
+    }
+
+    /// How many commits wait to be answered.
+    pub fn waiting(&self) -> usize {
+        self.inner.lock().queue.len()
+    }
+
+    /// How many rows there are.
+    pub fn row_count(&self) -> usize {
+        self.inner.lock().rows.len()
+    }
+
+    /// Answers from the front as far as commits are ready.
+    fn drain(&self) {
+        loop {
+            let mut inner = self.inner.lock();
+            if inner.is_draining || !inner.queue.front().is_some_and(|waiting| waiting.is_ready) {
+                return;
+            }
+            let Some(next) = inner.queue.pop_front() else { return };
+            let fate = match next.failure {
+                Some(failure) => Err(failure),
+                None => {
+                    inner.apply(next.rows);
+                    Ok(())
+                }
+            };
+            inner.is_draining = true;
+            drop(inner);
+            // Not under the lock: an answer may commit again.
+            (next.reply)(next.token, fate);
+            self.inner.lock().is_draining = false;
+        }
+    }
+}
+
+impl Inner {
+    fn apply(&mut self, rows: Vec<Row>) {
+        for row in rows {
+            let key = (row.partition, row.table, row.key);
+            match row.value {
+                Some(value) => _ = self.rows.insert(key, value),
+                None => _ = self.rows.remove(&key),
+            }
+        }
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl StateStore for MemoryStore {
+    fn commit(&self, rows: Vec<Row>, token: u64, reply: Reply) {
+        let mut inner = self.inner.lock();
+        if inner.is_closed {
+            drop(inner);
+            return reply(token, Err(StoreError::Closed));
+        }
+        let (failure, is_ready, span) = match inner.script.pop_front().unwrap_or(Outcome::Commit) {
+            Outcome::Commit => (None, true, None),
+            Outcome::Fail(failure) => (Some(failure), true, None),
+            Outcome::Hold => (None, false, None),
+            Outcome::CommitAfter(span) => (None, false, Some(span)),
+            Outcome::FailAfter(span, failure) => (Some(failure), false, Some(span)),
+        };
+        let ticket = inner.next_ticket;
+        inner.next_ticket += 1;
+        inner.queue.push_back(Waiting { ticket, rows, token, reply, failure, is_ready });
+        drop(inner);
+        if let (Some(span), Some(run_later)) = (span, &self.run_later) {
+            let store = self.clone();
+            let ready = move || {
+                if let Some(waiting) =
+                    store.inner.lock().queue.iter_mut().find(|waiting| waiting.ticket == ticket)
+                {
+                    waiting.is_ready = true;
+                }
+                store.drain();
+            };
+            run_later(span, Box::new(ready));
+        }
+        self.drain();
+    }
+
+    fn load(
+        &self,
+        partitions: RangeInclusive<u16>,
+        table: u8,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        let inner = self.inner.lock();
+        if inner.is_closed {
+            return Err(StoreError::Closed);
+        }
+        // Copied, so that the visitor may call the store.
+        let empty = || Box::<[u8]>::default();
+        let mut found = Vec::new();
+        for partition in partitions {
+            let from = (partition, table, empty());
+            let rows =
+                inner.rows.range(from..).take_while(|((at, of, _), _)| (*at, *of) == (partition, table));
+            found.extend(rows.map(|((_, _, key), value)| (partition, key.clone(), value.clone())));
+        }
+        drop(inner);
+        for (partition, key, value) in &found {
+            visit(*partition, key, value);
+        }
+        Ok(())
+    }
+
+    fn meta(&self) -> Meta {
+        self.meta
+    }
+
+    fn mark_wall(&self, unix_seconds: u64) {
+        self.inner.lock().wall_mark = Some(unix_seconds);
+    }
+
+    /// Lets everything go that waits.
+    fn flush(&self) -> Result<(), StoreError> {
+        if self.inner.lock().is_closed {
+            return Err(StoreError::Closed);
+        }
+        self.release(usize::MAX);
+        Ok(())
+    }
+
+    fn shutdown(&self) -> Result<(), StoreError> {
+        if self.inner.lock().is_closed {
+            return Ok(());
+        }
+        self.release(usize::MAX);
+        self.inner.lock().is_closed = true;
+        Ok(())
+    }
+}
