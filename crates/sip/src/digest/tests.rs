@@ -257,6 +257,17 @@ fn every_changed_parameter_spoils_the_credentials() {
 }
 
 #[test]
+fn auth_int_which_is_not_offered_is_refused_even_when_right() {
+    let mut server = server();
+    let mut client = client("secret");
+    let challenge = server.challenges(false, wall(), 1).remove(0).replace("qop=\"auth\"", "qop=\"auth-int\"");
+    client.handle_challenge("pbx", [challenge.as_str()], Answer::None).expect("a challenge");
+    let value = client.authorize(&register(), 5).expect("challenged");
+    assert!(value.contains("qop=auth-int"));
+    assert_eq!(verify(&mut server, &value, wall()), Verdict::Refused);
+}
+
+#[test]
 fn no_user_and_an_empty_password_are_refused() {
     let mut server = server();
     // What a client gets that answers with what stands in for nobody.

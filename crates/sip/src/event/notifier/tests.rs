@@ -394,3 +394,34 @@ fn a_restored_subscription_owes_the_newest_state() {
     assert_eq!(state.to_string(), "active;expires=50");
     assert_eq!(notifier.in_flight(), Some(70_000));
 }
+
+#[test]
+fn a_refresh_does_not_stop_timer_f_of_the_notify_in_flight() {
+    let now = start();
+    let mut notifier = notified(Permission::Granted, now);
+    notifier.handle_subscribe(2, Some(600), now + secs(1), &settings());
+    assert_eq!(notifier.poll_timeout(), Some(now + secs(32)));
+    // But it ends a wait after a failure.
+    notifier.handle_response(1, 503, Some(90), now + secs(2), &settings());
+    assert!(!notifier.owes_notify(now + secs(3)));
+    notifier.handle_subscribe(3, Some(600), now + secs(3), &settings());
+    assert!(notifier.owes_notify(now + secs(3)));
+}
+
+#[test]
+fn the_wait_starts_again_at_its_floor_after_a_notify_that_arrived() {
+    let mut now = start();
+    let mut notifier = notified(Permission::Granted, now);
+    let statuses = [500, 500, 200, 500];
+    let mut waits = Vec::new();
+    for (cseq, status) in (1..).zip(statuses) {
+        notifier.handle_response(cseq, status, None, now, &settings());
+        let until = notifier.timer.unwrap_or(now);
+        waits.push(until.duration_since(now).as_secs());
+        now = until;
+        notifier.handle_timeout(now);
+        notifier.handle_change();
+        assert!(notifier.poll_notify(cseq + 1, now, &settings()).is_some());
+    }
+    assert_eq!(waits, [5, 10, 0, 5]);
+}

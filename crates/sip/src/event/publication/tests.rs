@@ -198,6 +198,9 @@ fn the_number_of_publications_is_bounded_but_those_that_stand_go_on() {
     assert_eq!(send(&mut compositor, &initial, "", now), Err(Refusal::TooMany { limit: 16 }));
     let refresh = publish(IfMatch::One(Some(tag)), Some(600), false);
     assert!(send(&mut compositor, &refresh, "", now).is_ok());
+    // What is not stored needs no room.
+    let nothing = publish(IfMatch::Absent, Some(0), true);
+    assert!(send(&mut compositor, &nothing, "", now).is_ok());
     // One that ran out makes room, swept or not.
     assert!(send(&mut compositor, &initial, "", now + secs(600)).is_ok());
 }

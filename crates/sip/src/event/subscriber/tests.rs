@@ -458,6 +458,14 @@ fn unsubscribing_waits_for_what_is_on_its_way() {
     assert_eq!(subscriber.poll_timeout(), Some(now));
     assert_eq!(subscriber.handle_timeout(0, now, &S), Due::Refresh);
     assert_eq!(subscriber.expires(), 0);
+    // A NOTIFY before the 2xx does not make two SUBSCRIBEs overlap.
+    let mut subscriber = Subscriber::new(600);
+    subscriber.handle_sent(now, &S);
+    subscriber.unsubscribe();
+    subscriber.handle_notify(&notify(1, Substate::Active, Some(600)), 0, now, &S);
+    assert_eq!(subscriber.handle_timeout(0, now, &S), Due::Nothing);
+    subscriber.handle_response(&ok(600), 0, now, &S);
+    assert_eq!(subscriber.handle_timeout(0, now, &S), Due::Refresh);
     // The refresh has no answer yet.
     let (mut subscriber, at) = refreshing(600, now);
     assert_eq!(subscriber.unsubscribe(), Unsubscription::Later);
@@ -481,6 +489,16 @@ fn a_failed_unsubscription_is_the_end_too() {
         assert_eq!(subscriber.handle_response(&status(code), 0, now, &S), ResponseVerdict::Ended, "{code}");
         assert_eq!(subscriber.poll_timeout(), None, "{code}");
     }
+}
+
+#[test]
+fn an_unsubscription_that_is_answered_with_rejected_cancels_nothing() {
+    let now = start();
+    let mut subscriber = active(600, now);
+    subscriber.unsubscribe();
+    subscriber.handle_sent(now, &S);
+    let last = terminated(2, Some(Reason::Rejected), None);
+    assert_eq!(subscriber.handle_notify(&last, 0, now, &S), NotifyVerdict::Ended(End::Unsubscribed));
 }
 
 #[test]
