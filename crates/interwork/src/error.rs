@@ -130,7 +130,9 @@ mod tests {
 
     #[test]
     fn stox_e_02_03_04_no_condition_becomes_503_408_401_or_407() {
-        for condition in ["service-unavailable", "remote-server-timeout", "not-authorized", "registration-required"] {
+        for condition in
+            ["service-unavailable", "remote-server-timeout", "not-authorized", "registration-required"]
+        {
             for target in [Target::Bare, Target::Full] {
                 let status = status_of(condition, target, false);
                 assert!(![503, 408, 401, 407].contains(&status), "{condition} became {status}");

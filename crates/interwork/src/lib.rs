@@ -3,5 +3,18 @@
 //! Stanzas, requests, responses, decisions and time go in; stanzas, requests, responses and rows to be stored come out.
 //! No clock, socket, lock or task.
 
+pub mod address;
 pub mod error;
+mod message_to_sip;
+mod message_to_xmpp;
+pub mod owner;
+pub mod presence_to_sip;
+pub mod presence_to_xmpp;
+pub mod request;
+pub mod rows;
+mod sip_reply;
+mod sip_request;
+mod time;
 pub mod token;
+mod tuple_id;
+mod xmpp_error;

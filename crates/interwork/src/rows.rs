@@ -30,8 +30,8 @@ pub mod table {
     pub const SUBSCRIBER: u8 = 3;
     /// One row a publication.
     pub const PUBLICATION: u8 = 4;
-    /// CSeq and expiry of a dialog: written often, in one flush.
-    pub const VOLATILE: u8 = 5;
+    /// CSeq and expiry of a dialog: written often, in one flush, and kept apart from the others by the store.
+    pub const VOLATILE: u8 = 128;
     /// All of them, in the order in which they are loaded.
     pub const ALL: [u8; 5] = [PAIR, NOTIFIER, SUBSCRIBER, PUBLICATION, VOLATILE];
 }
@@ -115,8 +115,10 @@ pub struct VolatileRow {
 pub struct PublicationRow {
     /// The user who published.
     pub user: Address,
+    /// Which of the user's publications it is.
+    pub number: u32,
     /// The entity tag.
-    pub entity_tag: String,
+    pub entity_tag: u64,
     /// When it ends, in seconds since the Unix epoch.
     pub expires_at: u64,
     /// The document.

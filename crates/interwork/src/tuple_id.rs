@@ -68,7 +68,9 @@ mod tests {
 
     #[test]
     fn stox_p_42_resources_become_legal_ids_and_come_back() {
-        for resource in ["7", "a b", "é/x", "ID-x", "_x20_", "_x", "a_xb", "__x_", "💬", "", "x\u{300}", "a:b", "_"] {
+        for resource in
+            ["7", "a b", "é/x", "ID-x", "_x20_", "_x", "a_xb", "__x_", "💬", "", "x\u{300}", "a:b", "_"]
+        {
             let id = tuple_id_of(resource);
             assert!(id.starts_with("ID-"));
             assert!(id.chars().all(is_name_character), "{id:?} is no NCName");
@@ -79,7 +81,9 @@ mod tests {
 
     #[test]
     fn ids_of_others_stand_for_themselves() {
-        for (id, resource) in [("bs35r9", "bs35r9"), ("ID-balcony", "balcony"), ("_xzz_", "_xzz_"), ("_x0_", "_x0_")] {
+        for (id, resource) in
+            [("bs35r9", "bs35r9"), ("ID-balcony", "balcony"), ("_xzz_", "_xzz_"), ("_x0_", "_x0_")]
+        {
             assert_eq!(resource_of(id), resource);
         }
     }

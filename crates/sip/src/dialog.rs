@@ -7,10 +7,12 @@ use std::{borrow::Cow, sync::Arc};
 
 use crate::{
     event::{Order, RemoteSequence},
+    headers::{NameAddr, ValueFault},
     lex,
     uri::{Scheme, UriRef},
 };
 
+mod message;
 mod routing;
 
 pub use self::routing::{Received, take_own_routes};
@@ -21,6 +23,9 @@ pub const MOST_ROUTES: usize = 32;
 /// Why a message cannot make a dialog or change its target; it is answered with 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DialogFault {
+    /// Another header field is missing or malformed.
+    #[error(transparent)]
+    BadHeader(#[from] ValueFault),
     /// Contact is missing, or not one SIP or SIPS URI.
     #[error("no SIP URI in the Contact of a message that makes or refreshes a dialog")]
     BadContact,
@@ -230,10 +235,10 @@ fn is_secure(uri: &str) -> bool {
 
 /// The URI of a Route or Record-Route value: `"name" <uri>;parameters`.
 fn route_uri(route: &str) -> Option<UriRef<'_>> {
-    let open = lex::find_outside(route, b"<").ok()??;
-    let inside = &route[open + 1..];
-    let uri = UriRef::parse(&inside[..inside.find('>')?]).ok()?;
-    matches!(uri.scheme(), Scheme::Sip | Scheme::Sips).then_some(uri)
+    let uri = NameAddr::parse(route).ok()?.uri;
+    // A URI without brackets would lose its parameters to the header field.
+    let has_brackets = route.contains('<');
+    (has_brackets && matches!(uri.scheme(), Scheme::Sip | Scheme::Sips)).then_some(uri)
 }
 
 #[cfg(test)]

@@ -1,3 +1,17 @@
-//! (being written)
+//! SIP as pure code: messages, framing, transactions, dialogs, event packages, presence bodies.
+//!
+//! Octets, messages and `now` go in; octets, events and one deadline come out. No clock, socket, lock or task.
+
+pub mod build;
+pub mod dialog;
+pub mod digest;
 pub mod event;
+pub mod framer;
+pub mod headers;
+mod lex;
+pub mod message;
+pub mod method;
 pub mod pidf;
+pub mod transaction;
+pub mod uas;
+pub mod uri;

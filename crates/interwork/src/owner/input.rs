@@ -32,7 +32,7 @@ pub enum Input {
     Credit {
         /// The lane.
         lane: LaneKey,
-        /// Number of bytes; zero withdraws the answer, so that the shard asks again when it must.
+        /// Number of bytes, at least one.
         bytes: usize,
     },
     /// The way to a SIP peer changed: on which transport it is reached, or that it is not (`None`).
@@ -55,8 +55,6 @@ pub enum Input {
         lane: LaneKey,
         /// It is back.
         is_reachable: bool,
-        /// Why not, as a stanza error condition.
-        condition: &'static str,
     },
     /// What became of a message that went out as [`super::Output::Message`].
     MessageFate {
@@ -169,5 +167,5 @@ pub struct NotifyAnswer {
 
 /// Which of our domains a name is, for callers that route.
 pub fn is_local(table: &Table, domain: &Domain) -> bool {
-    table.local(domain.as_str()).is_some()
+    table.local_domain(domain.as_str()).is_some()
 }

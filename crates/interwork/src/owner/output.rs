@@ -21,7 +21,8 @@ pub enum Output {
         /// About how many bytes are owed.
         owed_bytes: usize,
     },
-    /// Stanzas for the stream of a session's lane; granted by [`super::Input::Credit`].
+    /// Stanzas for the stream of a session's lane. Answers each [`super::Input::Credit`], with nothing if nothing was
+    /// owed.
     Stanzas {
         /// The lane.
         lane: LaneKey,
@@ -30,8 +31,8 @@ pub enum Output {
         /// The stanzas, one behind the other, in the namespace `jabber:server`.
         bytes: Vec<u8>,
     },
-    /// NOTIFYs for the flow of a reliable peer; granted by [`super::Input::Credit`]. Each branch begins with
-    /// [`NOTIFY_BRANCH`] and a token, then `.` and the CSeq.
+    /// NOTIFYs for the flow of a reliable peer. Answers each [`super::Input::Credit`], with nothing if nothing was
+    /// owed. Each branch is [`NOTIFY_BRANCH`], a token, `.` and the CSeq.
     Notifies {
         /// The peer.
         peer: PeerKey,

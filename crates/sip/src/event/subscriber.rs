@@ -26,6 +26,7 @@ mod timing;
 
 pub use self::timing::Settings;
 use self::timing::{refresh_point, seconds};
+use crate::{headers::ValueFault, message::Message};
 use super::{Order, Reason, RemoteSequence, SubscriptionState, Substate, ends_subscription};
 
 /// The states of RFC 6665 §4.1.2.
@@ -55,6 +56,18 @@ pub struct Response {
     pub min_expires: Option<u32>,
     /// Header field Retry-After, seconds.
     pub retry_after: Option<u32>,
+}
+
+impl From<&Message> for Response {
+    /// Reads a response; a request has status 0, which no machine takes for an answer.
+    fn from(message: &Message) -> Self {
+        Self {
+            status: message.status().unwrap_or(0),
+            expires: message.expires(),
+            min_expires: message.min_expires(),
+            retry_after: message.retry_after(),
+        }
+    }
 }
 
 /// What follows from a response.
@@ -89,6 +102,14 @@ pub struct Notify {
     pub cseq: u32,
     /// Its Subscription-State.
     pub subscription_state: SubscriptionState,
+}
+
+impl Notify {
+    /// Reads a NOTIFY; one without Subscription-State is answered with 400, as is one with a broken one.
+    pub fn read(message: &Message) -> Result<Self, ValueFault> {
+        let subscription_state = message.subscription_state()?.ok_or(ValueFault::Missing("Subscription-State"))?;
+        Ok(Self { cseq: message.cseq()?.0, subscription_state })
+    }
 }
 
 /// How to answer a NOTIFY and what follows from it.

@@ -1,0 +1,415 @@
+//! Who is where: sessions, peers, users, streams and flows of this process, and what all actors share.
+//!
+//! Its locks are held for one look-up and never across a message. Rows are not here: a shard owns them.
+
+use std::{
+    collections::HashMap,
+    hash::BuildHasher,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use actix::Addr;
+use arc_swap::ArcSwap;
+use parking_lot::RwLock;
+use tombolo_edge::{DialId, DomainPair, EdgePort, FlowFacts, FlowId, FlowPort, StreamDirection, StreamId};
+use tombolo_interwork::{
+    error::NoResponse,
+    owner::{Input, PeerKey},
+    token::TokenKey,
+};
+use tombolo_policy::Table;
+use tombolo_presence::{Address, Domain};
+use tombolo_runtime::{Clock, InboxSender, Placement};
+use tombolo_store::StateStore;
+use tombolo_telemetry::Metrics;
+
+use crate::{
+    accounts::Authenticator,
+    fanout_actor::FanoutActor,
+    guests::GuestsActor,
+    messages::{Arrived, Requester, ToPeer, ToShard, ToUser},
+    peer_actor::PeerActor,
+    session::ShardIndex,
+    session_actor::SessionActor,
+    user_actor::UserActor,
+};
+
+/// What all actors of the broker share.
+pub struct Directory {
+    /// The only source of time.
+    pub clock: Clock,
+    /// Where actors run.
+    pub placement: Placement,
+    /// Where rows go.
+    pub store: Arc<dyn StateStore>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The policy in force.
+    pub policy: Arc<ArcSwap<Table>>,
+    /// Who is who at the built-in homes.
+    pub authenticator: Arc<Authenticator>,
+    /// Signs the tokens in our tags.
+    pub key: TokenKey,
+    shards: OnceLock<Vec<Shard>>,
+    edge: OnceLock<Arc<dyn EdgePort>>,
+    flows_port: OnceLock<Arc<dyn FlowPort>>,
+    guests: OnceLock<Addr<GuestsActor>>,
+    sessions: RwLock<HashMap<DomainPair, Addr<SessionActor>>>,
+    users: RwLock<HashMap<Address, Addr<UserActor>>>,
+    peers: RwLock<HashMap<PeerKey, Peer>>,
+    streams: RwLock<HashMap<StreamId, Stream>>,
+    flows: RwLock<HashMap<FlowId, PeerKey>>,
+    dials: RwLock<HashMap<DialId, Dialled>>,
+    next_dial: AtomicU64,
+    hasher: std::hash::RandomState,
+    /// Itself, for the actors that it starts.
+    me: Weak<Directory>,
+}
+
+/// How a shard is reached.
+pub struct Shard {
+    /// Bulk: bounded, refuses.
+    pub inbox: InboxSender<Input>,
+    /// Control.
+    pub addr: Addr<FanoutActor>,
+}
+
+/// How a peer is reached.
+#[derive(Clone)]
+pub struct Peer {
+    /// Bulk: bounded, refuses.
+    pub inbox: InboxSender<Arrived>,
+    /// Control.
+    pub addr: Addr<PeerActor>,
+}
+
+/// A stream that is up.
+#[derive(Clone)]
+pub struct Stream {
+    /// Which way stanzas flow.
+    pub direction: StreamDirection,
+    /// The pairs that are proved on it.
+    pub pairs: Vec<DomainPair>,
+}
+
+enum Dialled {
+    Session(DomainPair),
+    Peer(PeerKey),
+}
+
+/// What the directory is made of.
+pub struct Shared {
+    /// See [`Directory`].
+    pub clock: Clock,
+    /// See [`Directory`].
+    pub placement: Placement,
+    /// See [`Directory`].
+    pub store: Arc<dyn StateStore>,
+    /// See [`Directory`].
+    pub metrics: Arc<Metrics>,
+    /// See [`Directory`].
+    pub policy: Arc<ArcSwap<Table>>,
+    /// See [`Directory`].
+    pub authenticator: Arc<Authenticator>,
+    /// See [`Directory`].
+    pub key: TokenKey,
+}
+
+impl Directory {
+    /// A directory of nobody.
+    pub fn new(shared: Shared) -> Arc<Self> {
+        let Shared { clock, placement, store, metrics, policy, authenticator, key } = shared;
+        Arc::new_cyclic(|me| Self {
+            clock,
+            placement,
+            store,
+            metrics,
+            policy,
+            authenticator,
+            key,
+            shards: OnceLock::new(),
+            edge: OnceLock::new(),
+            flows_port: OnceLock::new(),
+            guests: OnceLock::new(),
+            sessions: RwLock::default(),
+            users: RwLock::default(),
+            peers: RwLock::default(),
+            streams: RwLock::default(),
+            flows: RwLock::default(),
+            dials: RwLock::default(),
+            next_dial: AtomicU64::new(1),
+            hasher: std::hash::RandomState::new(),
+            me: me.clone(),
+        })
+    }
+
+    /// Names the shards and guests, once, before anything else happens.
+    pub fn begin(&self, shards: Vec<Shard>, guests: Addr<GuestsActor>) {
+        let is_first = self.shards.set(shards).is_ok() && self.guests.set(guests).is_ok();
+        assert!(is_first, "a directory begins once");
+    }
+
+    /// Names the ways out, once.
+    pub fn connect(&self, edge: Arc<dyn EdgePort>, flows: Arc<dyn FlowPort>) {
+        let is_first = self.edge.set(edge).is_ok() && self.flows_port.set(flows).is_ok();
+        assert!(is_first, "a directory is connected once");
+    }
+
+    /// The way to XMPP streams.
+    pub fn edge(&self) -> &dyn EdgePort {
+        &**self.edge.get().expect("connected before anything dials")
+    }
+
+    /// The way to SIP flows.
+    pub fn flows_port(&self) -> &dyn FlowPort {
+        &**self.flows_port.get().expect("connected before anything dials")
+    }
+
+    fn arc(&self) -> Arc<Self> {
+        self.me.upgrade().expect("the directory outlives its actors' starts")
+    }
+
+    /// All shards.
+    pub fn shards(&self) -> &[Shard] {
+        self.shards.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Number of shards.
+    pub fn shard_count(&self) -> usize {
+        self.shards().len()
+    }
+
+    /// The shard that owns a partition.
+    pub fn shard_of(&self, partition: u16) -> ShardIndex {
+        usize::from(partition) % self.shard_count().max(1)
+    }
+
+    /// Tells a shard what it must not miss.
+    pub fn tell_shard(&self, shard: ShardIndex, input: Input) {
+        if let Some(shard) = self.shards().get(shard) {
+            shard.addr.do_send(ToShard(input));
+        }
+    }
+
+    /// Tells every shard the same.
+    pub fn tell_shards(&self, input: impl Fn() -> Input) {
+        for shard in self.shards() {
+            shard.addr.do_send(ToShard(input()));
+        }
+    }
+
+    /// The session of two domains, started if there is none.
+    pub fn session(&self, local: &Domain, remote: &Domain) -> Addr<SessionActor> {
+        let pair = DomainPair { local: local.clone(), remote: remote.clone() };
+        if let Some(session) = self.sessions.read().get(&pair).filter(|session| session.connected()) {
+            return session.clone();
+        }
+        let mut sessions = self.sessions.write();
+        if let Some(session) = sessions.get(&pair).filter(|session| session.connected()) {
+            return session.clone();
+        }
+        let hash = self.hasher.hash_one(&pair);
+        let (directory, key) = (self.arc(), pair.clone());
+        let make = move |_: &mut _| SessionActor::new(key, hash, directory);
+        let session = self.placement.start_in(self.placement.by_hash(hash), make);
+        self.metrics.sessions(sessions.len() as i64 + 1);
+        sessions.insert(pair, session.clone());
+        session
+    }
+
+    /// The sessions that were started.
+    pub fn sessions(&self) -> Vec<(DomainPair, Addr<SessionActor>)> {
+        self.sessions.read().iter().map(|(pair, session)| (pair.clone(), session.clone())).collect()
+    }
+
+    /// The actor of a local user, started if there is none.
+    pub fn user(&self, aor: &Address) -> Addr<UserActor> {
+        if let Some(user) = self.users.read().get(aor).filter(|user| user.connected()) {
+            return user.clone();
+        }
+        let mut users = self.users.write();
+        if let Some(user) = users.get(aor).filter(|user| user.connected()) {
+            return user.clone();
+        }
+        let (directory, key) = (self.arc(), aor.clone());
+        // One hash places a user and its shard on the same arbiter.
+        let index = self.shard_of(aor.partition()) % self.placement.count();
+        let user = self.placement.start_in(index, move |_: &mut _| UserActor::new(key, directory));
+        self.metrics.users(users.len() as i64 + 1);
+        users.insert(aor.clone(), user.clone());
+        user
+    }
+
+    /// A user's actor ended.
+    pub fn forget_user(&self, aor: &Address) {
+        let mut users = self.users.write();
+        users.remove(aor);
+        self.metrics.users(users.len() as i64);
+    }
+
+    /// A peer that is there.
+    pub fn peer(&self, key: &PeerKey) -> Option<Peer> {
+        self.peers.read().get(key).cloned()
+    }
+
+    /// A peer, started if it is not there.
+    pub fn find_or_start_peer(&self, key: &PeerKey) -> Peer {
+        if let Some(peer) = self.peer(key) {
+            return peer;
+        }
+        let mut peers = self.peers.write();
+        if let Some(peer) = peers.get(key) {
+            return peer.clone();
+        }
+        let capacity = match key {
+            PeerKey::FrontEnd(_) => FRONT_END_INBOX,
+            PeerKey::Phone(_) => PHONE_INBOX,
+        };
+        let (sender, inbox) = tombolo_runtime::inbox(capacity);
+        let hash = self.hasher.hash_one(key);
+        let (directory, own_key) = (self.arc(), key.clone());
+        let make = move |_: &mut _| PeerActor::new(own_key, hash, inbox, directory);
+        let addr = self.placement.start_in(self.placement.by_hash(hash), make);
+        let peer = Peer { inbox: sender, addr };
+        peers.insert(key.clone(), peer.clone());
+        peer
+    }
+
+    /// A peer ended.
+    pub fn forget_peer(&self, key: &PeerKey) {
+        self.peers.write().remove(key);
+        self.flows.write().retain(|_, bound| bound != key);
+    }
+
+    /// Tells a peer; `false` when there is none. A front end is started when it is needed.
+    pub fn tell_peer(&self, key: &PeerKey, message: ToPeer) -> bool {
+        let peer = match key {
+            PeerKey::FrontEnd(_) => Some(self.find_or_start_peer(key)),
+            PeerKey::Phone(_) => self.peer(key),
+        };
+        match peer {
+            Some(peer) => {
+                peer.addr.do_send(message);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A request cannot be sent at all.
+    pub fn fail_request(&self, requester: Requester) {
+        self.end_request(requester, Err(NoResponse::Transport));
+    }
+
+    /// Tells whoever asked how a request ended.
+    pub fn end_request(&self, requester: Requester, outcome: Result<tombolo_sip::message::Message, NoResponse>) {
+        match requester {
+            Requester::Shard(shard, request) => self.tell_shard(shard, Input::Outcome { request, outcome }),
+            Requester::User(aor, fork, branch) => {
+                let outcome = outcome.map(Box::new);
+                self.user(&aor).do_send(ToUser::Outcome { fork, branch, outcome });
+            }
+        }
+    }
+
+    /// Those who have no peer yet.
+    pub fn guests(&self) -> Option<&Addr<GuestsActor>> {
+        self.guests.get()
+    }
+
+    /// A flow belongs to a peer from now on.
+    pub fn bind_flow(&self, flow: &Arc<FlowFacts>, key: &PeerKey) {
+        self.flows.write().insert(flow.flow, key.clone());
+        self.find_or_start_peer(key).addr.do_send(ToPeer::FlowUp(flow.clone()));
+    }
+
+    /// Whose flow it is.
+    pub fn peer_of_flow(&self, flow: FlowId) -> Option<(PeerKey, Peer)> {
+        let key = self.flows.read().get(&flow).cloned()?;
+        let peer = self.peer(&key)?;
+        Some((key, peer))
+    }
+
+    /// A flow ended; whose it was.
+    pub fn unbind_flow(&self, flow: FlowId) -> Option<PeerKey> {
+        self.flows.write().remove(&flow)
+    }
+
+    /// A number for a dial of a session.
+    pub fn new_dial(&self, pair: &DomainPair) -> DialId {
+        self.remember_dial(Dialled::Session(pair.clone()))
+    }
+
+    /// A number for a dial of a peer.
+    pub fn new_peer_dial(&self, key: &PeerKey) -> DialId {
+        self.remember_dial(Dialled::Peer(key.clone()))
+    }
+
+    fn remember_dial(&self, dialled: Dialled) -> DialId {
+        let dial = DialId(self.next_dial.fetch_add(1, Ordering::Relaxed));
+        self.dials.write().insert(dial, dialled);
+        dial
+    }
+
+    /// The session that dialled.
+    pub fn session_of_dial(&self, dial: DialId) -> Option<DomainPair> {
+        match self.dials.write().remove(&dial)? {
+            Dialled::Session(pair) => Some(pair),
+            Dialled::Peer(_) => None,
+        }
+    }
+
+    /// The peer that dialled.
+    pub fn peer_of_dial(&self, dial: DialId) -> Option<PeerKey> {
+        match self.dials.write().remove(&dial)? {
+            Dialled::Peer(key) => Some(key),
+            Dialled::Session(_) => None,
+        }
+    }
+
+    /// A stream is up.
+    pub fn add_stream(&self, id: StreamId, stream: Stream) {
+        let mut streams = self.streams.write();
+        streams.insert(id, stream);
+        self.metrics.streams(streams.len() as i64);
+    }
+
+    /// A further pair is proved, or one is lost.
+    pub fn change_stream(&self, id: StreamId, change: impl FnOnce(&mut Vec<DomainPair>)) {
+        if let Some(stream) = self.streams.write().get_mut(&id) {
+            change(&mut stream.pairs);
+        }
+    }
+
+    /// A stream that is up.
+    pub fn stream(&self, id: StreamId) -> Option<Stream> {
+        self.streams.read().get(&id).cloned()
+    }
+
+    /// A stream ended.
+    pub fn remove_stream(&self, id: StreamId) -> Option<Stream> {
+        let mut streams = self.streams.write();
+        let stream = streams.remove(&id);
+        self.metrics.streams(streams.len() as i64);
+        stream
+    }
+
+    /// All streams.
+    pub fn streams(&self) -> Vec<(StreamId, Stream)> {
+        self.streams.read().iter().map(|(id, stream)| (*id, stream.clone())).collect()
+    }
+
+    /// Number of SIP peers and of flows that are bound to one.
+    pub fn peer_counts(&self) -> (usize, usize) {
+        (self.peers.read().len(), self.flows.read().len())
+    }
+}
+
+/// Batches of messages that wait for the peer of a whole enterprise.
+const FRONT_END_INBOX: usize = 1024;
+/// Batches of messages that wait for the peer of one phone.
+const PHONE_INBOX: usize = 16;
+

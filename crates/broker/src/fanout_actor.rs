@@ -1,0 +1,237 @@
+//! One shard on its arbiter: everything about presence is in `interwork::Owner`.
+
+use std::{sync::Arc, time::Instant};
+
+use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, WrapFuture, fut::ActorFutureExt};
+use std::collections::HashMap;
+use tokio::sync::oneshot;
+use tombolo_interwork::{
+    owner::{Input, LaneKey, Output, Owner, OwnerEvent, PersistToken, Report},
+    rows::Row,
+};
+use tombolo_presence::Address;
+use tombolo_runtime::{Inbox, TURN_ITEMS, Wake};
+
+use crate::{
+    directory::Directory,
+    messages::{AskShard, Requester, ToPeer, ToSession, ToShard, ToUser},
+    session::ShardIndex,
+};
+
+/// The actor of one shard.
+pub struct FanoutActor {
+    index: ShardIndex,
+    owner: Owner,
+    inbox: Inbox<Input>,
+    directory: Arc<Directory>,
+    timer: Option<(Instant, SpawnHandle)>,
+    next_asker: u64,
+    reports: HashMap<u64, oneshot::Sender<Report>>,
+    decisions: HashMap<u64, oneshot::Sender<Vec<Address>>>,
+}
+
+impl FanoutActor {
+    /// A shard around `owner`, which was loaded already.
+    pub fn new(index: ShardIndex, owner: Owner, inbox: Inbox<Input>, directory: Arc<Directory>) -> Self {
+        Self {
+            index,
+            owner,
+            inbox,
+            directory,
+            timer: None,
+            next_asker: 1,
+            reports: HashMap::new(),
+            decisions: HashMap::new(),
+        }
+    }
+
+    fn take(&mut self, input: Input, ctx: &mut Context<Self>) {
+        let now = self.directory.clock.now();
+        self.owner.handle(input, now);
+        self.drive(ctx);
+    }
+
+    /// Does what the core asks for and sets the one timer.
+    fn drive(&mut self, ctx: &mut Context<Self>) {
+        while let Some(output) = self.owner.poll_output() {
+            self.carry(output, ctx);
+        }
+        self.arm(ctx);
+    }
+
+    fn carry(&mut self, output: Output, ctx: &mut Context<Self>) {
+        let shard = self.index;
+        match output {
+            Output::Want { lane: LaneKey::Session { local, remote, .. }, owed_bytes } => {
+                self.directory.session(&local, &remote).do_send(ToSession::Want { shard, owed_bytes });
+            }
+            Output::Want { lane: LaneKey::Peer(peer), owed_bytes } => {
+                // A phone that is not connected has no peer; it asks for what it is owed when it is back.
+                self.directory.tell_peer(&peer, ToPeer::Want { shard, owed_bytes });
+            }
+            Output::Stanzas { lane: LaneKey::Session { local, remote, .. }, count, bytes } => {
+                self.directory.metrics.stanzas_out(u64::from(count));
+                self.directory.session(&local, &remote).do_send(ToSession::Stanzas { shard, count, bytes });
+            }
+            Output::Message { lane: LaneKey::Session { local, remote, .. }, message, bytes } => {
+                self.directory.metrics.stanzas_out(1);
+                self.directory.session(&local, &remote).do_send(ToSession::Message { shard, message, bytes });
+            }
+            Output::Stanzas { .. } | Output::Message { .. } => {}
+            Output::Notifies { peer, count, bytes } => {
+                self.directory.tell_peer(&peer, ToPeer::Notifies { shard, count, bytes });
+            }
+            Output::Respond { peer, reply, bytes } => {
+                self.directory.tell_peer(&peer, ToPeer::Respond { reply, bytes });
+            }
+            Output::Request { peer, request, draft } => {
+                let requester = Requester::Shard(shard, request);
+                let request = ToPeer::Request { requester: requester.clone(), uri: None, draft };
+                if !self.directory.tell_peer(&peer, request) {
+                    self.directory.fail_request(requester);
+                }
+            }
+            Output::Deliver { user, device, message, draft } => {
+                self.directory.user(&user).do_send(ToUser::Deliver { shard, message, device, draft });
+            }
+            Output::Persist { token, rows } => self.persist(token, rows, ctx),
+            Output::MustDecide { user, watcher } => {
+                self.directory.user(&user).do_send(ToUser::MustDecide(watcher));
+            }
+            Output::Decided { asker, watchers } => {
+                if let Some(answer) = self.decisions.remove(&asker) {
+                    // Whoever asked may have gone meanwhile.
+                    let _ = answer.send(watchers);
+                }
+            }
+            Output::Report { asker, report } => {
+                if let Some(answer) = self.reports.remove(&asker) {
+                    let _ = answer.send(report);
+                }
+            }
+            Output::Event(event) => self.note(&event),
+        }
+    }
+
+    fn persist(&mut self, token: PersistToken, rows: Vec<Row>, ctx: &mut Context<Self>) {
+        let me = ctx.address();
+        let rows = rows.into_iter().map(|row| tombolo_store::Row {
+            partition: row.partition,
+            table: row.table,
+            key: row.key.into(),
+            value: row.value,
+        });
+        let reply = move |token, result: Result<(), tombolo_store::StoreError>| {
+            if let Err(error) = &result {
+                tracing::error!(%error, "rows could not be stored");
+            }
+            let (token, is_stored) = (PersistToken(token), result.is_ok());
+            me.do_send(ToShard(Input::Persisted { token, is_stored }));
+        };
+        self.directory.store.commit(rows.collect(), token.0, Box::new(reply));
+    }
+
+    fn note(&self, event: &OwnerEvent) {
+        let metrics = &self.directory.metrics;
+        match event {
+            OwnerEvent::StanzaRefused { reason } => {
+                metrics.refused_stanza();
+                tracing::debug!(reason, "stanza refused");
+            }
+            OwnerEvent::RequestRefused { status, reason } => {
+                metrics.refused_request();
+                tracing::debug!(status, reason, "request refused");
+            }
+            OwnerEvent::BadPidf => {
+                metrics.refused_body();
+                tracing::warn!("presence document refused");
+            }
+            OwnerEvent::SubscriptionChanged { user, contact, to } => {
+                let (aor, partner) = (tombolo_telemetry::Redacted(user), contact.domain());
+                tracing::info!(%aor, partner, to = ?to, "subscription changed");
+            }
+            OwnerEvent::MessageToSip => metrics.message_to_sip(),
+            OwnerEvent::MessageToXmpp => metrics.message_to_xmpp(),
+            OwnerEvent::PresenceToXmpp(count) => metrics.presence_to_xmpp(u64::from(*count)),
+            OwnerEvent::PresenceToSip(count) => metrics.presence_to_sip(u64::from(*count)),
+            OwnerEvent::StoreFailed => metrics.store_failed(),
+        }
+    }
+
+    fn arm(&mut self, ctx: &mut Context<Self>) {
+        let next = self.owner.poll_timeout();
+        if self.timer.as_ref().map(|(at, _)| *at) == next {
+            return;
+        }
+        if let Some((_, timer)) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        if let Some(at) = next {
+            let sleep = tokio::time::sleep_until(at.into()).into_actor(self);
+            let timer = ctx.spawn(sleep.map(|(), actor, ctx| {
+                actor.timer = None;
+                let now = actor.directory.clock.now();
+                actor.owner.handle_timeout(now);
+                actor.drive(ctx);
+            }));
+            self.timer = Some((at, timer));
+        }
+    }
+}
+
+impl Actor for FanoutActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.set_mailbox_capacity(1024);
+        self.inbox.wake_actor(ctx.address().recipient());
+        self.drive(ctx);
+    }
+}
+
+impl Handler<Wake> for FanoutActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, ctx: &mut Context<Self>) {
+        let began = self.directory.clock.now();
+        for input in std::iter::from_fn(|| self.inbox.pop()).take(TURN_ITEMS) {
+            self.owner.handle(input, began);
+        }
+        self.drive(ctx);
+        let span = self.directory.clock.now().instant.saturating_duration_since(began.instant);
+        self.directory.metrics.turn(self.index, span);
+        if self.inbox.finish_turn() {
+            // Only an awaited yield lets the arbiter's other actors run before our next turn.
+            let turn = tokio::task::yield_now().into_actor(self);
+            ctx.spawn(turn.map(|(), actor, ctx| actor.handle(Wake, ctx)));
+        }
+    }
+}
+
+impl Handler<ToShard> for FanoutActor {
+    type Result = ();
+
+    fn handle(&mut self, ToShard(input): ToShard, ctx: &mut Context<Self>) {
+        self.take(input, ctx);
+    }
+}
+
+impl Handler<AskShard> for FanoutActor {
+    type Result = ();
+
+    fn handle(&mut self, ask: AskShard, ctx: &mut Context<Self>) {
+        let asker = self.next_asker;
+        self.next_asker += 1;
+        let input = match ask {
+            AskShard::Report { user, answer } => {
+                self.reports.insert(asker, answer);
+                Input::Ask { user, asker }
+            }
+            AskShard::Decide { user, watcher, is_approved, answer } => {
+                self.decisions.insert(asker, answer);
+                Input::Decide { user, watcher, is_approved, asker }
+            }
+        };
+        self.take(input, ctx);
+    }
+}

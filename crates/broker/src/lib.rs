@@ -1,0 +1,22 @@
+//! Actors that own a session, a user, a peer or a shard, and the directory of who is where.
+//!
+//! Protocol logic is in the pure machines that they run; here is only who holds which machine, and what goes to whom.
+
+mod accounts;
+mod broker;
+mod directory;
+mod fanout_actor;
+mod guests;
+mod local_user;
+mod messages;
+mod peer;
+mod peer_actor;
+mod requests;
+mod router;
+mod session;
+mod session_actor;
+mod user_actor;
+
+pub use accounts::{Account, Accounts, Authenticator};
+pub use broker::{Broker, BrokerSettings, SessionReport, ShardReport};
+pub use session::{Session, SessionOutput, SessionSettings, ShardIndex};

@@ -1,0 +1,353 @@
+//! One user of the built-in home: which phones are registered, and what becomes of messages to them. Pure.
+//!
+//! REGISTERs, messages, outcomes and time go in; responses, requests to phones and fates come out. A message goes to
+//! every phone as a request of its own; the first 2xx is the outcome, without one the best by RFC 3261 §16.7 step 6.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use tombolo_interwork::{
+    error::NoResponse,
+    owner::{MessageId, PeerKey},
+    request::RequestDraft,
+};
+
+use crate::session::ShardIndex;
+
+/// One registered phone (RFC 3261 §10).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// Its Contact URI.
+    pub contact: String,
+    /// The peer by which it is reached.
+    pub peer: PeerKey,
+    /// Call-ID of its REGISTER.
+    pub call_id: String,
+    /// CSeq of its REGISTER.
+    pub cseq: u32,
+    /// When it runs out.
+    pub expires_at: Instant,
+}
+
+/// What a REGISTER asks for, read and authenticated.
+#[derive(Debug, Clone)]
+pub struct Register {
+    /// The peer by which it came.
+    pub peer: PeerKey,
+    /// Call-ID.
+    pub call_id: String,
+    /// CSeq number.
+    pub cseq: u32,
+    /// Contact URIs with what each asks for, in seconds; none only asks what is registered.
+    pub contacts: Vec<(String, u32)>,
+    /// `Contact: *` with `Expires: 0`.
+    pub removes_all: bool,
+}
+
+/// How a REGISTER is answered.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Registered {
+    /// 200, with all bindings and the seconds that each has left.
+    Bindings(Vec<(String, u64)>),
+    /// 423: an interval below the least.
+    TooBrief,
+    /// 500: the CSeq of this Call-ID is not above the last.
+    OutOfOrder,
+    /// 403: more phones than a user may have.
+    TooMany,
+}
+
+/// What the user asks for, in order.
+#[derive(Debug)]
+pub enum UserOutput {
+    /// Send a request to a phone.
+    Request {
+        /// The phone.
+        peer: PeerKey,
+        /// Its Contact URI.
+        uri: String,
+        /// The fork.
+        fork: u64,
+        /// Which branch of it.
+        branch: usize,
+        /// The request.
+        draft: Box<RequestDraft>,
+    },
+    /// A message's fate.
+    Delivered {
+        /// The shard that sent it.
+        shard: ShardIndex,
+        /// The message.
+        message: MessageId,
+        /// The status for its sender.
+        status: u16,
+    },
+}
+
+#[derive(Debug)]
+struct Fork {
+    number: u64,
+    shard: ShardIndex,
+    message: MessageId,
+    /// One a branch: its final status.
+    branches: Vec<Option<u16>>,
+    is_answered: bool,
+}
+
+/// One user. See the [module](self).
+#[derive(Debug, Default)]
+pub struct LocalUser {
+    bindings: Vec<Binding>,
+    forks: Vec<Fork>,
+    next_fork: u64,
+    out: VecDeque<UserOutput>,
+}
+
+impl LocalUser {
+    /// The next thing to be done.
+    pub fn poll_output(&mut self) -> Option<UserOutput> {
+        self.out.pop_front()
+    }
+
+    /// When [`LocalUser::handle_timeout`] is to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.bindings.iter().map(|binding| binding.expires_at).min()
+    }
+
+    /// True when the user owns nothing: the actor may end.
+    pub fn is_idle(&self) -> bool {
+        self.bindings.is_empty() && self.forks.is_empty()
+    }
+
+    /// The phones.
+    pub fn bindings(&self) -> &[Binding] {
+        &self.bindings
+    }
+
+    /// Takes a REGISTER: all of it or nothing (RFC 3261 §10.3).
+    pub fn handle_register(&mut self, register: &Register, now: Instant) -> Registered {
+        self.handle_timeout(now);
+        let is_stale = |binding: &Binding| {
+            binding.call_id == register.call_id && binding.cseq >= register.cseq
+        };
+        if self.bindings.iter().any(is_stale) && (register.removes_all || !register.contacts.is_empty()) {
+            return Registered::OutOfOrder;
+        }
+        if register.contacts.iter().any(|(_, expires)| *expires > 0 && *expires < LEAST_EXPIRES) {
+            return Registered::TooBrief;
+        }
+        if register.removes_all {
+            self.bindings.clear();
+        }
+        let mut bindings = self.bindings.clone();
+        for (contact, expires) in &register.contacts {
+            bindings.retain(|binding| binding.contact != *contact);
+            if *expires > 0 {
+                bindings.push(Binding {
+                    contact: contact.clone(),
+                    peer: register.peer.clone(),
+                    call_id: register.call_id.clone(),
+                    cseq: register.cseq,
+                    expires_at: now + Duration::from_secs(u64::from((*expires).min(MOST_EXPIRES))),
+                });
+            }
+        }
+        if bindings.len() > MOST_BINDINGS {
+            return Registered::TooMany;
+        }
+        self.bindings = bindings;
+        let left = |binding: &Binding| binding.expires_at.saturating_duration_since(now).as_secs();
+        Registered::Bindings(self.bindings.iter().map(|b| (b.contact.clone(), left(b))).collect())
+    }
+
+    /// Time passed: phones that did not register again are gone.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.bindings.retain(|binding| binding.expires_at > now);
+    }
+
+    /// A message for all phones. Without one the sender learns that nobody is there.
+    pub fn handle_message(&mut self, shard: ShardIndex, message: MessageId, draft: &RequestDraft, now: Instant) {
+        self.handle_timeout(now);
+        if self.bindings.is_empty() || self.forks.len() >= MOST_FORKS {
+            return self.out.push_back(UserOutput::Delivered { shard, message, status: 480 });
+        }
+        self.next_fork += 1;
+        let number = self.next_fork;
+        for (branch, binding) in self.bindings.iter().enumerate() {
+            let mut draft = Box::new(draft.clone());
+            // Each branch is a request of its own: it must not look like a copy of another one.
+            draft.call_id = format!("{}.{branch}", draft.call_id);
+            self.out.push_back(UserOutput::Request {
+                peer: binding.peer.clone(),
+                uri: binding.contact.clone(),
+                fork: number,
+                branch,
+                draft,
+            });
+        }
+        let branches = vec![None; self.bindings.len()];
+        self.forks.push(Fork { number, shard, message, branches, is_answered: false });
+    }
+
+    /// A phone answered, or did not.
+    pub fn handle_outcome(&mut self, fork: u64, branch: usize, outcome: Result<u16, NoResponse>) {
+        let Some(at) = self.forks.iter().position(|known| known.number == fork) else { return };
+        let fork = &mut self.forks[at];
+        let Some(slot) = fork.branches.get_mut(branch) else { return };
+        let status = outcome.unwrap_or_else(NoResponse::status);
+        *slot = Some(status);
+        let (shard, message) = (fork.shard, fork.message);
+        if (200..300).contains(&status) && !std::mem::replace(&mut fork.is_answered, true) {
+            self.out.push_back(UserOutput::Delivered { shard, message, status: 200 });
+        }
+        if fork.branches.iter().all(Option::is_some) {
+            let best = best(fork.branches.iter().flatten().copied());
+            if !fork.is_answered {
+                self.out.push_back(UserOutput::Delivered { shard, message, status: best });
+            }
+            self.forks.swap_remove(at);
+        }
+    }
+}
+
+/// The best of the final responses (RFC 3261 §16.7 step 6): 6xx, else the lowest class; 503 says nothing about us.
+fn best(statuses: impl Iterator<Item = u16>) -> u16 {
+    let rank = |status: &u16| match status {
+        600..700 => 0,
+        300..400 => 1,
+        // What the sender could act on goes before a plain "no".
+        401 | 407 | 415 | 420 | 484 => 2,
+        400..500 => 3,
+        _ => 4,
+    };
+    let best = statuses.min_by_key(rank).unwrap_or(480);
+    match best {
+        // Nobody answered: the user is not there. 408 is never sent to a non-INVITE (RFC 4320 §4.2).
+        408 | 503 => 480,
+        401 | 407 => 403,
+        status => status,
+    }
+}
+
+/// The shortest registration, in seconds.
+pub const LEAST_EXPIRES: u32 = 60;
+/// The longest registration, in seconds.
+pub const MOST_EXPIRES: u32 = 3600;
+/// Phones of one user (RFC 5393 bounds what one message becomes).
+const MOST_BINDINGS: usize = 10;
+/// Messages to one user that are on their way.
+const MOST_FORKS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tombolo_interwork::owner::PhoneKey;
+    use tombolo_presence::Address;
+
+    use super::*;
+
+    fn start() -> Instant {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
+        Instant::now()
+    }
+
+    fn peer(name: &str) -> PeerKey {
+        let aor = Address::from_prepared("alice@sip.example").expect("legal");
+        PeerKey::Phone(Arc::new(PhoneKey { aor, instance: name.into() }))
+    }
+
+    fn register(name: &str, cseq: u32, expires: u32) -> Register {
+        Register {
+            peer: peer(name),
+            call_id: name.into(),
+            cseq,
+            contacts: vec![(format!("sip:alice@{name}"), expires)],
+            removes_all: false,
+        }
+    }
+
+    fn draft() -> RequestDraft {
+        RequestDraft {
+            method: "MESSAGE",
+            uri: String::new(),
+            routes: Vec::new(),
+            from: String::new(),
+            to: String::new(),
+            call_id: "c".into(),
+            cseq: 1,
+            contact_user: None,
+            headers: Vec::new(),
+            content_type: None,
+            body: Vec::new(),
+        }
+    }
+
+    fn statuses(user: &mut LocalUser) -> Vec<u16> {
+        std::iter::from_fn(|| user.poll_output())
+            .filter_map(|output| match output {
+                UserOutput::Delivered { status, .. } => Some(status),
+                UserOutput::Request { .. } => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn sip_d_21_register_fetch_and_remove() {
+        let (mut user, now) = (LocalUser::default(), start());
+        let one = vec![("sip:alice@a".to_owned(), 600)];
+        assert_eq!(user.handle_register(&register("a", 1, 600), now), Registered::Bindings(one.clone()));
+        let fetch = Register { contacts: Vec::new(), cseq: 2, ..register("a", 2, 0) };
+        assert_eq!(user.handle_register(&fetch, now), Registered::Bindings(one));
+        assert_eq!(user.handle_register(&register("a", 1, 600), now), Registered::OutOfOrder);
+        assert_eq!(user.handle_register(&register("a", 2, 5), now), Registered::TooBrief);
+        assert_eq!(user.handle_register(&register("a", 3, 0), now), Registered::Bindings(Vec::new()));
+        assert!(user.is_idle());
+    }
+
+    #[test]
+    fn a_phone_that_does_not_register_again_is_gone() {
+        let (mut user, now) = (LocalUser::default(), start());
+        user.handle_register(&register("a", 1, 60), now);
+        user.handle_timeout(now + Duration::from_secs(61));
+        assert!(user.bindings().is_empty());
+    }
+
+    #[test]
+    fn the_first_success_is_the_outcome_of_a_fork() {
+        let (mut user, now) = (LocalUser::default(), start());
+        user.handle_register(&register("a", 1, 60), now);
+        user.handle_register(&register("b", 1, 60), now);
+        user.handle_message(0, MessageId(1), &draft(), now);
+        user.handle_outcome(1, 0, Ok(486));
+        assert!(statuses(&mut user).is_empty());
+        user.handle_outcome(1, 1, Ok(200));
+        assert_eq!(statuses(&mut user), [200]);
+    }
+
+    #[test]
+    fn without_a_success_the_best_failure_counts_and_without_a_phone_480() {
+        let (mut user, now) = (LocalUser::default(), start());
+        user.handle_message(0, MessageId(1), &draft(), now);
+        assert_eq!(statuses(&mut user), [480]);
+        user.handle_register(&register("a", 1, 60), now);
+        user.handle_register(&register("b", 1, 60), now);
+        user.handle_message(0, MessageId(2), &draft(), now);
+        user.handle_outcome(1, 0, Err(NoResponse::Timeout));
+        user.handle_outcome(1, 1, Ok(486));
+        assert_eq!(statuses(&mut user), [486]);
+        assert_eq!(best([503, 408].into_iter()), 480);
+    }
+
+    #[test]
+    fn more_phones_than_allowed_are_refused_and_nothing_changes() {
+        let (mut user, now) = (LocalUser::default(), start());
+        for n in 0..MOST_BINDINGS {
+            user.handle_register(&register(&n.to_string(), 1, 60), now);
+        }
+        assert_eq!(user.handle_register(&register("x", 1, 60), now), Registered::TooMany);
+        assert_eq!(user.bindings().len(), MOST_BINDINGS);
+    }
+}

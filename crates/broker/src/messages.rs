@@ -1,0 +1,220 @@
+//! What actors of the broker tell each other. Bulk goes through bounded inboxes; these are control messages, and each
+//! says what bounds it.
+
+use std::sync::Arc;
+
+use actix::Message;
+use tombolo_edge::{DialId, FlowFacts, FlowId, StreamEnd, StreamId};
+use tombolo_interwork::{
+    error::NoResponse,
+    owner::{Input, MessageId, PeerKey, ReplyTo, Report, RequestId},
+    request::RequestDraft,
+};
+use tombolo_presence::Address;
+use tombolo_sip::message::Message as SipMessage;
+use tokio::sync::oneshot;
+
+use crate::session::ShardIndex;
+
+/// An input that must not be refused: answers to what the shard asked, bounded by what it asked.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ToShard(pub Input);
+
+/// A question to a shard whose answer somebody waits for. Bounded by the admin interface.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub enum AskShard {
+    /// What is known of a user, or of all.
+    Report {
+        /// The user.
+        user: Option<Address>,
+        /// Who waits.
+        answer: oneshot::Sender<Report>,
+    },
+    /// A decision of a user.
+    Decide {
+        /// The user.
+        user: Address,
+        /// The watcher; `None` means all who wait.
+        watcher: Option<Address>,
+        /// Grant, or refuse.
+        is_approved: bool,
+        /// Gets the watchers concerned.
+        answer: oneshot::Sender<Vec<Address>>,
+    },
+}
+
+/// To a federated session. Bounded by grants, by the shard's own queues, and by the number of streams.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub enum ToSession {
+    /// A shard asks for credit.
+    Want {
+        /// The shard.
+        shard: ShardIndex,
+        /// About how much it owes.
+        owed_bytes: usize,
+    },
+    /// A shard used its grant.
+    Stanzas {
+        /// The shard.
+        shard: ShardIndex,
+        /// How many.
+        count: u32,
+        /// The stanzas.
+        bytes: Vec<u8>,
+    },
+    /// A message, or a stanza for which nobody waits.
+    Message {
+        /// The shard; `None` for what the session's own side composed.
+        shard: ShardIndex,
+        /// Names it.
+        message: Option<MessageId>,
+        /// The stanza.
+        bytes: Vec<u8>,
+    },
+    /// A stream for the pair is up.
+    StreamUp {
+        /// The stream.
+        stream: StreamId,
+        /// Its window in octets.
+        window: u32,
+    },
+    /// Octets are written.
+    Written {
+        /// The stream.
+        stream: StreamId,
+        /// The last stanza.
+        last: u64,
+        /// How many octets.
+        bytes: u32,
+    },
+    /// The stream ended.
+    StreamDown {
+        /// The stream.
+        stream: StreamId,
+        /// Why.
+        end: StreamEnd,
+        /// The last stanza that was written.
+        last_written: u64,
+    },
+    /// The dial gave no stream.
+    DialFailed(StreamEnd),
+    /// An operator wants it tried now.
+    Retry,
+    /// An operator asks.
+    Report(oneshot::Sender<crate::broker::SessionReport>),
+}
+
+/// Who asked a peer to send a request.
+#[derive(Debug, Clone)]
+pub enum Requester {
+    /// A shard.
+    Shard(ShardIndex, RequestId),
+    /// A user's fork: the fork's number and which of its branches.
+    User(Address, u64, usize),
+}
+
+/// To a SIP peer. Bounded by grants, by the shard's own queues, and by the peer's connections.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub enum ToPeer {
+    /// A shard asks for credit.
+    Want {
+        /// The shard.
+        shard: ShardIndex,
+        /// About how much it owes.
+        owed_bytes: usize,
+    },
+    /// A shard used its grant.
+    Notifies {
+        /// The shard.
+        shard: ShardIndex,
+        /// How many.
+        count: u32,
+        /// The requests.
+        bytes: Vec<u8>,
+    },
+    /// Send a request in a client transaction.
+    Request {
+        /// Who hears of its end.
+        requester: Requester,
+        /// Instead of the draft's Request-URI.
+        uri: Option<String>,
+        /// The request.
+        draft: Box<RequestDraft>,
+    },
+    /// Answer a request.
+    Respond {
+        /// Which one.
+        reply: ReplyTo,
+        /// The response.
+        bytes: Vec<u8>,
+    },
+    /// A flow to the peer is up, or replaces the old one.
+    FlowUp(Arc<FlowFacts>),
+    /// A flow ended.
+    FlowDown(FlowId),
+    /// Octets are written.
+    Written {
+        /// The flow.
+        flow: FlowId,
+        /// How many.
+        bytes: u32,
+    },
+    /// A dial failed.
+    DialFailed {
+        /// The dial.
+        dial: DialId,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// Messages that a flow brought, in order. Goes through the peer's bounded inbox.
+pub struct Arrived {
+    /// The flow.
+    pub flow: Arc<FlowFacts>,
+    /// The messages.
+    pub messages: Vec<SipMessage>,
+    /// The request was authenticated before it was handed over.
+    pub is_authenticated: bool,
+}
+
+/// To a local user of the built-in home. Bounded by the shard's queues and by the phones' transactions.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub enum ToUser {
+    /// An authenticated REGISTER.
+    Register {
+        /// By which peer it came.
+        peer: PeerKey,
+        /// Where the response goes.
+        reply: ReplyTo,
+        /// The request.
+        message: Box<SipMessage>,
+    },
+    /// A message for all phones.
+    Deliver {
+        /// The shard that sent it.
+        shard: ShardIndex,
+        /// Names it.
+        message: MessageId,
+        /// The device that is meant.
+        device: Option<Box<str>>,
+        /// The request.
+        draft: Box<RequestDraft>,
+    },
+    /// What became of a branch of a fork.
+    Outcome {
+        /// The fork.
+        fork: u64,
+        /// The branch.
+        branch: usize,
+        /// The end.
+        outcome: Result<Box<SipMessage>, NoResponse>,
+    },
+    /// A watcher waits for a decision.
+    MustDecide(Address),
+}

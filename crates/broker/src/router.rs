@@ -1,0 +1,286 @@
+//! Where streams and flows hand what they bring: to whom each stanza, request and response goes.
+//!
+//! Runs on the connection's own thread, groups by receiver, and gives back what a full receiver did not take.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tombolo_edge::{FlowFacts, FlowSink, FromEdge, FromFlow, StreamDirection, StreamSink};
+use tombolo_interwork::{
+    owner::{Input, NOTIFY_BRANCH, NotifyAnswer, PeerKey},
+    token::{TOKEN_TEXT_LEN, TokenKind},
+};
+use tombolo_presence::{Address, Domain};
+use tombolo_sip::message::Message;
+use tombolo_xmpp::{
+    jid::Jid,
+    stanza::{IqStanza, StanzaHead, StanzaKind},
+    write::{ErrorContent, error_reply, iq_result},
+};
+
+use crate::{
+    directory::{Directory, Stream},
+    guests::ToGuests,
+    messages::{Arrived, ToPeer, ToSession},
+};
+
+/// The broker's ear.
+pub struct Router {
+    directory: Arc<Directory>,
+}
+
+impl Router {
+    /// Hands everything to the actors of `directory`.
+    pub fn new(directory: Arc<Directory>) -> Self {
+        Self { directory }
+    }
+}
+
+impl StreamSink for Router {
+    fn offer(&self, value: FromEdge) -> Result<(), FromEdge> {
+        let directory = &self.directory;
+        match value {
+            FromEdge::StreamUp { stream, direction, dial, pair, method, window_bytes } => {
+                tracing::info!(
+                    partner = %pair.remote, local = %pair.local, ?direction, ?method, stream = stream.0,
+                    "s2s stream up"
+                );
+                directory.add_stream(stream, Stream { direction, pairs: vec![pair.clone()] });
+                if direction == StreamDirection::Outgoing {
+                    // The dial's own pair names the session even if the partner answered for another.
+                    let pair = dial.and_then(|dial| directory.session_of_dial(dial)).unwrap_or(pair);
+                    let up = ToSession::StreamUp { stream, window: window_bytes };
+                    directory.session(&pair.local, &pair.remote).do_send(up);
+                }
+            }
+            FromEdge::PairProved { stream, pair } => {
+                directory.change_stream(stream, |pairs| {
+                    if !pairs.contains(&pair) {
+                        pairs.push(pair);
+                    }
+                });
+            }
+            FromEdge::PairLost { stream, pair } => {
+                directory.change_stream(stream, |pairs| pairs.retain(|proved| *proved != pair));
+            }
+            FromEdge::Stanzas { stream, first, stanzas } => {
+                return self.route_stanzas(stanzas, stream).map_err(|stanzas| FromEdge::Stanzas {
+                    stream,
+                    first,
+                    stanzas,
+                });
+            }
+            FromEdge::Written { stream, last, bytes } => {
+                if let Some(pair) = directory.stream(stream).and_then(|stream| stream.pairs.into_iter().next()) {
+                    let written = ToSession::Written { stream, last, bytes };
+                    directory.session(&pair.local, &pair.remote).do_send(written);
+                }
+            }
+            FromEdge::StreamDown { stream, end, last_written } => {
+                if let Some(Stream { direction, pairs }) = directory.remove_stream(stream)
+                    && let Some(pair) = pairs.into_iter().next()
+                {
+                    tracing::info!(partner = %pair.remote, cause = %end, stream = stream.0, "s2s stream ended");
+                    if direction == StreamDirection::Outgoing {
+                        let down = ToSession::StreamDown { stream, end, last_written };
+                        directory.session(&pair.local, &pair.remote).do_send(down);
+                    }
+                }
+            }
+            FromEdge::DialFailed { dial, end } => {
+                if let Some(pair) = directory.session_of_dial(dial) {
+                    tracing::warn!(partner = %pair.remote, cause = %end, "no s2s stream");
+                    directory.session(&pair.local, &pair.remote).do_send(ToSession::DialFailed(end));
+                }
+            }
+            FromEdge::Beat => {}
+        }
+        Ok(())
+    }
+}
+
+impl Router {
+    /// One batch per shard; gives back what full shards did not take.
+    fn route_stanzas(&self, stanzas: Vec<Bytes>, stream: tombolo_edge::StreamId) -> Result<(), Vec<Bytes>> {
+        let directory = &self.directory;
+        let Some(facts) = directory.stream(stream) else { return Ok(()) };
+        let mut batches: Vec<Vec<Bytes>> = vec![Vec::new(); directory.shard_count()];
+        directory.metrics.stanzas_in(stanzas.len() as u64);
+        for stanza in stanzas {
+            if let Some(shard) = self.place(&stanza, &facts) {
+                batches[shard].push(stanza);
+            }
+        }
+        let mut refused = Vec::new();
+        for (shard, batch) in batches.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
+            if let Err(Input::Stanzas(mut batch)) = directory.shards()[shard].inbox.push(Input::Stanzas(batch)) {
+                refused.append(&mut batch);
+            }
+        }
+        if refused.is_empty() { Ok(()) } else { Err(refused) }
+    }
+
+    /// The shard of the local user that a stanza is for; `None` when it is answered or dropped here.
+    fn place(&self, stanza: &Bytes, facts: &Stream) -> Option<usize> {
+        let head = StanzaHead::read(stanza).ok()?;
+        let from = Jid::parse(head.from.as_deref()?).ok()?;
+        let to = Jid::parse(head.to.as_deref()?).ok()?;
+        // The edge checked this; the gateway checks it again (DESIGN section 12).
+        let is_proved = facts
+            .pairs
+            .iter()
+            .any(|pair| pair.remote.as_str() == from.domain() && pair.local.as_str() == to.domain());
+        if !is_proved || self.directory.policy.load().local_domain(to.domain()).is_none() {
+            self.directory.metrics.refused_stanza();
+            return None;
+        }
+        if head.kind == StanzaKind::Iq {
+            self.answer_iq(stanza, &head, &from, &to);
+            return None;
+        }
+        let user = Address::from_prepared(to.bare()).ok()?;
+        Some(self.directory.shard_of(user.partition()))
+    }
+
+    /// The domain and its users answer pings and say what they are; nothing else (XS-STR-12, XS-ADR-04).
+    fn answer_iq(&self, stanza: &Bytes, head: &StanzaHead<'_>, from: &Jid, to: &Jid) {
+        let mut out = Vec::new();
+        let request = IqStanza::read(stanza).ok().filter(|iq| iq.kind.is_request());
+        let Some(iq) = request else { return };
+        let payload = iq.payload.as_ref().map(|payload| (&*payload.ns, payload.name));
+        let is_answered = match payload {
+            Some(("urn:xmpp:ping", "ping")) => iq_result(&mut out, head, b""),
+            Some(("http://jabber.org/protocol/disco#info", "query")) => {
+                let inner = if to.local().is_some() { DISCO_USER } else { DISCO_DOMAIN };
+                iq_result(&mut out, head, inner.as_bytes())
+            }
+            Some(("http://jabber.org/protocol/disco#items", "query")) => {
+                iq_result(&mut out, head, b"<query xmlns='http://jabber.org/protocol/disco#items'/>")
+            }
+            _ => {
+                let error = ErrorContent::from(tombolo_xmpp::stanza::StanzaCondition::ServiceUnavailable);
+                error_reply(&mut out, head, &error)
+            }
+        };
+        let domains = (Domain::from_prepared(to.domain()), Domain::from_prepared(from.domain()));
+        if let (true, (Some(local), Some(remote))) = (is_answered, domains) {
+            let message = ToSession::Message { shard: 0, message: None, bytes: out };
+            self.directory.session(&local, &remote).do_send(message);
+        }
+    }
+}
+
+impl FlowSink for Router {
+    fn offer(&self, value: FromFlow) -> Result<(), FromFlow> {
+        let directory = &self.directory;
+        match value {
+            FromFlow::FlowUp(facts) => self.welcome(&facts),
+            FromFlow::Messages { flow, messages } => {
+                return self
+                    .route_messages(&flow, messages)
+                    .map_err(|messages| FromFlow::Messages { flow: flow.clone(), messages });
+            }
+            FromFlow::Written { flow, bytes } => {
+                if let Some((_, peer)) = directory.peer_of_flow(flow) {
+                    peer.addr.do_send(ToPeer::Written { flow, bytes });
+                }
+            }
+            FromFlow::FlowDown { flow, cause } => {
+                if let Some(key) = directory.unbind_flow(flow) {
+                    tracing::info!(flow = flow.0, cause, "sip flow ended");
+                    directory.tell_peer(&key, ToPeer::FlowDown(flow));
+                }
+            }
+            FromFlow::DialFailed { dial, cause } => {
+                if let Some(key) = directory.peer_of_dial(dial) {
+                    directory.tell_peer(&key, ToPeer::DialFailed { dial, cause });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Router {
+    /// Whose flow a new one is: of the peer that dialled it, or of the front end that it proves to be.
+    fn welcome(&self, facts: &Arc<FlowFacts>) {
+        let directory = &self.directory;
+        if let Some(key) = facts.dial.and_then(|dial| directory.peer_of_dial(dial)) {
+            return directory.bind_flow(facts, &key);
+        }
+        if let Some(domain) = self.front_end_of(facts) {
+            directory.bind_flow(facts, &PeerKey::FrontEnd(domain));
+        }
+    }
+
+    /// The local domain whose front end this flow comes from, if it proves that (SIP-TLS-04, DESIGN section 7).
+    fn front_end_of(&self, facts: &FlowFacts) -> Option<Domain> {
+        let policy = self.directory.policy.load();
+        let found = policy.local_domains().iter().find(|local| crate::requests::is_front_end(local, facts));
+        found.map(|local| local.name.clone())
+    }
+
+    /// Responses to NOTIFYs go to their shards, everything else to the flow's peer or to the guests.
+    fn route_messages(&self, flow: &Arc<FlowFacts>, messages: Vec<Message>) -> Result<(), Vec<Message>> {
+        let directory = &self.directory;
+        let mut answers: Vec<Vec<NotifyAnswer>> = Vec::new();
+        let mut others = Vec::new();
+        for message in messages {
+            match self.notify_answer(&message) {
+                Some((shard, answer)) => {
+                    answers.resize_with(directory.shard_count(), Vec::new);
+                    answers[shard].push(answer);
+                }
+                None => others.push(message),
+            }
+        }
+        for (shard, batch) in answers.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
+            // Answers are bounded by what was granted, and must not be missed.
+            directory.tell_shard(shard, Input::NotifyAnswers(batch));
+        }
+        if others.is_empty() {
+            return Ok(());
+        }
+        let arrived = Arrived { flow: flow.clone(), messages: others, is_authenticated: false };
+        match directory.peer_of_flow(flow.flow) {
+            Some((_, peer)) => peer.inbox.push(arrived).map_err(|arrived| arrived.messages),
+            None => match directory.guests() {
+                Some(guests) => guests.try_send(ToGuests(arrived)).map_err(|refused| {
+                    let (actix::dev::SendError::Full(ToGuests(arrived)) | actix::dev::SendError::Closed(ToGuests(arrived))) = refused;
+                    arrived.messages
+                }),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// What a response to one of our pipelined NOTIFYs says, and to which shard.
+    fn notify_answer(&self, message: &Message) -> Option<(usize, NotifyAnswer)> {
+        let status = message.status()?;
+        let via = message.top_via().ok()?;
+        let rest = via.branch()?.strip_prefix(NOTIFY_BRANCH)?;
+        let (text, cseq) = rest.split_once('.').filter(|(text, _)| text.len() == TOKEN_TEXT_LEN)?;
+        let token = self.directory.key.verify(text).filter(|token| token.kind == TokenKind::Notifier)?;
+        let answer = NotifyAnswer {
+            partition: token.partition,
+            row: token.row,
+            cseq: cseq.parse().ok()?,
+            status,
+            retry_after: message.retry_after(),
+        };
+        Some((self.directory.shard_of(token.partition), answer))
+    }
+}
+
+/// What is said of the domain (XS-ADR-05).
+const DISCO_DOMAIN: &str = "<query xmlns='http://jabber.org/protocol/disco#info'>\
+    <identity category='gateway' type='simple' name='Tombolo'/>\
+    <feature var='http://jabber.org/protocol/disco#info'/>\
+    <feature var='http://jabber.org/protocol/disco#items'/>\
+    <feature var='urn:xmpp:ping'/></query>";
+
+/// What is said of each user, whether it exists or not.
+const DISCO_USER: &str = "<query xmlns='http://jabber.org/protocol/disco#info'>\
+    <identity category='account' type='registered'/>\
+    <feature var='http://jabber.org/protocol/disco#info'/>\
+    <feature var='urn:xmpp:ping'/></query>";

@@ -1,0 +1,152 @@
+//! A federated session on its arbiter: carries between shards, the edge and the pure [`Session`].
+
+use std::{sync::Arc, time::Instant};
+
+use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, WrapFuture, fut::ActorFutureExt};
+use bytes::Bytes;
+use tombolo_edge::{DomainPair, StreamEnd, ToEdge};
+use tombolo_interwork::owner::{Input, LaneKey};
+
+use crate::{
+    broker::SessionReport,
+    directory::Directory,
+    messages::ToSession,
+    session::{Session, SessionOutput, SessionSettings},
+};
+
+/// The actor of one local domain and one partner domain.
+pub struct SessionActor {
+    pair: DomainPair,
+    session: Session,
+    directory: Arc<Directory>,
+    timer: Option<(Instant, SpawnHandle)>,
+    last_failure: Option<StreamEnd>,
+    stanzas_out: u64,
+}
+
+impl SessionActor {
+    /// A session without a stream.
+    pub fn new(pair: DomainPair, seed: u64, directory: Arc<Directory>) -> Self {
+        let session = Session::new(SessionSettings::default(), seed);
+        Self { pair, session, directory, timer: None, last_failure: None, stanzas_out: 0 }
+    }
+
+    fn lane(&self) -> LaneKey {
+        LaneKey::Session { local: self.pair.local.clone(), remote: self.pair.remote.clone(), number: 0 }
+    }
+
+    fn drive(&mut self, ctx: &mut Context<Self>) {
+        while let Some(output) = self.session.poll_output() {
+            self.carry(output);
+        }
+        let next = self.session.poll_timeout();
+        if self.timer.as_ref().map(|(at, _)| *at) == next {
+            return;
+        }
+        if let Some((_, timer)) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        if let Some(at) = next {
+            let sleep = tokio::time::sleep_until(at.into()).into_actor(self);
+            let timer = ctx.spawn(sleep.map(|(), actor, ctx| {
+                actor.timer = None;
+                let now = actor.directory.clock.now().instant;
+                actor.session.handle_timeout(now);
+                actor.drive(ctx);
+            }));
+            self.timer = Some((at, timer));
+        }
+    }
+
+    fn carry(&mut self, output: SessionOutput) {
+        match output {
+            SessionOutput::Dial => {
+                let dial = self.directory.new_dial(&self.pair);
+                self.directory.edge().send(ToEdge::Dial { dial, pair: self.pair.clone() });
+            }
+            SessionOutput::Grant { shard, bytes } => {
+                self.directory.tell_shard(shard, Input::Credit { lane: self.lane(), bytes });
+            }
+            SessionOutput::Stanzas { stream, count, bytes } => {
+                self.stanzas_out += u64::from(count);
+                self.directory.edge().send(ToEdge::Stanzas { stream, count, bytes: Bytes::from(bytes) });
+            }
+            SessionOutput::Fate { shard, message, fate } => {
+                self.directory.tell_shard(shard, Input::MessageFate { message, fate });
+            }
+            SessionOutput::LaneLost { is_clean } => {
+                for shard in 0..self.directory.shard_count() {
+                    self.directory.tell_shard(shard, Input::LaneLost { lane: self.lane(), is_clean });
+                }
+            }
+            SessionOutput::Reachable { is_reachable, condition } => {
+                let partner = &self.pair.remote;
+                match is_reachable {
+                    true => tracing::info!(%partner, "partner is back"),
+                    false => tracing::warn!(%partner, condition, "partner is lost"),
+                }
+                for shard in 0..self.directory.shard_count() {
+                    let lane = self.lane();
+                    let input = Input::PartnerReachable { lane, is_reachable };
+                    self.directory.tell_shard(shard, input);
+                }
+            }
+            SessionOutput::Close(stream) => self.directory.edge().send(ToEdge::Close { stream }),
+        }
+    }
+
+    fn report(&self) -> SessionReport {
+        SessionReport {
+            local: self.pair.local.clone(),
+            remote: self.pair.remote.clone(),
+            stream: self.session.stream(),
+            is_lost: self.session.is_lost(),
+            waiting: self.session.waiting(),
+            stanzas_out: self.stanzas_out,
+            last_failure: self.last_failure.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl Actor for SessionActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<ToSession> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ToSession, ctx: &mut Context<Self>) {
+        let now = self.directory.clock.now().instant;
+        match message {
+            ToSession::Want { shard, owed_bytes } => self.session.handle_want(shard, owed_bytes, now),
+            ToSession::Stanzas { shard, count, bytes } => {
+                self.session.handle_stanzas(shard, count, bytes, now);
+            }
+            ToSession::Message { shard, message, bytes } => {
+                self.session.handle_message(shard, message, bytes, now);
+            }
+            ToSession::StreamUp { stream, window } => {
+                self.last_failure = None;
+                self.session.handle_stream_up(stream, window, now);
+            }
+            ToSession::Written { stream, last, bytes } => {
+                self.session.handle_written(stream, last, bytes, now);
+            }
+            ToSession::StreamDown { stream, end, last_written } => {
+                self.session.handle_stream_down(stream, &end, last_written, now);
+                self.last_failure = Some(end);
+            }
+            ToSession::DialFailed(end) => {
+                self.session.handle_dial_failed(&end, now);
+                self.last_failure = Some(end);
+            }
+            ToSession::Retry => self.session.handle_retry(now),
+            ToSession::Report(answer) => {
+                // Whoever asked may have gone meanwhile.
+                let _ = answer.send(self.report());
+            }
+        }
+        self.drive(ctx);
+    }
+}
+

@@ -1,0 +1,197 @@
+//! A SIP MESSAGE as a message stanza (RFC 7572 §5).
+
+use std::borrow::Cow;
+
+use tombolo_presence::{Address, Now};
+use tombolo_sip::{
+    message::Message,
+    uri::{Scheme, UriRef},
+};
+use tombolo_xmpp::{
+    stanza::{LangText, MessageKind},
+    write::{Head, MessageContent, message, message_content},
+    xml::is_xml_char,
+};
+
+use crate::{address::address_of_uri, sip_request::RequestFault, time::seconds_of};
+
+/// What a MESSAGE says.
+#[derive(Debug, Clone)]
+pub struct IncomingMessage {
+    /// Whom it is for.
+    pub target: Address,
+    /// The recipient's device that is meant (`gr`).
+    pub device: Option<Box<str>>,
+    /// The sender's device (`gr` of From).
+    pub from_device: Option<Box<str>>,
+    /// The text, with line feeds and without characters that XML cannot hold.
+    pub body: String,
+    /// Subject.
+    pub subject: Option<String>,
+    /// Content-Language.
+    pub lang: Option<String>,
+    /// Call-ID: the thread.
+    pub thread: String,
+}
+
+impl IncomingMessage {
+    /// Reads and checks: the text must be one that XMPP can carry (STOX-M-08, STOX-M-10), and not out of date
+    /// (STOX-M-20).
+    pub fn read(request: &Message, now: Now) -> Result<Self, RequestFault> {
+        let uri = request.request_uri().map_err(|_| RequestFault::new(400, "a malformed Request-URI"))?;
+        let to = request.to().map_err(|_| RequestFault::new(400, "a malformed To"))?;
+        if uri.scheme() == Scheme::Sips || to.uri.scheme() == Scheme::Sips {
+            let header = Some(("Warning", "380 tombolo \"SIPS Not Allowed\""));
+            return Err(RequestFault { status: 480, reason: "sips is not translated", header });
+        }
+        let addressee = address_of_uri(&uri)
+            .map_err(|fault| RequestFault::new(fault.status(), "the recipient has no address"))?;
+        if is_expired(request, now) {
+            return Err(RequestFault::new(480, "the message ran out before it could be delivered"));
+        }
+        let media = request.content_type().ok().flatten();
+        if request.content_encoding().next().is_some() {
+            let header = Some(("Accept-Encoding", "identity"));
+            return Err(RequestFault { status: 415, reason: "the body is encoded", header });
+        }
+        let charset = match &media {
+            // Without a type a body is plain text (RFC 3261 §20.15 leaves it out only for an empty one).
+            None => None,
+            Some(media) if media.is("text", "plain") => media.param("charset"),
+            Some(_) => return Err(unsupported()),
+        };
+        let body = decode(request.body(), charset.as_deref()).ok_or_else(unsupported)?;
+        let from = request.from().map_err(|_| RequestFault::new(400, "a malformed From"))?;
+        Ok(Self {
+            target: addressee.address,
+            device: addressee.device,
+            from_device: device_of(&from.uri, from.params.text("gr").as_deref()),
+            body: clean(&body),
+            subject: request.subject().map(clean),
+            lang: request.content_language().map(ToOwned::to_owned),
+            thread: request.call_id().unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+/// The stanza: of type `normal` unless the partner's entry wants `chat` (STOX-M-05, D-17).
+pub fn stanza(
+    incoming: &IncomingMessage,
+    user: &Address,
+    contact: &Address,
+    id: &str,
+    is_chat: bool,
+) -> Vec<u8> {
+    let with_device = |address: &Address, device: Option<&str>| match device {
+        Some(device) => format!("{address}/{device}"),
+        None => address.to_string(),
+    };
+    let from = with_device(user, incoming.from_device.as_deref());
+    let to = with_device(contact, incoming.device.as_deref());
+    let text = |text: &str| LangText { lang: None, text: Cow::Owned(text.to_owned()) };
+    let subjects: Vec<_> = incoming.subject.as_deref().map(text).into_iter().collect();
+    let mut inner = Vec::new();
+    let content = MessageContent {
+        subjects: &subjects,
+        bodies: &[text(&incoming.body)],
+        thread: Some(&incoming.thread),
+        ..MessageContent::default()
+    };
+    message_content(&mut inner, &content);
+    let kind = if is_chat { MessageKind::Chat } else { MessageKind::Normal };
+    let head = Head { from: &from, to: &to, id: Some(id), lang: incoming.lang.as_deref() };
+    let mut out = Vec::new();
+    message(&mut out, &head, kind, &inner);
+    out
+}
+
+fn device_of(uri: &UriRef<'_>, hint: Option<&str>) -> Option<Box<str>> {
+    // STOX-A-14: some peers write `gr` behind the angle bracket.
+    address_of_uri(uri).ok().and_then(|addressee| addressee.device).or_else(|| hint.map(Into::into))
+}
+
+fn unsupported() -> RequestFault {
+    RequestFault { status: 415, reason: "the body is no plain text", header: Some(("Accept", "text/plain")) }
+}
+
+/// The text of a body in one of the character sets that need no table.
+fn decode(body: &[u8], charset: Option<&str>) -> Option<String> {
+    let is = |name: &str| charset.is_some_and(|charset| charset.eq_ignore_ascii_case(name));
+    if charset.is_none() || is("utf-8") || is("us-ascii") {
+        return String::from_utf8(body.to_vec()).ok();
+    }
+    // ISO-8859-1 is the first 256 code points of Unicode.
+    is("iso-8859-1").then(|| body.iter().map(|octet| char::from(*octet)).collect())
+}
+
+/// Line feeds as XMPP has them, and no character that XML cannot hold (STOX-M-19).
+fn clean(text: &str) -> String {
+    text.replace("\r\n", "\n").replace('\r', "\n").chars().filter(|c| is_xml_char(*c)).collect()
+}
+
+/// Expires counts from Date, else from now (STOX-M-20, SIP-M-05).
+fn is_expired(request: &Message, now: Now) -> bool {
+    let (Some(expires), Some(date)) = (request.expires(), request.date().and_then(seconds_of_sip_date))
+    else {
+        return request.expires() == Some(0);
+    };
+    date + u64::from(expires) <= now.unix_seconds()
+}
+
+/// `Sat, 13 Nov 2010 23:29:00 GMT` (RFC 3261 §20.17) in seconds since the Unix epoch.
+fn seconds_of_sip_date(date: &str) -> Option<u64> {
+    let (_, rest) = date.split_once(", ")?;
+    let mut parts = rest.split(' ');
+    let (day, month, year, time) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    seconds_of(&format!("{year}-{month:02}-{day:0>2}T{time}Z"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stox_m_05_a_message_is_normal_from_the_bare_user() {
+        let user = Address::from_prepared("romeo@sip.example").expect("legal");
+        let contact = Address::from_prepared("juliet@xmpp.example").expect("legal");
+        let incoming = IncomingMessage {
+            target: contact.clone(),
+            device: None,
+            from_device: None,
+            body: "Neither, <fair> saint\nif either".into(),
+            subject: None,
+            lang: None,
+            thread: "c1".into(),
+        };
+        let text = String::from_utf8(stanza(&incoming, &user, &contact, "7", false)).expect("UTF-8");
+        assert_eq!(
+            text,
+            "<message from='romeo@sip.example' to='juliet@xmpp.example' id='7'>\
+             <body>Neither, &lt;fair&gt; saint\nif either</body><thread>c1</thread></message>"
+        );
+        let chat = String::from_utf8(stanza(&incoming, &user, &contact, "7", true)).expect("UTF-8");
+        assert!(chat.contains("type='chat'"));
+    }
+
+    #[test]
+    fn stox_m_19_line_ends_and_illegal_characters() {
+        assert_eq!(clean("a\r\nb\rc\u{0}\u{b}d\u{FFFE}"), "a\nb\ncd");
+    }
+
+    #[test]
+    fn bodies_of_other_character_sets_are_read_or_refused() {
+        assert_eq!(decode("é".as_bytes(), Some("UTF-8")).as_deref(), Some("é"));
+        assert_eq!(decode(b"\xe9", Some("ISO-8859-1")).as_deref(), Some("é"));
+        assert_eq!(decode(b"\xe9", None), None);
+        assert_eq!(decode(b"x", Some("koi8-r")), None);
+    }
+
+    #[test]
+    fn dates_of_sip_are_read() {
+        assert_eq!(seconds_of_sip_date("Sat, 13 Nov 2010 23:29:00 GMT"), Some(1_289_690_940));
+        assert_eq!(seconds_of_sip_date("yesterday"), None);
+    }
+}

@@ -1,0 +1,230 @@
+//! What a shard finds in the store when it begins, and what it stores as time passes.
+//!
+//! A restart asks nobody again and makes no new dialog where one is alive: what is due is said once more, every watch
+//! is owed its whole state, contacts with an open watcher are probed, and each dialog in which we are the subscriber
+//! is refreshed once, spread over time (STOX-P-22, STOX-P-23).
+
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use tombolo_fanout::ViewId;
+use tombolo_presence::Now;
+use tombolo_sip::event::subscriber::Subscriber;
+
+use super::{
+    Owner, Timer,
+    dialogs::DialogTexts,
+    pairs::mark,
+    upstream::{RemoteSide, Upstream},
+    watchers::share_routes,
+};
+use crate::rows::{
+    CSEQ_RAISE, NotifierRow, PairRow, PublicationRow, Row, SubscriberRow, VolatileRow, decode, encode,
+    number_key, number_of_key, pair_of_key, table,
+};
+
+/// Refreshes of dialogs after a restart are spread over this time.
+const REFRESH_SPREAD: Duration = Duration::from_secs(20);
+
+impl Owner {
+    /// Takes the stored rows of the shard's partitions, once, before any input. Gives the number of rows that could
+    /// not be read; they are left as they are.
+    pub fn load(&mut self, rows: Vec<Row>, now: Now) -> usize {
+        let mut unread = 0;
+        let mut numbers: HashMap<u64, VolatileRow, RandomState> = HashMap::default();
+        for row in rows.iter().filter(|row| row.table == table::VOLATILE) {
+            let value = row.value.as_deref().and_then(decode);
+            match (number_of_key(&row.key), value) {
+                (Some(number), Some(value)) => drop(numbers.insert(number, value)),
+                _ => unread += 1,
+            }
+        }
+        // Pairs first: everything else hangs on them.
+        for wanted in [table::PAIR, table::PUBLICATION, table::NOTIFIER, table::SUBSCRIBER] {
+            for row in rows.iter().filter(|row| row.table == wanted) {
+                let Some(value) = row.value.as_deref() else { continue };
+                let is_read = match wanted {
+                    table::PAIR => self.load_pair(&row.key, value, now),
+                    table::PUBLICATION => decode::<PublicationRow>(value)
+                        .map(|row| self.restore_publication(row, now))
+                        .is_some(),
+                    table::NOTIFIER => self.load_notifier(&row.key, value, &numbers, now),
+                    _ => self.load_subscriber(&row.key, value, &numbers, now),
+                };
+                unread += usize::from(!is_read);
+            }
+        }
+        self.resume(now);
+        self.finish_turn();
+        unread
+    }
+
+    fn load_pair(&mut self, key: &[u8], value: &[u8], _now: Now) -> bool {
+        let (Some((user, contact)), Some(row)) = (pair_of_key(key), decode::<PairRow>(value)) else {
+            return false;
+        };
+        let Some(id) = self.find_or_add_pair(&user, &contact) else { return false };
+        if let Some(pair) = self.pairs.pair_mut(id) {
+            pair.take_row(&row);
+            pair.set(mark::STALE, pair.subscription.is_to());
+            if pair.subscription.is_pending_out() && pair.asking.is_none() {
+                // Asked and never answered: said again, a repetition is harmless (RFC 6121 §A.3.1).
+                pair.asking = Some(tombolo_presence::SubscriptionKind::Subscribe);
+            }
+        }
+        true
+    }
+
+    fn load_notifier(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        numbers: &HashMap<u64, VolatileRow, RandomState>,
+        now: Now,
+    ) -> bool {
+        let (Some(number), Some(row)) = (number_of_key(key), decode::<NotifierRow>(value)) else {
+            return false;
+        };
+        let Some(id) = self.find_or_add_pair(&row.user, &row.contact) else { return false };
+        let volatile = numbers.get(&number);
+        // Refreshes are stored late: each is taken to have come once more since.
+        let late = self.settings.flush_interval.as_secs();
+        let expires_at = volatile.map_or(row.expires_at, |volatile| volatile.expires_at) + late;
+        let lane = self.peer_lane(&row.peer);
+        let texts = DialogTexts {
+            call_id: &row.call_id,
+            remote_tag: &row.remote_tag,
+            remote_uri: &row.remote_uri,
+            local_uri: &row.local_uri,
+            remote_target: &row.remote_target,
+            event_id: row.event_id.as_deref().unwrap_or_default(),
+        };
+        let routes = share_routes(&row.routes);
+        let Some(at) = self.add_dialog(id, number, lane, &texts, routes, row.watches_user, expires_at, now)
+        else {
+            return false;
+        };
+        if let Some(dialog) = self.dialogs.dialog_mut(at) {
+            dialog.local_cseq = volatile.map_or(0, |volatile| volatile.local_cseq) + CSEQ_RAISE;
+            dialog.remote_cseq = volatile.map_or(0, |volatile| volatile.remote_cseq);
+        }
+        true
+    }
+
+    fn load_subscriber(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        numbers: &HashMap<u64, VolatileRow, RandomState>,
+        now: Now,
+    ) -> bool {
+        let (Some(number), Some(row)) = (number_of_key(key), decode::<SubscriberRow>(value)) else {
+            return false;
+        };
+        let Some(id) = self.find_or_add_pair(&row.user, &row.contact) else { return false };
+        let volatile = numbers.get(&number);
+        let expires_at = volatile.map_or(row.expires_at, |volatile| volatile.expires_at);
+        if expires_at <= now.unix_seconds() {
+            // It ran out meanwhile: a new dialog is made with the others that are missing.
+            return true;
+        }
+        let ends_at = now.instant + Duration::from_secs(expires_at - now.unix_seconds());
+        let refresh_at = self.spread(now);
+        let upstream = Upstream {
+            row: number,
+            pair: id,
+            peer: row.peer.clone(),
+            machine: Subscriber::restored(
+                self.settings.front_end_expires,
+                true,
+                ends_at,
+                refresh_at,
+                volatile.map(|volatile| volatile.remote_cseq),
+            ),
+            call_id: row.call_id,
+            local_cseq: volatile.map_or(1, |volatile| volatile.local_cseq) + CSEQ_RAISE,
+            dialog: Some(Box::new(RemoteSide {
+                tag: row.remote_tag,
+                target: row.remote_target,
+                routes: share_routes(&row.routes),
+            })),
+            view: self.shard.views.hold(ViewId::EMPTY),
+            timer: None,
+        };
+        let at = self.upstreams.insert(upstream);
+        let timer = self.wheel.insert(refresh_at, Timer::Upstream(at));
+        if let Some(upstream) = self.upstreams.upstream_mut(at) {
+            upstream.timer = Some(timer);
+        }
+        if let Some(pair) = self.pairs.pair_mut(id) {
+            pair.upstream = at;
+        }
+        true
+    }
+
+    fn spread(&mut self, now: Now) -> std::time::Instant {
+        let part = (self.random() % 1000) as u32;
+        now.instant + REFRESH_SPREAD * part / 1000
+    }
+
+    /// Everything that was loaded goes on.
+    fn resume(&mut self, now: Now) {
+        let ids: Vec<_> = self.pairs.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            let Some(pair) = self.pairs.pair(id) else { continue };
+            let (watch, upstream) = (pair.watch, pair.upstream);
+            let (is_from, is_to) = (pair.subscription.is_from(), pair.subscription.is_to());
+            let waits = pair.subscription.is_pending_in();
+            if pair.asking.or(pair.granting).is_some() {
+                self.shard.mark_due(watch);
+            }
+            let is_behind = !pair.is_local() && self.is_behind_front_end(pair);
+            if is_behind && (is_from || waits) && self.upstreams.upstream(upstream).is_none() {
+                self.start_upstream(id, now);
+            } else if is_from && !is_behind {
+                self.show_user(id);
+                self.shard.mark_whole(watch);
+            }
+            for at in self.dialogs_of(id, true).into_iter().chain(self.dialogs_of(id, false)) {
+                self.refresh_dialog_view(at);
+                if let Some(dialog) = self.dialogs.dialog(at) {
+                    self.shard.mark_whole(dialog.watch);
+                }
+            }
+            if is_to && !self.dialogs_of(id, false).is_empty() {
+                self.probe(id, now);
+            }
+        }
+    }
+
+    /// Stores the numbers of live dialogs that change too often to be stored each time.
+    pub(super) fn flush_numbers(&mut self, now: Now) {
+        self.wheel.insert(now.instant + self.settings.flush_interval, Timer::Flush);
+        let mut rows = Vec::new();
+        for (_, dialog) in self.dialogs.iter().filter(|(_, dialog)| !dialog.is_ending()) {
+            let Some(pair) = self.pairs.pair(dialog.pair) else { continue };
+            let value = VolatileRow {
+                local_cseq: dialog.local_cseq,
+                remote_cseq: dialog.remote_cseq,
+                expires_at: u64::from(dialog.expires_at),
+            };
+            rows.push(volatile_row(self.addresses.address(pair.user).partition(), dialog.row, &value));
+        }
+        for (_, upstream) in self.upstreams.iter().filter(|(_, upstream)| upstream.dialog.is_some()) {
+            let Some(pair) = self.pairs.pair(upstream.pair) else { continue };
+            let left = upstream.machine.ends_at().map(|end| end.saturating_duration_since(now.instant));
+            let value = VolatileRow {
+                local_cseq: upstream.local_cseq,
+                remote_cseq: upstream.machine.last_cseq().unwrap_or(0),
+                expires_at: now.unix_seconds() + left.map_or(0, |left| left.as_secs()),
+            };
+            rows.push(volatile_row(self.addresses.address(pair.user).partition(), upstream.row, &value));
+        }
+        self.lazy.append(&mut rows);
+    }
+}
+
+fn volatile_row(partition: u16, row: u64, value: &VolatileRow) -> Row {
+    Row { partition, table: table::VOLATILE, key: number_key(row), value: Some(encode(value)) }
+}

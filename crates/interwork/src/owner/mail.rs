@@ -1,0 +1,468 @@
+//! Page-mode messages both ways: in order per sender and recipient, each with a fate that its sender learns
+//! (RFC 7572, D-24).
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use tombolo_policy::{Capability, Direction, MessageType, Outcome, Question};
+use tombolo_presence::{Address, Now};
+use tombolo_wheel::TimerId;
+use tombolo_xmpp::{
+    jid::Jid,
+    stanza::{LangText, MessageKind, MessageStanza},
+};
+
+use super::{
+    Asked, Owner, PeerKey, Timer,
+    input::{MessageId, SipRequest},
+    output::{Output, OwnerEvent},
+};
+use crate::{
+    address::{uri_of, uri_of_device},
+    error::{Target, condition_of, status_of},
+    message_to_sip::{self, PageMessage},
+    message_to_xmpp::{self, IncomingMessage},
+    request::RequestDraft,
+    sip_reply::Reply,
+    xmpp_error,
+};
+
+/// Messages whose fate is not known yet.
+#[derive(Debug, Default)]
+pub struct Mail {
+    next: u64,
+    /// Toward SIP, by sender and recipient: never two at a time (RFC 3428 §8, D-18).
+    queues: HashMap<(Address, Address), Queue, RandomState>,
+    /// Toward SIP, by number.
+    to_sip: HashMap<u64, (Address, Address), RandomState>,
+    /// Toward XMPP, by number.
+    to_xmpp: HashMap<u64, ToXmpp, RandomState>,
+    /// Answered toward SIP lately, oldest first: an error that comes late finds its sender here.
+    answered: VecDeque<u64>,
+    /// CSeq per Call-ID that a thread gave us (STOX-M-04).
+    threads: HashMap<String, u32, RandomState>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    in_flight: Option<Letter>,
+    waiting: VecDeque<Letter>,
+}
+
+/// A message from an XMPP user, on its way to SIP.
+#[derive(Debug)]
+struct Letter {
+    number: u64,
+    /// The stanza, for the error that may go back.
+    stanza: Bytes,
+    device: Option<Box<str>>,
+    draft: Box<RequestDraft>,
+}
+
+/// A message from a SIP user, on its way to XMPP.
+#[derive(Debug)]
+struct ToXmpp {
+    /// Still to be answered.
+    request: Option<Box<SipRequest>>,
+    /// A MESSAGE between two local users, which has no stanza.
+    is_local: bool,
+    user: Address,
+    contact: Address,
+    peer: PeerKey,
+    wait: Duration,
+    timer: Option<TimerId>,
+}
+
+/// Answered messages that are remembered for a late error.
+const ANSWERED: usize = 10_000;
+/// Threads whose CSeq is remembered.
+const THREADS: usize = 10_000;
+
+impl Owner {
+    /// A message stanza from a contact to one of our users.
+    pub(super) fn handle_message_stanza(
+        &mut self,
+        stanza: &Bytes,
+        from: &Jid,
+        to: &Jid,
+        contact: &Address,
+        user: &Address,
+        now: Now,
+    ) {
+        let Ok(message) = MessageStanza::read(stanza) else {
+            return self.event(OwnerEvent::StanzaRefused { reason: "the message cannot be read" });
+        };
+        match message.kind {
+            // STOX-E-10: no answer to an error, but the message that it is about learns its fate.
+            MessageKind::Error => return self.handle_message_error(&message, from, now),
+            MessageKind::Groupchat => {
+                return self.bounce(stanza, user, contact, "service-unavailable", "there are no rooms here");
+            }
+            _ => {}
+        }
+        let Some(body) = plain(&message.bodies) else {
+            // STOX-M-16: chat states, receipts and markers never become an empty MESSAGE.
+            return self.event(OwnerEvent::StanzaRefused { reason: "the message has no body" });
+        };
+        let question = Question {
+            local: user,
+            remote: contact,
+            direction: Direction::Inbound,
+            capability: Capability::Message,
+            has_relation: self.has_relation(user, contact),
+            approve: self.accounts.approve.get(user).copied().unwrap_or_default(),
+        };
+        if matches!(self.policy.decide(&question).outcome, Outcome::Deny(_)) {
+            return self.bounce(stanza, user, contact, "not-allowed", "the policy refuses the message");
+        }
+        let front_end = self.front_end_of(user);
+        if front_end.is_none() && !self.accounts.approve.contains_key(user) {
+            // XP-34: as for a user who is known and cannot be reached.
+            return self.bounce(stanza, user, contact, "service-unavailable", "the user cannot be reached");
+        }
+        let (call_id, cseq) = self.thread_of(message.thread.as_deref(), contact, user);
+        let page = PageMessage {
+            from_uri: uri_of_device(contact, from.resource()),
+            from_tag: format!("{:016x}", self.random()),
+            to_uri: uri_of_device(user, to.resource()),
+            call_id,
+            cseq,
+            subject: plain(&message.subjects).map(|subject| &*subject.text),
+            lang: body.lang.as_deref().or(message.head.lang.as_deref()),
+            body: &body.text,
+        };
+        let draft = message_to_sip::draft(&page);
+        let is_reliable = front_end.as_ref().is_none_or(|peer| {
+            let lane = self.peer_lane(peer);
+            self.lanes.lane(lane).way.as_ref().is_none_or(|way| way.is_reliable)
+        });
+        let len = draft.body.len() + message_to_sip::head_len(&draft);
+        if !is_reliable && len > self.settings.datagram_message_bytes {
+            return self.bounce(
+                stanza,
+                user,
+                contact,
+                "policy-violation",
+                "the message is too long for its way",
+            );
+        }
+        self.mail.next += 1;
+        let letter = Letter {
+            number: self.mail.next,
+            stanza: stanza.clone(),
+            device: to.resource().map(Into::into),
+            draft: Box::new(draft),
+        };
+        let key = (contact.clone(), user.clone());
+        let queue = self.mail.queues.entry(key.clone()).or_default();
+        if queue.waiting.len() >= self.settings.waiting_messages {
+            return self.bounce(stanza, user, contact, "resource-constraint", "too many messages wait");
+        }
+        queue.waiting.push_back(letter);
+        self.send_next(&key);
+    }
+
+    /// Sends the next message of a sender to a recipient, unless one is in flight.
+    fn send_next(&mut self, key: &(Address, Address)) {
+        let Some(queue) = self.mail.queues.get_mut(key) else { return };
+        if queue.in_flight.is_some() {
+            return;
+        }
+        let Some(letter) = queue.waiting.pop_front() else {
+            self.mail.queues.remove(key);
+            return;
+        };
+        let (number, device, draft) = (letter.number, letter.device.clone(), letter.draft.clone());
+        queue.in_flight = Some(letter);
+        self.mail.to_sip.insert(number, key.clone());
+        self.event(OwnerEvent::MessageToSip);
+        let user = &key.1;
+        match self.front_end_of(user) {
+            Some(peer) => {
+                let request = self.new_request(Asked::Message(MessageId(number)));
+                self.out.push_back(Output::Request { peer, request, draft });
+            }
+            None => {
+                let message = MessageId(number);
+                self.out.push_back(Output::Deliver { user: user.clone(), device, message, draft });
+            }
+        }
+    }
+
+    /// The SIP side answered a message; or a MESSAGE between two local users is decided.
+    pub(super) fn handle_message_status(&mut self, message: MessageId, status: u16, _now: Now) {
+        if let Some(sent) = self.mail.to_xmpp.remove(&message.0) {
+            if let Some(request) = sent.request {
+                self.answer(&request, Reply::status(status), "the message could not be delivered");
+            }
+            return;
+        }
+        let Some(key) = self.mail.to_sip.remove(&message.0) else { return };
+        let Some(queue) = self.mail.queues.get_mut(&key) else { return };
+        let Some(letter) = queue.in_flight.take_if(|letter| letter.number == message.0) else { return };
+        if let Some(condition) = condition_of(status) {
+            let (contact, user) = &key;
+            self.bounce(&letter.stanza, user, contact, condition, "the SIP side refused the message");
+        }
+        self.send_next(&key);
+    }
+
+    fn bounce(
+        &mut self,
+        stanza: &Bytes,
+        user: &Address,
+        contact: &Address,
+        condition: &'static str,
+        reason: &'static str,
+    ) {
+        self.event(OwnerEvent::StanzaRefused { reason });
+        if let Some(bytes) = xmpp_error::reply(stanza, condition, Some(reason)) {
+            self.say(user, contact, bytes);
+        }
+    }
+
+    /// MESSAGE from a local user.
+    pub(super) fn handle_message_request(&mut self, request: SipRequest, now: Now) {
+        let incoming = match IncomingMessage::read(&request.message, now) {
+            Ok(incoming) => incoming,
+            Err(refusal) => {
+                let headers = refusal.headers();
+                return self.answer(
+                    &request,
+                    Reply { headers: &headers, ..Reply::status(refusal.status) },
+                    refusal.reason,
+                );
+            }
+        };
+        let user = request.identity.clone();
+        let contact = incoming.target.clone();
+        if self.policy.local_domain(contact.domain()).is_some() {
+            return self.pass_local(request, &incoming, &user, &contact);
+        }
+        let question = Question {
+            local: &user,
+            remote: &contact,
+            direction: Direction::Outbound,
+            capability: Capability::Message,
+            has_relation: self.has_relation(&user, &contact),
+            approve: self.accounts.approve.get(&user).copied().unwrap_or_default(),
+        };
+        if matches!(self.policy.decide(&question).outcome, Outcome::Deny(_)) {
+            return self.answer(&request, Reply::status(403), "the policy refuses the message");
+        }
+        let Some(lane) = self.lane_to(&user, &contact) else {
+            return self.answer(&request, Reply::status(400), "the addresses cannot be a pair");
+        };
+        let lane = self.lanes.lane(lane).key.clone();
+        let partner = self.policy.partner(contact.domain());
+        let is_chat = partner.is_some_and(|partner| partner.message_type == MessageType::Chat);
+        // D-24: a front end wants its answer at once.
+        let wait = match request.peer {
+            PeerKey::FrontEnd(_) => Duration::ZERO,
+            PeerKey::Phone(_) => partner.map_or(Duration::ZERO, |partner| partner.message_answer_wait),
+        };
+        self.mail.next += 1;
+        let number = self.mail.next;
+        let id = message_id_text(self.settings.start, number);
+        let bytes = message_to_xmpp::stanza(&incoming, &user, &contact, &id, is_chat);
+        self.event(OwnerEvent::MessageToXmpp);
+        let sent = ToXmpp {
+            peer: request.peer.clone(),
+            request: Some(Box::new(request)),
+            is_local: false,
+            user,
+            contact,
+            wait,
+            timer: None,
+        };
+        self.mail.to_xmpp.insert(number, sent);
+        self.out.push_back(Output::Message { lane, message: Some(MessageId(number)), bytes });
+    }
+
+    /// From one user of the built-in home to another.
+    fn pass_local(
+        &mut self,
+        request: SipRequest,
+        incoming: &IncomingMessage,
+        user: &Address,
+        contact: &Address,
+    ) {
+        if self.front_end_of(contact).is_some() {
+            return self.answer(
+                &request,
+                Reply::status(403),
+                "home: nothing is relayed to a front end from a phone",
+            );
+        }
+        if !self.accounts.approve.contains_key(contact) {
+            return self.answer(&request, Reply::status(404), "there is no such local user");
+        }
+        self.mail.next += 1;
+        let number = self.mail.next;
+        let page = PageMessage {
+            from_uri: uri_of(user),
+            from_tag: format!("{:016x}", self.random()),
+            to_uri: uri_of(contact),
+            call_id: format!("{:016x}{number:x}", self.random()),
+            cseq: 1,
+            subject: incoming.subject.as_deref(),
+            lang: incoming.lang.as_deref(),
+            body: &incoming.body,
+        };
+        let draft = Box::new(message_to_sip::draft(&page));
+        let sent = ToXmpp {
+            peer: request.peer.clone(),
+            request: Some(Box::new(request)),
+            is_local: true,
+            user: user.clone(),
+            contact: contact.clone(),
+            wait: Duration::ZERO,
+            timer: None,
+        };
+        self.mail.to_xmpp.insert(number, sent);
+        let message = MessageId(number);
+        let device = incoming.device.clone();
+        self.out.push_back(Output::Deliver { user: contact.clone(), device, message, draft });
+    }
+
+    /// The session wrote a message, or could not (D-24).
+    pub(super) fn handle_message_fate(
+        &mut self,
+        message: MessageId,
+        fate: Result<(), &'static str>,
+        now: Now,
+    ) {
+        let Some(sent) = self.mail.to_xmpp.get_mut(&message.0) else { return };
+        match fate {
+            Ok(()) if sent.request.is_none() => {}
+            Ok(()) if sent.wait.is_zero() => self.handle_message_wait_over(message, now),
+            Ok(()) => {
+                let deadline = now.instant + sent.wait;
+                sent.timer = Some(self.wheel.insert(deadline, Timer::Message(message.0)));
+            }
+            Err(condition) => self.refuse_message(message, condition, Target::Bare, None),
+        }
+    }
+
+    /// No refusal came in time: accepted for delivery (D-06).
+    pub(super) fn handle_message_wait_over(&mut self, message: MessageId, _now: Now) {
+        let Some(sent) = self.mail.to_xmpp.get_mut(&message.0) else { return };
+        sent.timer = None;
+        let Some(request) = sent.request.take() else { return };
+        self.answer(&request, Reply::status(202), "");
+        self.mail.answered.push_back(message.0);
+        if self.mail.answered.len() > ANSWERED
+            && let Some(oldest) = self.mail.answered.pop_front()
+        {
+            self.mail.to_xmpp.remove(&oldest);
+        }
+    }
+
+    /// The contact's server refused a message of one of our users.
+    fn handle_message_error(&mut self, message: &MessageStanza<'_>, from: &Jid, _now: Now) {
+        let number = message.head.id.as_deref().and_then(|id| message_number(self.settings.start, id));
+        let Some(number) = number else { return };
+        let is_from_recipient = self
+            .mail
+            .to_xmpp
+            .get(&number)
+            .is_some_and(|sent| !sent.is_local && sent.contact.as_str() == from.bare());
+        if !is_from_recipient {
+            return;
+        }
+        let target = if from.resource().is_some() { Target::Full } else { Target::Bare };
+        let (condition, text) = match &message.error {
+            Some(error) => (error.condition.as_str(), error.text.clone()),
+            None => ("undefined-condition", None),
+        };
+        self.refuse_message(MessageId(number), condition, target, text.as_deref());
+    }
+
+    fn refuse_message(&mut self, message: MessageId, condition: &str, target: Target, text: Option<&str>) {
+        let Some(sent) = self.mail.to_xmpp.remove(&message.0) else { return };
+        if let Some(timer) = sent.timer {
+            self.wheel.cancel(timer);
+        }
+        if let Some(request) = sent.request {
+            let status = status_of(condition, target, false);
+            return self.answer(&request, Reply::status(status), "the XMPP side refused the message");
+        }
+        // Answered before: the sender is told by a MESSAGE from the contact with one line of cause.
+        let cause = text.unwrap_or(condition);
+        let body = format!("Your message could not be delivered: {cause}");
+        let page = PageMessage {
+            from_uri: uri_of(&sent.contact),
+            from_tag: format!("{:016x}", self.random()),
+            to_uri: uri_of(&sent.user),
+            call_id: format!("{:016x}{:x}", self.random(), message.0),
+            cseq: 1,
+            subject: None,
+            lang: Some("en"),
+            body: &body,
+        };
+        let draft = Box::new(message_to_sip::draft(&page));
+        match sent.peer {
+            peer @ PeerKey::FrontEnd(_) => {
+                let request = self.new_request(Asked::Nothing);
+                self.out.push_back(Output::Request { peer, request, draft });
+            }
+            PeerKey::Phone(_) => {
+                self.mail.next += 1;
+                let message = MessageId(self.mail.next);
+                self.out.push_back(Output::Deliver { user: sent.user, device: None, message, draft });
+            }
+        }
+    }
+
+    /// The user asked for the contact's presence, or has it: what a contact of an unverified provider needs to write.
+    fn has_relation(&self, user: &Address, contact: &Address) -> bool {
+        let pair = self.find_pair(user, contact).and_then(|id| self.pairs.pair(id));
+        pair.is_some_and(|pair| pair.subscription.is_to() || pair.subscription.is_pending_out())
+    }
+
+    /// The Call-ID of a thread and the next CSeq in it; new ones without a thread (STOX-M-03, STOX-M-04).
+    fn thread_of(&mut self, thread: Option<&str>, contact: &Address, user: &Address) -> (String, u32) {
+        let Some(thread) = thread else {
+            return (format!("{:016x}{:016x}", self.random(), self.random()), 1);
+        };
+        let call_id = message_to_sip::call_id_of_thread(thread, contact, user);
+        if self.mail.threads.len() >= THREADS && !self.mail.threads.contains_key(&call_id) {
+            // Forgetting all at once is rare; a CSeq that begins again comes with a new From tag (D-22).
+            self.mail.threads.clear();
+        }
+        let cseq = self.mail.threads.entry(call_id.clone()).or_insert(0);
+        *cseq = cseq.wrapping_add(1) & 0x7fff_ffff;
+        (call_id, (*cseq).max(1))
+    }
+}
+
+/// The text in the stanza's own language, else the first.
+fn plain<'a, 'b>(texts: &'b [LangText<'a>]) -> Option<&'b LangText<'a>> {
+    texts.iter().find(|text| text.lang.is_none()).or(texts.first())
+}
+
+/// The stanza id of a message of ours; the start number keeps an answer to an earlier life of the process apart.
+fn message_id_text(start: u32, number: u64) -> String {
+    format!("tm{start:x}-{number:x}")
+}
+
+fn message_number(start: u32, id: &str) -> Option<u64> {
+    let (life, number) = id.strip_prefix("tm")?.split_once('-')?;
+    (u32::from_str_radix(life, 16).ok()? == start).then(|| u64::from_str_radix(number, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_ids_come_back_in_the_same_life_only() {
+        assert_eq!(message_number(7, &message_id_text(7, 300)), Some(300));
+        assert_eq!(message_number(8, &message_id_text(7, 300)), None);
+        for id in ["", "tm", "tm7", "tm7-", "tm7-x", "x7-1"] {
+            assert_eq!(message_number(7, id), None, "{id:?}");
+        }
+    }
+}

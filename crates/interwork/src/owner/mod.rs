@@ -1,0 +1,354 @@
+//! The pure machine of one shard: everything that concerns its local users.
+//!
+//! [`Input`]s go in by [`Owner::handle`], [`Output`]s come out by [`Owner::poll_output`] until it is empty, and one
+//! deadline by [`Owner::poll_timeout`]. Around the fan-out shard it keeps the pairs with their nine subscription
+//! states, the dialogs, the publications, the messages that wait for their fate, and what is being stored.
+//!
+//! What must be on disk before it may be said is proposed ([`plan`]): while a row is being written everybody sees its
+//! old content, and later control inputs of the same pair wait behind it.
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use tombolo_fanout::{LaneId, Shard, ViewId};
+use tombolo_policy::Table;
+use tombolo_presence::{Address, Domain, Now, PresenceState};
+use tombolo_wheel::Wheel;
+
+use crate::{rows::Row, token::TokenKey};
+
+mod addresses;
+mod dialogs;
+pub mod input;
+pub mod keys;
+mod load;
+mod mail;
+mod notify;
+pub mod output;
+mod pairs;
+mod plan;
+mod presence_in;
+mod publish;
+mod render;
+mod report;
+mod requests;
+mod settings;
+mod upstream;
+mod users;
+mod watchers;
+
+#[cfg(test)]
+mod tests;
+
+pub use input::{
+    Accounts, Input, MessageId, NotifyAnswer, PeerWay, PersistToken, ReplyTo, RequestId, SipRequest,
+};
+pub use keys::{LaneKey, PeerKey, PhoneKey};
+pub use output::{NOTIFY_BRANCH, Output, OwnerEvent, Relation, Report};
+pub use settings::OwnerSettings;
+
+use addresses::{AddressId, Addresses};
+use dialogs::Dialogs;
+use mail::Mail;
+use pairs::{PairId, Pairs};
+use plan::Proposal;
+use upstream::Upstreams;
+use users::Users;
+
+/// What the wheel wakes the shard for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Timer {
+    /// A watcher's subscription runs out.
+    DialogExpiry(u32),
+    /// A NOTIFY is given up, or the interval between two ends.
+    DialogActivity(u32),
+    /// A subscription of ours needs something.
+    Upstream(u32),
+    /// What was said long enough ago is taken as confirmed.
+    Said(PairId),
+    /// A probe was not answered.
+    Probe(PairId),
+    /// A publication runs out.
+    Publication(AddressId),
+    /// A message toward XMPP was not refused in time.
+    Message(u64),
+    /// A partner was lost for longer than the grace.
+    Grace(LaneId),
+    /// Numbers that change often are stored.
+    Flush,
+}
+
+/// One shard. See the [module](self).
+pub struct Owner {
+    settings: OwnerSettings,
+    policy: Arc<Table>,
+    accounts: Arc<Accounts>,
+    addresses: Addresses,
+    users: Users,
+    pairs: Pairs,
+    dialogs: Dialogs,
+    upstreams: Upstreams,
+    shard: Shard<PresenceState>,
+    lanes: Lanes,
+    mail: Mail,
+    proposals: HashMap<u32, Box<Proposal>, RandomState>,
+    /// What waits for the store, in the order of its tokens.
+    storing: VecDeque<(PersistToken, Storing)>,
+    next_token: u64,
+    next_row: u32,
+    next_request: u64,
+    requests: HashMap<u64, Asked, RandomState>,
+    wheel: Wheel<Timer>,
+    begun: Instant,
+    random: u64,
+    /// Rows that nobody waits for, gathered for the next turn's end.
+    lazy: Vec<Row>,
+    out: VecDeque<Output>,
+}
+
+/// What an answer of the store releases.
+#[derive(Debug)]
+enum Storing {
+    /// A pair's proposal.
+    Pair(PairId),
+    /// Nothing.
+    Lazily,
+}
+
+/// What a request of ours was for.
+#[derive(Debug)]
+enum Asked {
+    /// A SUBSCRIBE of the subscription at this place, with this number of its row.
+    Subscribe { upstream: u32, row: u64 },
+    /// A NOTIFY on an unreliable transport.
+    Notify { row: u64, cseq: u32 },
+    /// A MESSAGE.
+    Message(MessageId),
+    /// One whose answer changes nothing (the NOTIFY of a poll, a notice).
+    Nothing,
+}
+
+/// The lanes of the shard, by both of their names.
+#[derive(Debug, Default)]
+struct Lanes {
+    ids: HashMap<LaneKey, LaneId, RandomState>,
+    lanes: Vec<Lane>,
+}
+
+#[derive(Debug)]
+struct Lane {
+    key: LaneKey,
+    /// How a peer is reached; `None` for sessions and for peers that are not.
+    way: Option<PeerWay>,
+    /// A session's partner is lost; its grace runs until the timer.
+    is_lost: bool,
+    grace: Option<tombolo_wheel::TimerId>,
+}
+
+impl Lanes {
+    fn find_or_add(&mut self, key: &LaneKey, shard: &mut Shard<PresenceState>) -> LaneId {
+        if let Some(id) = self.ids.get(key) {
+            return *id;
+        }
+        let id = shard.add_lane();
+        self.ids.insert(key.clone(), id);
+        self.lanes.push(Lane { key: key.clone(), way: None, is_lost: false, grace: None });
+        debug_assert_eq!(id.0 as usize + 1, self.lanes.len());
+        id
+    }
+
+    fn lane(&self, id: LaneId) -> &Lane {
+        &self.lanes[id.0 as usize]
+    }
+
+    fn lane_mut(&mut self, id: LaneId) -> &mut Lane {
+        &mut self.lanes[id.0 as usize]
+    }
+}
+
+/// Timers that fire in one turn at most; the rest waits for the next.
+const DUE_PER_TURN: usize = 256;
+
+impl Owner {
+    /// A shard without rows. `policy` and the accounts can be replaced later.
+    pub fn new(settings: OwnerSettings, policy: Arc<Table>, now: Now) -> Self {
+        let mut wheel = Wheel::new(now.instant);
+        wheel.insert(now.instant + settings.flush_interval, Timer::Flush);
+        Self {
+            random: settings.seed | 1,
+            settings,
+            policy,
+            accounts: Arc::default(),
+            addresses: Addresses::new(),
+            users: Users::default(),
+            pairs: Pairs::default(),
+            dialogs: Dialogs::default(),
+            upstreams: Upstreams::default(),
+            shard: Shard::default(),
+            lanes: Lanes::default(),
+            mail: Mail::default(),
+            proposals: HashMap::default(),
+            storing: VecDeque::new(),
+            next_token: 1,
+            next_row: 1,
+            next_request: 1,
+            requests: HashMap::default(),
+            wheel,
+            begun: now.instant,
+            lazy: Vec::new(),
+            out: VecDeque::new(),
+        }
+    }
+
+    /// Takes one thing that happened.
+    pub fn handle(&mut self, input: Input, now: Now) {
+        match input {
+            Input::Stanzas(stanzas) => {
+                for stanza in &stanzas {
+                    self.handle_stanza(stanza, now);
+                }
+            }
+            Input::Request(request) => self.handle_request(request, now),
+            Input::Outcome { request, outcome } => self.handle_outcome(request, outcome, now),
+            Input::NotifyAnswers(answers) => {
+                for answer in answers {
+                    self.handle_notify_answer(answer, now);
+                }
+            }
+            Input::Credit { lane, bytes } => self.render(&lane, bytes, now),
+            Input::PeerChanged { peer, way } => self.handle_peer_changed(&peer, way),
+            Input::LaneLost { lane, is_clean } => self.handle_lane_lost(&lane, is_clean),
+            Input::PartnerReachable { lane, is_reachable } => {
+                self.handle_partner_reachable(&lane, is_reachable, now);
+            }
+            Input::MessageFate { message, fate } => self.handle_message_fate(message, fate, now),
+            Input::Delivered { message, status } => self.handle_message_status(message, status, now),
+            Input::Persisted { token, is_stored } => self.handle_persisted(token, is_stored, now),
+            Input::Decide { user, watcher, is_approved, asker } => {
+                self.handle_decision(&user, watcher.as_ref(), is_approved, asker, now);
+            }
+            Input::Accounts(accounts) => self.accounts = accounts,
+            Input::Policy(table) => self.handle_policy(table, now),
+            Input::Ask { user, asker } => self.handle_question(user.as_ref(), asker),
+        }
+        self.finish_turn();
+    }
+
+    /// The next thing to be done; `None` when everything was told.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// When [`Owner::handle_timeout`] is to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.wheel.next_deadline()
+    }
+
+    /// Takes the passing of time.
+    pub fn handle_timeout(&mut self, now: Now) {
+        for timer in self.wheel.poll_due(now.instant, DUE_PER_TURN) {
+            match timer {
+                Timer::DialogExpiry(at) => self.handle_dialog_expired(at, now),
+                Timer::DialogActivity(at) => self.handle_dialog_activity(at),
+                Timer::Upstream(at) => self.handle_upstream_due(at, now),
+                Timer::Said(pair) => self.handle_said_long_ago(pair),
+                Timer::Probe(pair) => self.handle_probe_unanswered(pair),
+                Timer::Publication(user) => self.handle_publication_due(user, now),
+                Timer::Message(message) => self.handle_message_wait_over(MessageId(message), now),
+                Timer::Grace(lane) => self.handle_grace_over(lane),
+                Timer::Flush => self.flush_numbers(now),
+            }
+        }
+        self.finish_turn();
+    }
+
+    /// Asks for credit where something became due, and hands over the rows that nobody waits for.
+    fn finish_turn(&mut self) {
+        if !self.lazy.is_empty() {
+            let rows = std::mem::take(&mut self.lazy);
+            self.persist(rows, Storing::Lazily);
+        }
+        while let Some(lane) = self.shard.poll_wanting() {
+            let owed_bytes = self.shard.owed_len(lane).saturating_mul(ABOUT_ONE_UPDATE_BYTES);
+            self.out.push_back(Output::Want { lane: self.lanes.lane(lane).key.clone(), owed_bytes });
+        }
+    }
+
+    fn persist(&mut self, rows: Vec<Row>, storing: Storing) {
+        let token = PersistToken(self.next_token);
+        self.next_token += 1;
+        self.storing.push_back((token, storing));
+        self.out.push_back(Output::Persist { token, rows });
+    }
+
+    fn handle_persisted(&mut self, token: PersistToken, is_stored: bool, now: Now) {
+        if !is_stored {
+            self.event(OwnerEvent::StoreFailed);
+        }
+        match self.storing.pop_front() {
+            Some((expected, Storing::Pair(pair))) if expected == token => {
+                self.settle_proposal(pair, is_stored, now);
+            }
+            Some((expected, Storing::Lazily)) if expected == token => {}
+            Some(other) => self.storing.push_front(other),
+            None => {}
+        }
+    }
+
+    fn event(&mut self, event: OwnerEvent) {
+        self.out.push_back(Output::Event(event));
+    }
+
+    fn lane_to(&mut self, user: &Address, contact: &Address) -> Option<LaneId> {
+        let key = LaneKey::Session {
+            local: Domain::from_prepared(user.domain())?,
+            remote: Domain::from_prepared(contact.domain())?,
+            number: 0,
+        };
+        Some(self.lanes.find_or_add(&key, &mut self.shard))
+    }
+
+    fn peer_lane(&mut self, peer: &PeerKey) -> LaneId {
+        self.lanes.find_or_add(&LaneKey::Peer(peer.clone()), &mut self.shard)
+    }
+
+    /// A number that no row of this or an earlier life of the process has.
+    fn new_row(&mut self) -> u64 {
+        let row = u64::from(self.settings.start) << 32 | u64::from(self.next_row);
+        self.next_row += 1;
+        row
+    }
+
+    fn new_request(&mut self, asked: Asked) -> RequestId {
+        let request = self.next_request;
+        self.next_request += 1;
+        self.requests.insert(request, asked);
+        RequestId(request)
+    }
+
+    /// Spreads refreshes and makes ids hard to guess; no secret rests on it (xorshift64*).
+    fn random(&mut self) -> u64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// The view of a state, which the caller holds once.
+    fn intern(&mut self, state: PresenceState) -> ViewId {
+        self.shard.views.intern(state)
+    }
+
+    fn milliseconds(&self, now: Now) -> u32 {
+        now.instant.saturating_duration_since(self.begun).as_millis() as u32
+    }
+}
+
+/// What one update takes on the wire, roughly: it only says how much credit is worth asking for.
+const ABOUT_ONE_UPDATE_BYTES: usize = 300;
+
+/// The key that tokens of this shard are signed with.
+fn key(settings: &OwnerSettings) -> &TokenKey {
+    &settings.key
+}

@@ -1,0 +1,232 @@
+//! What becomes of NOTIFYs: answers, time-outs, intervals, the end of dialogs and of the ways to their peers.
+
+use tombolo_presence::{Address, Now, PresenceState};
+use tombolo_sip::event::{Reason, ends_subscription};
+
+use super::{
+    Asked, LaneKey, Output, Owner, PeerKey, PeerWay, Timer,
+    input::{NotifyAnswer, SipRequest},
+    pairs::{PairId, mark},
+    presence_in::unknown_state,
+    watchers::share_routes,
+};
+use crate::{
+    presence_to_sip::PidfWriter,
+    request::{RequestDraft, route},
+    sip_request::Subscribe,
+};
+
+impl Owner {
+    /// A NOTIFY was answered.
+    pub(super) fn handle_notify_answer(&mut self, answer: NotifyAnswer, now: Now) {
+        let Some(at) = self.dialogs.find(answer.row) else { return };
+        let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
+        if dialog.in_flight != answer.cseq || answer.status < 200 {
+            return;
+        }
+        dialog.in_flight = 0;
+        if let Some(timer) = dialog.activity.take() {
+            self.wheel.cancel(timer);
+        }
+        // RFC 6665 §4.2.2: these end the subscription; any other failure leaves it.
+        if dialog.is_ending() || ends_subscription(answer.status) || answer.status == 408 {
+            return self.drop_dialog(at);
+        }
+        let (watch, notified_at) = (dialog.watch, dialog.notified_at);
+        let since = self.milliseconds(now).saturating_sub(notified_at);
+        let mut interval = self.settings.watcher_interval.as_millis() as u32;
+        if answer.status >= 300 {
+            // SIP-E-20: it asks for a pause; what it did not take is said again after it.
+            interval = interval.max(answer.retry_after.unwrap_or(PAUSE_SECONDS).saturating_mul(1000));
+            self.shard.mark_whole(watch);
+        }
+        if since >= interval {
+            return self.shard.unhold(watch);
+        }
+        let left = std::time::Duration::from_millis(u64::from(interval - since));
+        let timer = self.wheel.insert(now.instant + left, Timer::DialogActivity(at));
+        if let Some(dialog) = self.dialogs.dialog_mut(at) {
+            dialog.activity = Some(timer);
+        }
+    }
+
+    /// The NOTIFY in flight is given up, or the interval is over.
+    pub(super) fn handle_dialog_activity(&mut self, at: u32) {
+        let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
+        dialog.activity = None;
+        if dialog.in_flight != 0 {
+            // Timer F without a final response ends the subscription (RFC 6665 §4.2.2).
+            return self.drop_dialog(at);
+        }
+        let watch = dialog.watch;
+        self.shard.unhold(watch);
+    }
+
+    /// What is due must not wait for the interval: authorizations, ends, answers to SUBSCRIBE.
+    pub(super) fn send_soon(&mut self, at: u32) {
+        let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
+        if dialog.in_flight == 0 {
+            if let Some(timer) = dialog.activity.take() {
+                self.wheel.cancel(timer);
+            }
+            let watch = dialog.watch;
+            self.shard.unhold(watch);
+        }
+    }
+
+    pub(super) fn handle_dialog_expired(&mut self, at: u32, now: Now) {
+        let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
+        dialog.expiry = None;
+        if dialog.is_ending() {
+            return self.drop_dialog(at);
+        }
+        self.end_dialog(at, Reason::Timeout, now);
+    }
+
+    /// The way to a peer changed. Without one there is no Timer F: what was in flight is said again when it is back.
+    pub(super) fn handle_peer_changed(&mut self, peer: &PeerKey, way: Option<PeerWay>) {
+        let lane = self.peer_lane(peer);
+        let is_up = way.is_some();
+        self.lanes.lane_mut(lane).way = way;
+        if is_up {
+            return;
+        }
+        let in_lane: Vec<u32> = self
+            .dialogs
+            .iter()
+            .filter(|(_, dialog)| dialog.lane == lane && dialog.in_flight != 0)
+            .map(|(at, _)| at)
+            .collect();
+        for at in in_lane {
+            let Some(dialog) = self.dialogs.dialog_mut(at) else { continue };
+            dialog.in_flight = 0;
+            let watch = dialog.watch;
+            self.shard.mark_whole(watch);
+            self.send_soon(at);
+        }
+    }
+
+    /// The stream under a session's lane ended. After an unclean end nothing of it is known to have arrived.
+    pub(super) fn handle_lane_lost(&mut self, key: &LaneKey, is_clean: bool) {
+        let Some(&lane) = self.lanes.ids.get(key) else { return };
+        if is_clean {
+            return;
+        }
+        self.shard.handle_lane_lost(lane);
+        for id in self.pairs_in(lane) {
+            let Some(pair) = self.pairs.pair_mut(id) else { continue };
+            if pair.asking.or(pair.granting).is_some() && pair.has(mark::SAID) {
+                pair.set(mark::SAID, false);
+                let watch = pair.watch;
+                self.shard.mark_due(watch);
+            }
+        }
+    }
+
+    /// A partner is lost, or back (STOX-P-62): its contacts keep their state for the grace.
+    pub(super) fn handle_partner_reachable(&mut self, key: &LaneKey, is_reachable: bool, now: Now) {
+        let Some(&lane) = self.lanes.ids.get(key) else { return };
+        let state = self.lanes.lane_mut(lane);
+        if state.is_lost != is_reachable {
+            return;
+        }
+        state.is_lost = !is_reachable;
+        if !is_reachable {
+            let timer = self.wheel.insert(now.instant + self.settings.partner_grace, Timer::Grace(lane));
+            self.lanes.lane_mut(lane).grace = Some(timer);
+            return;
+        }
+        if let Some(timer) = state.grace.take() {
+            self.wheel.cancel(timer);
+        }
+        for id in self.pairs_in(lane) {
+            let Some(pair) = self.pairs.pair_mut(id) else { continue };
+            if pair.subscription.is_to() {
+                pair.set(mark::STALE, true);
+                if !self.dialogs_of(id, false).is_empty() {
+                    self.probe(id, now);
+                }
+            }
+        }
+    }
+
+    /// The grace is over: the partner's contacts are unknown, and their watchers are told once.
+    pub(super) fn handle_grace_over(&mut self, lane: tombolo_fanout::LaneId) {
+        self.lanes.lane_mut(lane).grace = None;
+        if !self.lanes.lane(lane).is_lost {
+            return;
+        }
+        for id in self.pairs_in(lane) {
+            let is_heard = self.pairs.pair(id).is_some_and(|pair| {
+                pair.subscription.is_to() && self.shard.views.content(pair.heard).is_open()
+            });
+            if is_heard {
+                self.hear(id, unknown_state("The contact's server cannot be reached"));
+                if let Some(pair) = self.pairs.pair_mut(id) {
+                    pair.set(mark::STALE, true);
+                }
+            }
+        }
+    }
+
+    /// What was said is taken as received: nothing of it is due any more.
+    pub(super) fn handle_said_long_ago(&mut self, id: PairId) {
+        let Some(pair) = self.pairs.pair_mut(id) else { return };
+        if !pair.has(mark::SAID) {
+            return;
+        }
+        pair.asking = None;
+        pair.granting = None;
+        pair.set(mark::SAID, false);
+        if let Some(pair) = self.pairs.pair(id) {
+            let row = self.pair_row(pair, &pair.row());
+            self.lazy.push(row);
+        }
+        self.drop_if_idle(id);
+    }
+
+    fn pairs_in(&self, lane: tombolo_fanout::LaneId) -> Vec<PairId> {
+        self.pairs.iter().filter(|(_, pair)| pair.lane == lane).map(|(id, _)| id).collect()
+    }
+}
+
+impl Owner {
+    /// The one NOTIFY of a poll: the subscription is over with it (RFC 6665 §4.4.3). Nothing is kept of it.
+    pub(super) fn notify_poll(
+        &mut self,
+        request: &SipRequest,
+        subscribe: &Subscribe,
+        token: &str,
+        presentity: &Address,
+        state: &PresenceState,
+    ) {
+        let mut pidf = PidfWriter::default();
+        let body = if state.is_empty() { &[][..] } else { pidf.closing_document(presentity, state) };
+        let target = subscribe.contact.as_deref().unwrap_or(&subscribe.from_uri);
+        let shared = share_routes(&subscribe.routes);
+        let (uri, routes) = route(target, shared.as_deref());
+        let event = match &subscribe.event_id {
+            Some(id) => format!("presence;id={id}"),
+            None => "presence".to_owned(),
+        };
+        let draft = RequestDraft {
+            method: "NOTIFY",
+            uri: uri.to_owned(),
+            routes: routes.into_iter().map(ToOwned::to_owned).collect(),
+            from: format!("<{}>;tag={token}", subscribe.to_uri),
+            to: format!("<{}>;tag={}", subscribe.from_uri, subscribe.from_tag),
+            call_id: subscribe.call_id.clone(),
+            cseq: 1,
+            contact_user: Some(token.to_owned()),
+            headers: vec![("Event", event), ("Subscription-State", "terminated;reason=timeout".to_owned())],
+            content_type: (!body.is_empty()).then(|| "application/pidf+xml".to_owned()),
+            body: body.to_vec(),
+        };
+        let id = self.new_request(Asked::Nothing);
+        let peer = request.peer.clone();
+        self.out.push_back(Output::Request { peer, request: id, draft: Box::new(draft) });
+    }
+}
+
+/// How long a watcher that failed to take a NOTIFY is left alone, unless it says how long.
+const PAUSE_SECONDS: u32 = 10;

@@ -1,0 +1,472 @@
+//! What changes an agreement of a pair: planned on its row, stored, and only then done and said.
+//!
+//! A control input makes a [`Plan`]: the row as it will stand, and effects. A plan that changes nothing durable takes
+//! effect at once. Else the row is handed to the store; until the answer comes the pair stands as it was, and later
+//! control inputs of the pair wait behind it, at most [`WAITING`].
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use tombolo_fanout::ViewId;
+use tombolo_policy::{Capability, Detail, Direction, Outcome, Question};
+use tombolo_presence::{Address, Now, Subscription, SubscriptionKind};
+use tombolo_sip::event::Reason;
+
+use super::{
+    Owner, Storing,
+    output::{Output, OwnerEvent},
+    pairs::{NO_DIALOG, Pair, PairId, PairVerdict, mark},
+    watchers::WatchRequest,
+};
+use crate::rows::{PairRow, Row, encode, pair_key, table};
+
+/// Control inputs of one pair that wait for the store; what comes then is refused.
+pub const WAITING: usize = 16;
+
+/// Something that may change what a pair agreed on.
+#[derive(Debug)]
+pub enum Control {
+    /// The contact sent one of the four subscription types.
+    FromContact(SubscriptionKind),
+    /// The contact's server refused our `subscribe`; the stanza error condition.
+    Refused(String),
+    /// Any other presence stanza: it waits only to keep its place behind the others.
+    Stanza(Bytes),
+    /// Somebody of the pair asks by SIP to be notified of the other.
+    Watch(Box<WatchRequest>),
+    /// The user decided about the contact.
+    Decide {
+        /// Granted.
+        is_approved: bool,
+    },
+    /// The user's front end lets the contact see the user, or does not any more.
+    Upstream {
+        /// It does.
+        is_granted: bool,
+    },
+}
+
+/// What a control input will do.
+#[derive(Debug)]
+pub struct Plan {
+    /// The pair's row as it will stand.
+    pub row: PairRow,
+    /// Further rows that must be stored with it.
+    pub rows: Vec<Row>,
+    /// What is done and said once they are.
+    pub effects: Vec<Effect>,
+}
+
+/// One thing that a plan does.
+#[derive(Debug)]
+pub enum Effect {
+    /// The contact is sent the user's state, whole.
+    ShowUser,
+    /// The contact is sent `unavailable`, and nothing after it.
+    HideUser,
+    /// The user's watchers of the contact see it now.
+    ShowContact,
+    /// The user's watchers of the contact are told that it is over.
+    EndWatchers(Reason, Option<u32>),
+    /// The contact's dialogs about the user are told that it is over.
+    EndContactWatchers(Reason),
+    /// The contact's dialogs about the user see it now.
+    ShowUserToDialogs,
+    /// A dialog begins: 2xx and first NOTIFY.
+    Open(Box<WatchRequest>),
+    /// The front end is asked for the user's presence on behalf of the contact.
+    StartUpstream,
+    /// The front end is asked no more.
+    StopUpstream,
+    /// The user must decide.
+    TellUser,
+    /// The contact is asked for its state.
+    Probe,
+}
+
+/// A plan whose rows are being stored.
+#[derive(Debug)]
+pub struct Proposal {
+    plan: Plan,
+    waiting: VecDeque<Control>,
+}
+
+impl Owner {
+    /// Takes a control input of a pair.
+    pub(super) fn control(&mut self, id: PairId, control: Control, now: Now) {
+        if let Some(proposal) = self.proposals.get_mut(&id.0) {
+            if proposal.waiting.len() < WAITING {
+                proposal.waiting.push_back(control);
+            } else {
+                self.refuse_control(control, now);
+            }
+            return;
+        }
+        self.start(id, control, now);
+    }
+
+    /// True while rows of the pair are being stored.
+    pub(super) fn is_proposing(&self, id: PairId) -> bool {
+        self.proposals.contains_key(&id.0)
+    }
+
+    fn start(&mut self, id: PairId, control: Control, now: Now) {
+        if let Control::Stanza(stanza) = control {
+            return self.handle_stanza(&stanza, now);
+        }
+        let Some(pair) = self.pairs.pair(id) else { return self.refuse_control(control, now) };
+        let row = pair.row();
+        let mut plan = Plan { row: row.clone(), rows: Vec::new(), effects: Vec::new() };
+        self.plan(id, control, &mut plan, now);
+        if plan.row == row && plan.rows.is_empty() {
+            self.apply(id, plan, now);
+            return;
+        }
+        let Some(pair) = self.pairs.pair(id) else { return };
+        let mut rows = std::mem::take(&mut plan.rows);
+        if plan.row != row {
+            rows.push(self.pair_row(pair, &plan.row));
+        }
+        self.proposals.insert(id.0, Box::new(Proposal { plan, waiting: VecDeque::new() }));
+        self.persist(rows, Storing::Pair(id));
+    }
+
+    /// The store answered.
+    pub(super) fn settle_proposal(&mut self, id: PairId, is_stored: bool, now: Now) {
+        let Some(proposal) = self.proposals.remove(&id.0) else { return };
+        let Proposal { plan, mut waiting } = *proposal;
+        if is_stored {
+            self.apply(id, plan, now);
+        } else {
+            self.drop_plan(id, plan, now);
+        }
+        // Each of these may open the next proposal; the rest then waits behind that one.
+        while let Some(control) = waiting.pop_front() {
+            if let Some(next) = self.proposals.get_mut(&id.0) {
+                next.waiting.push_back(control);
+                next.waiting.append(&mut waiting);
+                return;
+            }
+            self.start(id, control, now);
+        }
+        self.drop_if_idle(id);
+    }
+
+    /// A failed commit becomes a refusal; the row is written again as it stands, in case it landed after all.
+    fn drop_plan(&mut self, id: PairId, plan: Plan, now: Now) {
+        for effect in plan.effects {
+            if let Effect::Open(request) = effect {
+                self.refuse_watch(&request, 500, "the store failed", now);
+            }
+        }
+        if let Some(pair) = self.pairs.pair(id) {
+            let row = self.pair_row(pair, &pair.row());
+            self.lazy.push(row);
+        }
+    }
+
+    fn refuse_control(&mut self, control: Control, now: Now) {
+        match control {
+            Control::Watch(request) => {
+                self.refuse_watch(&request, 500, "too much waits for the store", now);
+            }
+            _ => self.event(OwnerEvent::StanzaRefused { reason: "too much of the pair waits for the store" }),
+        }
+    }
+
+    fn plan(&mut self, id: PairId, control: Control, plan: &mut Plan, now: Now) {
+        match control {
+            Control::FromContact(SubscriptionKind::Subscribe) => self.plan_subscribe(id, plan, now),
+            Control::FromContact(SubscriptionKind::Unsubscribe) => {
+                let step = plan.row.subscription.inbound(SubscriptionKind::Unsubscribe);
+                plan.row.subscription = step.next;
+                plan.row.asked_at = None;
+                if step.forward {
+                    // D-15: unavailable, then unsubscribed.
+                    plan.row.granting = step.reply;
+                    plan.effects.extend([Effect::HideUser, Effect::StopUpstream]);
+                }
+            }
+            Control::FromContact(SubscriptionKind::Subscribed) => {
+                let step = plan.row.subscription.inbound(SubscriptionKind::Subscribed);
+                if step.forward {
+                    plan.row.subscription = step.next;
+                    plan.row.asking = None;
+                    plan.effects.push(Effect::ShowContact);
+                }
+            }
+            Control::FromContact(SubscriptionKind::Unsubscribed) => {
+                let step = plan.row.subscription.inbound(SubscriptionKind::Unsubscribed);
+                if step.forward {
+                    plan.row.subscription = step.next;
+                    plan.row.asking = None;
+                    plan.effects.push(Effect::EndWatchers(Reason::Rejected, None));
+                }
+            }
+            Control::Refused(condition) => plan_refused(&condition, plan),
+            Control::Watch(request) => self.plan_watch(id, request, plan, now),
+            Control::Decide { is_approved } => self.plan_decision(id, is_approved, plan),
+            Control::Upstream { is_granted } => {
+                // The front end speaks for its user.
+                if is_granted {
+                    grant(plan);
+                } else {
+                    revoke(plan);
+                }
+            }
+            Control::Stanza(_) => {}
+        }
+    }
+
+    /// The contact asks to see the user.
+    fn plan_subscribe(&mut self, id: PairId, plan: &mut Plan, now: Now) {
+        let Some(pair) = self.pairs.pair(id) else { return };
+        let is_behind_front_end = self.is_behind_front_end(pair);
+        let step = plan.row.subscription.inbound(SubscriptionKind::Subscribe);
+        if step.reply == Some(SubscriptionKind::Subscribed) {
+            // Granted before: say so again, with the state (STOX-P-19).
+            plan.row.granting = step.reply;
+            plan.effects.push(Effect::ShowUser);
+            return;
+        }
+        plan.row.subscription = step.next;
+        if plan.row.asked_at.is_none() {
+            plan.row.asked_at = Some(now.unix_seconds());
+        }
+        // A request that goes out before `unsubscribed` was said again makes that answer wrong.
+        plan.row.granting = None;
+        if is_behind_front_end {
+            plan.effects.push(Effect::StartUpstream);
+        } else if pair.verdict.needs_no_answer {
+            grant(plan);
+        } else if step.forward {
+            plan.effects.push(Effect::TellUser);
+        }
+    }
+
+    fn plan_decision(&mut self, id: PairId, is_approved: bool, plan: &mut Plan) {
+        let Some(pair) = self.pairs.pair(id) else { return };
+        if !pair.is_local() {
+            if is_approved {
+                grant(plan)
+            } else {
+                revoke(plan)
+            }
+            return;
+        }
+        // Between two local users there is nobody to send a stanza to.
+        let kind = if is_approved { SubscriptionKind::Subscribed } else { SubscriptionKind::Unsubscribed };
+        plan.row.subscription = plan.row.subscription.outbound(kind).next;
+        plan.row.asked_at = None;
+        plan.effects.push(match is_approved {
+            true => Effect::ShowUserToDialogs,
+            false => Effect::EndContactWatchers(Reason::Rejected),
+        });
+    }
+
+    fn apply(&mut self, id: PairId, plan: Plan, now: Now) {
+        let Some(pair) = self.pairs.pair_mut(id) else { return };
+        let before = pair.subscription;
+        pair.take_row(&plan.row);
+        let watch = pair.watch;
+        let is_due = pair.asking.or(pair.granting).is_some() && !pair.has(mark::SAID);
+        let is_changed = before != pair.subscription;
+        if is_changed {
+            let (user, contact, to) = (pair.user, pair.contact, pair.subscription);
+            let user = self.addresses.address(user).clone();
+            let contact = self.addresses.address(contact).clone();
+            self.event(OwnerEvent::SubscriptionChanged { user, contact, to });
+        }
+        for effect in plan.effects {
+            self.apply_effect(id, effect, now);
+        }
+        if is_due {
+            self.shard.mark_due(watch);
+        }
+        self.drop_if_idle(id);
+    }
+
+    fn apply_effect(&mut self, id: PairId, effect: Effect, now: Now) {
+        match effect {
+            Effect::ShowUser => {
+                self.show_user(id);
+                if let Some(pair) = self.pairs.pair(id) {
+                    self.shard.mark_whole(pair.watch);
+                }
+            }
+            Effect::HideUser => {
+                if let Some(pair) = self.pairs.pair(id) {
+                    self.shard.handle_change(pair.watch, ViewId::EMPTY);
+                }
+            }
+            Effect::ShowContact => self.show_contact(id, now),
+            Effect::EndWatchers(reason, retry_after) => self.end_watchers(id, reason, retry_after, now),
+            Effect::EndContactWatchers(reason) => self.end_contact_watchers(id, reason, now),
+            Effect::ShowUserToDialogs => self.show_user_to_dialogs(id, now),
+            Effect::Open(request) => self.open_dialog(id, *request, now),
+            Effect::StartUpstream => self.start_upstream(id, now),
+            Effect::StopUpstream => self.stop_upstream(id, now),
+            Effect::TellUser => {
+                if let Some(pair) = self.pairs.pair(id) {
+                    let user = self.addresses.address(pair.user).clone();
+                    let watcher = self.addresses.address(pair.contact).clone();
+                    self.out.push_back(Output::MustDecide { user, watcher });
+                }
+            }
+            Effect::Probe => self.probe(id, now),
+        }
+    }
+
+    /// The row of a pair with this content; none is kept for a pair without an agreement.
+    pub(super) fn pair_row(&self, pair: &Pair, row: &PairRow) -> Row {
+        let user = self.addresses.address(pair.user);
+        let contact = self.addresses.address(pair.contact);
+        let is_nothing = row.subscription == Subscription::None && row.asking.or(row.granting).is_none();
+        Row {
+            partition: user.partition(),
+            table: table::PAIR,
+            key: pair_key(user, contact),
+            value: (!is_nothing).then(|| encode(row)),
+        }
+    }
+
+    /// The pair of these two, added if there is no row.
+    pub(super) fn find_or_add_pair(&mut self, user: &Address, contact: &Address) -> Option<PairId> {
+        if let (Some(user), Some(contact)) = (self.addresses.find(user), self.addresses.find(contact))
+            && let Some(id) = self.pairs.find(user, contact)
+        {
+            return Some(id);
+        }
+        let is_local = self.policy.local_domain(contact.domain()).is_some();
+        let lane = self.lane_to(user, contact)?;
+        let verdict = self.verdict(user, contact, is_local);
+        let user_id = self.addresses.intern(user);
+        let contact_id = self.addresses.intern(contact);
+        // The number of a pair is known only after its row is in: the watch is told right after.
+        let id = self.pairs.insert(Pair {
+            user: user_id,
+            contact: contact_id,
+            watch: tombolo_fanout::WatchId::default(),
+            lane,
+            heard: ViewId::EMPTY,
+            first_dialog: NO_DIALOG,
+            upstream: NO_DIALOG,
+            asked_at: 0,
+            subscription: Subscription::None,
+            asking: None,
+            granting: None,
+            marks: if is_local { mark::LOCAL } else { 0 },
+            verdict,
+        });
+        let watch = self.shard.insert(lane, id.0);
+        if let Some(pair) = self.pairs.pair_mut(id) {
+            pair.watch = watch;
+        }
+        self.users.entry(user_id).or_default().pairs.push(id);
+        Some(id)
+    }
+
+    /// Forgets a pair that holds nothing.
+    pub(super) fn drop_if_idle(&mut self, id: PairId) {
+        let is_idle = self.pairs.pair(id).is_some_and(Pair::is_idle);
+        let is_owed = self.pairs.pair(id).is_some_and(|pair| {
+            self.shard.views_of(pair.watch).is_some_and(|(current, sent)| current != sent)
+        });
+        if !is_idle || is_owed || self.proposals.contains_key(&id.0) {
+            return;
+        }
+        let Some(pair) = self.pairs.remove(id) else { return };
+        self.shard.remove(pair.watch);
+        self.shard.views.release(pair.heard);
+        let is_last = self.users.get_mut(&pair.user).is_some_and(|user| {
+            user.pairs.retain(|other| *other != id);
+            user.pairs.is_empty() && user.publications.is_none()
+        });
+        if is_last && let Some(user) = self.users.remove(&pair.user) {
+            self.shard.views.release(user.view);
+        }
+        self.addresses.release(pair.user);
+        self.addresses.release(pair.contact);
+    }
+
+    /// What the policy says of a pair, to be stored in it.
+    pub(super) fn verdict(&self, user: &Address, contact: &Address, is_local: bool) -> PairVerdict {
+        let approve = self.accounts.approve.get(user).copied().unwrap_or_default();
+        let generation = self.policy.generation() as u32;
+        if is_local {
+            // Colleagues are trusted at least as far as the partners whom the user trusts.
+            let needs_no_answer = approve != tombolo_policy::Approve::Ask;
+            return PairVerdict {
+                generation,
+                may_watch_contact: true,
+                may_watch_user: true,
+                needs_no_answer,
+                detail: Detail::Full,
+            };
+        }
+        let question = |direction| Question {
+            local: user,
+            remote: contact,
+            direction,
+            capability: Capability::Watch,
+            has_relation: false,
+            approve,
+        };
+        let inbound = self.policy.decide(&question(Direction::Inbound));
+        let outbound = self.policy.decide(&question(Direction::Outbound));
+        PairVerdict {
+            generation,
+            may_watch_contact: !matches!(outbound.outcome, Outcome::Deny(_)),
+            may_watch_user: !matches!(inbound.outcome, Outcome::Deny(_)),
+            needs_no_answer: matches!(inbound.outcome, Outcome::Allow),
+            detail: inbound.detail,
+        }
+    }
+
+    /// The user's presence is at a front end rather than here.
+    pub(super) fn is_behind_front_end(&self, pair: &Pair) -> bool {
+        self.front_end_of(self.addresses.address(pair.user)).is_some()
+    }
+}
+
+/// The user grants: answers a request, and shows the state.
+fn grant(plan: &mut Plan) {
+    let step = plan.row.subscription.outbound(SubscriptionKind::Subscribed);
+    if step.forward {
+        plan.row.subscription = step.next;
+        plan.row.granting = Some(SubscriptionKind::Subscribed);
+        plan.row.asked_at = None;
+        plan.effects.push(Effect::ShowUser);
+    }
+}
+
+/// The user refuses, or takes back what was granted.
+fn revoke(plan: &mut Plan) {
+    let step = plan.row.subscription.outbound(SubscriptionKind::Unsubscribed);
+    if step.forward {
+        plan.row.subscription = step.next;
+        plan.row.granting = Some(SubscriptionKind::Unsubscribed);
+        plan.row.asked_at = None;
+        plan.effects.push(Effect::HideUser);
+    }
+}
+
+/// The contact's server refused our `subscribe` (STOX-P-36).
+fn plan_refused(condition: &str, plan: &mut Plan) {
+    if !plan.row.subscription.is_pending_out() {
+        return;
+    }
+    let (reason, retry_after) = match condition {
+        "item-not-found" | "gone" | "jid-malformed" => (Reason::NoResource, None),
+        "forbidden" | "not-allowed" | "policy-violation" | "service-unavailable" | "not-authorized" => {
+            (Reason::Rejected, None)
+        }
+        _ => (Reason::Probation, Some(RETRY_AFTER_SECONDS)),
+    };
+    plan.row.subscription = plan.row.subscription.inbound(SubscriptionKind::Unsubscribed).next;
+    plan.row.asking = None;
+    plan.effects.push(Effect::EndWatchers(reason, retry_after));
+}
+
+/// When a watcher whose request met a passing trouble should ask again.
+const RETRY_AFTER_SECONDS: u32 = 120;

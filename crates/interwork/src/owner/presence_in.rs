@@ -1,0 +1,345 @@
+//! Presence stanzas from contacts: subscription types, states, probes and errors, in the order in which they came.
+
+use bytes::Bytes;
+use tombolo_presence::{Address, Availability, Device, Note, Now, PresenceState, SubscriptionKind};
+use tombolo_xmpp::{
+    jid::Jid,
+    stanza::{PresenceKind, PresenceStanza, StanzaFault, StanzaHead, StanzaKind},
+};
+
+use super::{
+    Owner, Timer,
+    output::{Output, OwnerEvent},
+    pairs::{PairId, mark},
+    plan::Control,
+};
+use crate::{presence_to_xmpp::bare_presence, xmpp_error};
+
+/// Devices of one contact that are remembered; further ones are not shown.
+const DEVICES_PER_CONTACT: usize = 32;
+
+impl Owner {
+    /// Takes one stanza of a proved domain to one of our users.
+    pub(super) fn handle_stanza(&mut self, stanza: &Bytes, now: Now) {
+        let Ok(head) = StanzaHead::read(stanza) else {
+            return self.event(OwnerEvent::StanzaRefused { reason: "the stanza cannot be read" });
+        };
+        let (Ok(from), Ok(to)) =
+            (Jid::parse(head.from.as_deref().unwrap_or("")), Jid::parse(head.to.as_deref().unwrap_or("")))
+        else {
+            return self.event(OwnerEvent::StanzaRefused { reason: "an address of the stanza is malformed" });
+        };
+        let (Ok(contact), Ok(user)) = (address_of(&from), address_of(&to)) else {
+            return self.event(OwnerEvent::StanzaRefused { reason: "the stanza is not between two users" });
+        };
+        match head.kind {
+            StanzaKind::Presence => match PresenceStanza::read(stanza) {
+                Ok(presence) => self.handle_presence(&presence, stanza, &from, &contact, &user, now),
+                Err(StanzaFault::Type) => {
+                    self.event(OwnerEvent::StanzaRefused { reason: "the presence is of an unknown type" });
+                    if let Some(bytes) = xmpp_error::reply(stanza, "bad-request", None) {
+                        self.say(&user, &contact, bytes);
+                    }
+                }
+                Err(_) => self.event(OwnerEvent::StanzaRefused { reason: "the presence cannot be read" }),
+            },
+            StanzaKind::Message => self.handle_message_stanza(stanza, &from, &to, &contact, &user, now),
+            StanzaKind::Iq => self.event(OwnerEvent::StanzaRefused { reason: "no iq is for a shard" }),
+        }
+    }
+
+    fn handle_presence(
+        &mut self,
+        presence: &PresenceStanza<'_>,
+        stanza: &Bytes,
+        from: &Jid,
+        contact: &Address,
+        user: &Address,
+        now: Now,
+    ) {
+        let known = self.find_pair(user, contact);
+        if let Some(id) = known
+            && self.is_proposing(id)
+        {
+            // Its place is behind what is being stored.
+            let control = match subscription_kind(presence.kind) {
+                Some(kind) => Control::FromContact(kind),
+                None => Control::Stanza(stanza.clone()),
+            };
+            return self.control(id, control, now);
+        }
+        match presence.kind {
+            PresenceKind::Available | PresenceKind::Unavailable => {
+                if let Some(id) = known {
+                    self.handle_state(id, presence, from);
+                }
+            }
+            PresenceKind::Probe => self.handle_probe(known, contact, user, now),
+            PresenceKind::Error => self.handle_presence_error(known, presence, now),
+            PresenceKind::Subscribe => self.handle_subscribe(known, stanza, contact, user, now),
+            PresenceKind::Unsubscribe | PresenceKind::Subscribed | PresenceKind::Unsubscribed => {
+                if let (Some(id), Some(kind)) = (known, subscription_kind(presence.kind)) {
+                    self.control(id, Control::FromContact(kind), now);
+                }
+            }
+        }
+    }
+
+    fn handle_subscribe(
+        &mut self,
+        known: Option<PairId>,
+        stanza: &Bytes,
+        contact: &Address,
+        user: &Address,
+        now: Now,
+    ) {
+        // Strangers learn nothing: an unknown user is silent (XP-31), and no row is made.
+        if self.front_end_of(user).is_none() && !self.accounts.approve.contains_key(user) {
+            return self.event(OwnerEvent::StanzaRefused { reason: "there is no such local user" });
+        }
+        if known.is_none() && !self.verdict(user, contact, false).may_watch_user {
+            self.event(OwnerEvent::StanzaRefused { reason: "the policy lets the contact not watch" });
+            if let Some(bytes) = xmpp_error::reply(stanza, "not-allowed", None) {
+                self.say(user, contact, bytes);
+            }
+            return;
+        }
+        if known.is_none() && self.count_waiting(user) >= self.settings.pending_per_user {
+            self.event(OwnerEvent::StanzaRefused { reason: "too many watchers wait for the user" });
+            if let Some(bytes) = xmpp_error::reply(stanza, "resource-constraint", None) {
+                self.say(user, contact, bytes);
+            }
+            return;
+        }
+        if let Some(id) = self.find_or_add_pair(user, contact) {
+            if let Some(pair) = self.pairs.pair(id)
+                && !pair.verdict.may_watch_user
+            {
+                if let Some(bytes) = xmpp_error::reply(stanza, "not-allowed", None) {
+                    self.say(user, contact, bytes);
+                }
+                return self.drop_if_idle(id);
+            }
+            self.control(id, Control::FromContact(SubscriptionKind::Subscribe), now);
+        }
+    }
+
+    /// A state of the contact: only what the user asked for is taken (XP-14, XP-30).
+    fn handle_state(&mut self, id: PairId, presence: &PresenceStanza<'_>, from: &Jid) {
+        let Some(pair) = self.pairs.pair(id) else { return };
+        if !pair.subscription.is_to() || !pair.verdict.may_watch_contact {
+            return self.event(OwnerEvent::StanzaRefused { reason: "nobody asked for this presence" });
+        }
+        let mut state = if pair.has(mark::STALE) {
+            PresenceState::default()
+        } else {
+            self.shard.views.content(pair.heard).clone()
+        };
+        take_device(&mut state, device_of(presence, from.resource().unwrap_or("")));
+        self.hear(id, state);
+    }
+
+    /// Takes `state` as what the contact says of itself now, and lets the user's watchers know.
+    pub(super) fn hear(&mut self, id: PairId, state: PresenceState) {
+        let view = self.intern(state);
+        let Some(pair) = self.pairs.pair_mut(id) else { return };
+        pair.set(mark::STALE | mark::PROBING, false);
+        let old = std::mem::replace(&mut pair.heard, view);
+        let mut next = pair.first_dialog;
+        self.shard.views.release(old);
+        while let Some(dialog) = self.dialogs.dialog(next) {
+            let watch = dialog.watch;
+            next = dialog.next;
+            let is_shown = !dialog.watches_user && dialog.phase == super::dialogs::Phase::Active;
+            if is_shown && old != view {
+                self.shard.handle_change(watch, view);
+            }
+        }
+    }
+
+    /// The contact asks for the user's state (RFC 6121 §4.3.2).
+    fn handle_probe(&mut self, known: Option<PairId>, contact: &Address, user: &Address, now: Now) {
+        let granted = known.and_then(|id| Some((id, self.pairs.pair(id)?)));
+        let Some((id, pair)) = granted.filter(|(_, pair)| pair.subscription.is_from()) else {
+            // XP-21: the same answer for a stranger and for an unknown user.
+            let mut bytes = Vec::new();
+            bare_presence("unsubscribed", user.as_str(), contact.as_str(), &mut bytes);
+            return self.say(user, contact, bytes);
+        };
+        let watch = pair.watch;
+        if self.is_behind_front_end(pair) {
+            // Without a live dialog one is started; its first NOTIFY is the answer (STOX-P-07, STOX-P-20).
+            if self.is_upstream_live(pair.upstream) {
+                self.shard.mark_whole(watch);
+            } else {
+                self.start_upstream(id, now);
+            }
+        } else {
+            self.shard.mark_whole(watch);
+        }
+    }
+
+    fn handle_presence_error(&mut self, known: Option<PairId>, presence: &PresenceStanza<'_>, now: Now) {
+        // XP-24: only an answer to `subscribe` changes anything.
+        let Some(id) = known else { return };
+        let Some(pair) = self.pairs.pair(id) else { return };
+        if pair.subscription.is_pending_out() {
+            let condition =
+                presence.error.as_ref().map_or("undefined-condition", |error| error.condition.as_str());
+            self.control(id, Control::Refused(condition.to_owned()), now);
+        }
+    }
+
+    /// Asks the contact for its state; the stanza leaves with the lane's credit.
+    pub(super) fn probe(&mut self, id: PairId, now: Now) {
+        let Some(pair) = self.pairs.pair_mut(id) else { return };
+        if pair.is_local() || pair.has(mark::PROBE | mark::PROBING) {
+            return;
+        }
+        pair.set(mark::PROBE | mark::PROBING, true);
+        let watch = pair.watch;
+        self.shard.mark_due(watch);
+        self.wheel.insert(now.instant + self.settings.probe_timeout, Timer::Probe(id));
+    }
+
+    /// A contact that did not answer a probe is unknown.
+    pub(super) fn handle_probe_unanswered(&mut self, id: PairId) {
+        let Some(pair) = self.pairs.pair_mut(id) else { return };
+        if !pair.has(mark::PROBING) {
+            return;
+        }
+        pair.set(mark::PROBING | mark::PROBE, false);
+        if pair.has(mark::STALE) {
+            self.hear(id, unknown_state("No answer"));
+            if let Some(pair) = self.pairs.pair_mut(id) {
+                pair.set(mark::STALE, true);
+            }
+        }
+    }
+
+    /// Sends a stanza for which nobody waits, in the order of the session's messages.
+    pub(super) fn say(&mut self, user: &Address, contact: &Address, bytes: Vec<u8>) {
+        if let Some(lane) = self.lane_to(user, contact) {
+            let lane = self.lanes.lane(lane).key.clone();
+            self.out.push_back(Output::Message { lane, message: None, bytes });
+        }
+    }
+
+    pub(super) fn find_pair(&self, user: &Address, contact: &Address) -> Option<PairId> {
+        self.pairs.find(self.addresses.find(user)?, self.addresses.find(contact)?)
+    }
+
+    fn count_waiting(&self, user: &Address) -> usize {
+        let pairs = self.addresses.find(user).and_then(|user| self.users.get(&user)).map(|user| &user.pairs);
+        let is_waiting = |id: &&PairId| self.pairs.pair(**id).is_some_and(|pair| pair.asked_at != 0);
+        pairs.map_or(0, |pairs| pairs.iter().filter(is_waiting).count())
+    }
+}
+
+/// The bare address of a JID that has a local part.
+pub fn address_of(jid: &Jid) -> Result<Address, tombolo_presence::AddressError> {
+    Address::from_prepared(jid.bare())
+}
+
+/// What stands for a contact of whom nothing is known any more: closed, with a note.
+pub fn unknown_state(note: &str) -> PresenceState {
+    let note = Note { lang: Some("en".into()), text: note.into() };
+    let device = Device {
+        id: "".into(),
+        availability: Availability::Unavailable,
+        priority: None,
+        notes: vec![note],
+        idle_since: None,
+    };
+    PresenceState { devices: vec![device], notes: Vec::new() }
+}
+
+fn subscription_kind(kind: PresenceKind) -> Option<SubscriptionKind> {
+    match kind {
+        PresenceKind::Subscribe => Some(SubscriptionKind::Subscribe),
+        PresenceKind::Unsubscribe => Some(SubscriptionKind::Unsubscribe),
+        PresenceKind::Subscribed => Some(SubscriptionKind::Subscribed),
+        PresenceKind::Unsubscribed => Some(SubscriptionKind::Unsubscribed),
+        _ => None,
+    }
+}
+
+/// The device that a stanza tells of.
+fn device_of(presence: &PresenceStanza<'_>, resource: &str) -> Device {
+    let is_open = presence.kind == PresenceKind::Available;
+    let notes = presence
+        .statuses
+        .iter()
+        .map(|status| Note {
+            lang: status.lang.as_deref().or(presence.head.lang.as_deref()).map(Into::into),
+            text: status.text.as_ref().into(),
+        })
+        .collect();
+    Device {
+        id: resource.into(),
+        availability: if is_open {
+            crate::presence_to_sip::availability_of(presence.show)
+        } else {
+            Availability::Unavailable
+        },
+        priority: presence.priority.filter(|_| is_open),
+        notes,
+        idle_since: presence.idle_since.as_deref().and_then(crate::time::seconds_of),
+    }
+}
+
+/// Puts a device's news into what is known of the contact. What went away is kept only while nothing is left, for
+/// its last words; a bare `unavailable` ends everything (STOX-P-61).
+fn take_device(state: &mut PresenceState, device: Device) {
+    if device.availability.is_open() {
+        state.devices.retain(|known| known.availability.is_open());
+        if state.devices.len() < DEVICES_PER_CONTACT || state.device(&device.id).is_some() {
+            state.set(device);
+        }
+        return;
+    }
+    if device.id.is_empty() {
+        state.devices.clear();
+    }
+    state.remove(&device.id);
+    state.devices.retain(|known| known.availability.is_open());
+    if state.devices.is_empty() {
+        state.set(device);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(id: &str, availability: Availability) -> Device {
+        Device { id: id.into(), availability, priority: None, notes: Vec::new(), idle_since: None }
+    }
+
+    #[test]
+    fn stox_p_61_a_bare_unavailable_ends_every_device() {
+        let mut state = PresenceState::default();
+        take_device(&mut state, device("a", Availability::Available));
+        take_device(&mut state, device("b", Availability::Away));
+        take_device(&mut state, device("", Availability::Unavailable));
+        assert!(!state.is_open());
+        assert_eq!(state.devices.len(), 1);
+    }
+
+    #[test]
+    fn a_device_that_left_stays_only_while_it_is_the_last() {
+        let mut state = PresenceState::default();
+        take_device(&mut state, device("a", Availability::Available));
+        take_device(&mut state, device("b", Availability::Available));
+        take_device(&mut state, device("a", Availability::Unavailable));
+        assert_eq!(state.devices.len(), 1);
+        take_device(&mut state, device("b", Availability::Unavailable));
+        assert_eq!(state.device("b").map(|device| device.availability), Some(Availability::Unavailable));
+        take_device(&mut state, device("c", Availability::Available));
+        assert_eq!(state.devices.len(), 1);
+        for n in 0..100 {
+            take_device(&mut state, device(&n.to_string(), Availability::Available));
+        }
+        assert_eq!(state.devices.len(), DEVICES_PER_CONTACT);
+    }
+}

@@ -1,0 +1,338 @@
+//! Publications of the users of the built-in home (RFC 3903), and what they make together.
+
+use std::time::Duration;
+
+use tombolo_fanout::ViewId;
+use tombolo_presence::{Address, Now, PresenceState};
+use tombolo_sip::event::publication::{
+    Accepted, BodyFault, Change, Compositor, IfMatch, Publish as PublishFacts, Refusal, Settings,
+};
+use tombolo_wheel::TimerId;
+
+use super::{
+    Owner, Timer,
+    addresses::AddressId,
+    input::SipRequest,
+    output::OwnerEvent,
+    pairs::{Pair, PairId},
+};
+use crate::{
+    presence_to_sip::state_of_body,
+    rows::{PublicationRow, Row, encode, table},
+    sip_reply::Reply,
+    sip_request::Publish,
+};
+
+/// What the devices of one user published.
+#[derive(Debug, Default)]
+pub struct Publications {
+    /// The machine, with what each document says.
+    pub compositor: Compositor<Document>,
+    /// Fires when the next one runs out.
+    pub timer: Option<TimerId>,
+}
+
+/// One published document.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// As it came, to be stored.
+    pub body: Vec<u8>,
+    /// What it says.
+    pub state: PresenceState,
+}
+
+impl Owner {
+    /// PUBLISH from a phone of the user.
+    pub(super) fn handle_publish(&mut self, request: &SipRequest, publish: &Publish, now: Now) {
+        let user = &publish.target;
+        if self.front_end_of(user).is_some() || !self.accounts.approve.contains_key(user) {
+            return self.answer(request, Reply::status(404), "there is no such user at the built-in home");
+        }
+        if request.identity != *user {
+            return self.answer(request, Reply::status(403), "only the user may publish");
+        }
+        let settings = Settings {
+            min_expires: self.settings.least_expires,
+            max_expires: self.settings.phone_expires,
+            ..Settings::default()
+        };
+        let facts = PublishFacts {
+            is_event_known: publish.event.as_deref() == Some("presence"),
+            if_match: match &publish.if_match[..] {
+                [] => IfMatch::Absent,
+                [tag] => IfMatch::One(tag_number(tag)),
+                _ => IfMatch::Invalid,
+            },
+            expires: publish.expires,
+            has_body: !publish.body.is_empty(),
+        };
+        // Rises over restarts too, since the start number does.
+        let fresh_tag = self.new_row();
+        let id = self.addresses.intern(user);
+        let publications = self.users.entry(id).or_default().publications.get_or_insert_default();
+        let mut is_unreadable = false;
+        let outcome =
+            publications.compositor.handle_publish(&facts, fresh_tag, now.instant, &settings, || {
+                if !publish.is_pidf {
+                    return Err(BodyFault::UnsupportedType);
+                }
+                let state = state_of_body(&publish.body, Some(user)).map_err(|_| {
+                    is_unreadable = true;
+                    BodyFault::Malformed
+                })?;
+                Ok(Document { body: publish.body.to_vec(), state })
+            });
+        if is_unreadable {
+            self.event(OwnerEvent::BadPidf);
+        }
+        match outcome {
+            Ok(accepted) => {
+                let headers =
+                    [("SIP-ETag", tag_text(accepted.entity_tag)), ("Expires", accepted.expires.to_string())];
+                self.answer(request, Reply { headers: &headers, ..Reply::status(200) }, "");
+                self.store_publication(id, &accepted, now);
+                if !matches!(accepted.change, Change::Refreshed(_) | Change::Nothing) {
+                    self.compose(id);
+                }
+            }
+            Err(refusal) => self.refuse_publish(request, &refusal),
+        }
+        self.arm_publications(id);
+        self.drop_user_if_idle(id);
+        self.addresses.release(id);
+    }
+
+    fn refuse_publish(&mut self, request: &SipRequest, refusal: &Refusal) {
+        let header = match refusal {
+            Refusal::TooBrief { min_expires } => Some(("Min-Expires", min_expires.to_string())),
+            Refusal::UnsupportedMediaType => Some(("Accept", "application/pidf+xml".to_owned())),
+            Refusal::BadEvent => Some(("Allow-Events", "presence".to_owned())),
+            Refusal::TooMany { .. } => Some(("Retry-After", "60".to_owned())),
+            _ => None,
+        };
+        let headers: Vec<_> = header.into_iter().collect();
+        self.answer(
+            request,
+            Reply { headers: &headers, ..Reply::status(refusal.status()) },
+            "the publication is refused",
+        );
+    }
+
+    /// Stored lazily: a publication that is lost with the machine is published again.
+    fn store_publication(&mut self, id: AddressId, accepted: &Accepted, now: Now) {
+        let user = self.addresses.address(id).clone();
+        let (publication, is_gone) = match accepted.change {
+            Change::Added(at) | Change::Refreshed(at) | Change::Modified(at) => (at, false),
+            Change::Removed(at) => (at, true),
+            Change::Nothing => return,
+        };
+        let body = self
+            .users
+            .get(&id)
+            .and_then(|user| user.publications.as_ref()?.compositor.body(publication))
+            .map(|document| document.body.clone());
+        let row = PublicationRow {
+            user: user.clone(),
+            number: publication.0,
+            entity_tag: accepted.entity_tag,
+            expires_at: now.unix_seconds() + u64::from(accepted.expires),
+            body: body.unwrap_or_default(),
+        };
+        let value = (!is_gone).then(|| encode(&row));
+        self.lazy.push(publication_row(&user, publication.0, value));
+    }
+
+    pub(super) fn handle_publication_due(&mut self, id: AddressId, now: Now) {
+        let Some(user) = self.users.get_mut(&id) else { return };
+        let Some(publications) = &mut user.publications else { return };
+        publications.timer = None;
+        let mut gone = Vec::new();
+        while let Some((publication, _)) = publications.compositor.handle_timeout(now.instant) {
+            gone.push(publication.0);
+        }
+        let address = self.addresses.address(id).clone();
+        self.lazy.extend(gone.iter().map(|number| publication_row(&address, *number, None)));
+        if !gone.is_empty() {
+            self.compose(id);
+        }
+        self.arm_publications(id);
+        self.drop_user_if_idle(id);
+    }
+
+    pub(super) fn arm_publications(&mut self, id: AddressId) {
+        let Some(publications) = self.users.get_mut(&id).and_then(|user| user.publications.as_mut()) else {
+            return;
+        };
+        if let Some(timer) = publications.timer.take() {
+            self.wheel.cancel(timer);
+        }
+        if let Some(deadline) = publications.compositor.poll_timeout() {
+            publications.timer = Some(self.wheel.insert(deadline, Timer::Publication(id)));
+        }
+    }
+
+    /// Makes the user's state of all publications anew and shows it to whom it concerns.
+    pub(super) fn compose(&mut self, id: AddressId) {
+        let Some(user) = self.users.get(&id) else { return };
+        let documents = user.publications.iter().flat_map(|publications| publications.compositor.iter());
+        let state = composed(documents.map(|(_, document)| &document.state));
+        if state == user.state {
+            return;
+        }
+        let view = self.intern(state.clone());
+        let Some(user) = self.users.get_mut(&id) else { return };
+        let old = std::mem::replace(&mut user.view, view);
+        user.state = state;
+        let pairs = user.pairs.clone();
+        self.shard.views.release(old);
+        let mut cuts: Vec<(tombolo_policy::Detail, ViewId)> = Vec::new();
+        for pair_id in pairs {
+            let Some(pair) = self.pairs.pair(pair_id) else { continue };
+            if !pair.subscription.is_from() {
+                continue;
+            }
+            if pair.is_local() {
+                for at in self.dialogs_of(pair_id, true) {
+                    self.refresh_dialog_view(at);
+                }
+                continue;
+            }
+            let (watch, detail) = (pair.watch, pair.verdict.detail);
+            let cut = match cuts.iter().find(|(known, _)| *known == detail) {
+                Some((_, view)) => *view,
+                None => {
+                    let view = self.cut_view(pair_id, &self.users[&id].state.clone());
+                    cuts.push((detail, view));
+                    view
+                }
+            };
+            self.shard.handle_change(watch, cut);
+        }
+        for (_, view) in cuts {
+            self.shard.views.release(view);
+        }
+    }
+
+    /// Gives a pair's contact the view of the user that it may see now.
+    pub(super) fn show_user(&mut self, id: PairId) {
+        let Some(pair) = self.pairs.pair(id) else { return };
+        if !pair.subscription.is_from() || pair.is_local() {
+            return;
+        }
+        let watch = pair.watch;
+        if let Some(upstream) = self.upstreams.upstream(pair.upstream) {
+            let view = upstream.view;
+            return self.shard.handle_change(watch, view);
+        }
+        let state = self.user_state(pair.user, pair);
+        let view = self.cut_view(id, &state);
+        self.shard.handle_change(watch, view);
+        self.shard.views.release(view);
+    }
+
+    /// What the user's publications say, uncut.
+    pub(super) fn user_state(&self, user: AddressId, _pair: &Pair) -> PresenceState {
+        self.users.get(&user).map(|user| user.state.clone()).unwrap_or_default()
+    }
+
+    fn drop_user_if_idle(&mut self, id: AddressId) {
+        let Some(user) = self.users.get_mut(&id) else { return };
+        if user.publications.as_ref().is_some_and(|publications| publications.compositor.is_empty()) {
+            user.publications = None;
+        }
+        if user.pairs.is_empty() && user.publications.is_none() {
+            let view = user.view;
+            self.users.remove(&id);
+            self.shard.views.release(view);
+        }
+    }
+
+    /// Takes back a stored publication.
+    pub(super) fn restore_publication(&mut self, row: PublicationRow, now: Now) {
+        let Ok(state) = state_of_body(&row.body, Some(&row.user)) else { return };
+        let left = Duration::from_secs(row.expires_at.saturating_sub(now.unix_seconds()));
+        let id = self.addresses.intern(&row.user);
+        let publications = self.users.entry(id).or_default().publications.get_or_insert_default();
+        let publication = tombolo_sip::event::publication::PublicationId(row.number);
+        let document = Document { body: row.body, state };
+        publications.compositor.restore(publication, row.entity_tag, now.instant + left, document);
+        self.compose(id);
+        self.arm_publications(id);
+        self.addresses.release(id);
+    }
+}
+
+fn publication_row(user: &Address, number: u32, value: Option<Vec<u8>>) -> Row {
+    let mut key = user.as_str().as_bytes().to_vec();
+    key.push(0);
+    key.extend_from_slice(&number.to_be_bytes());
+    Row { partition: user.partition(), table: table::PUBLICATION, key, value }
+}
+
+/// All devices of all documents; while two documents name the same device, the later one gets `~2`, `~3`, … The note
+/// about the person is that of the newest document that has one.
+fn composed<'a>(documents: impl Iterator<Item = &'a PresenceState>) -> PresenceState {
+    let mut whole = PresenceState::default();
+    for state in documents {
+        for device in &state.devices {
+            let mut device = device.clone();
+            let wanted = device.id.clone();
+            let mut number = 2;
+            while whole.device(&device.id).is_some() {
+                device.id = format!("{wanted}~{number}").into();
+                number += 1;
+            }
+            whole.set(device);
+        }
+        if !state.notes.is_empty() {
+            whole.notes.clone_from(&state.notes);
+        }
+    }
+    whole
+}
+
+fn tag_text(tag: u64) -> String {
+    format!("{tag:016x}")
+}
+
+fn tag_number(text: &str) -> Option<u64> {
+    (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use tombolo_presence::{Availability, Device, Note};
+
+    use super::*;
+
+    fn document(id: &str, note: &str) -> PresenceState {
+        let mut state = PresenceState::default();
+        state.set(Device {
+            id: id.into(),
+            availability: Availability::Available,
+            priority: None,
+            notes: Vec::new(),
+            idle_since: None,
+        });
+        if !note.is_empty() {
+            state.notes.push(Note { lang: None, text: note.into() });
+        }
+        state
+    }
+
+    #[test]
+    fn two_devices_of_one_name_stand_apart_and_the_newest_note_counts() {
+        let whole = composed([document("phone", "old"), document("phone", "new"), document("pc", "")].iter());
+        let ids: Vec<&str> = whole.devices.iter().map(|device| &*device.id).collect();
+        assert_eq!(ids, ["pc", "phone", "phone~2"]);
+        assert_eq!(&*whole.notes[0].text, "new");
+    }
+
+    #[test]
+    fn entity_tags_come_back_and_other_texts_do_not() {
+        assert_eq!(tag_number(&tag_text(42)), Some(42));
+        for text in ["", "42", "zzzzzzzzzzzzzzzz", "+00000000000002a"] {
+            assert_eq!(tag_number(text).filter(|tag| tag_text(*tag) == text), None, "{text:?}");
+        }
+    }
+}

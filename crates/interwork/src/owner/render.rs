@@ -1,0 +1,332 @@
+//! What leaves by a lane that got credit: stanzas toward a partner, NOTIFYs toward a SIP peer.
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use tombolo_fanout::{LaneId, Update, ViewId};
+use tombolo_presence::{Now, PresenceState, SubscriptionKind};
+use tombolo_sip::event::{Reason, SubscriptionState, Substate};
+
+use super::{
+    Asked, LaneKey, Owner, PeerWay, Timer,
+    addresses::{AddressId, Addresses},
+    dialogs::{Dialog, Phase},
+    output::{NOTIFY_BRANCH, Output, OwnerEvent},
+    pairs::{Pair, PairId, mark},
+    presence_in::unknown_state,
+    watchers::DIALOG_BIT,
+};
+use crate::{
+    presence_to_sip::PidfWriter,
+    presence_to_xmpp::{Halves, bare_presence, difference},
+    request::RequestDraft,
+    token::{Token, TokenKey, TokenKind},
+};
+
+/// The stanzas that bring anybody from one view of a user to another.
+type Differences = HashMap<(AddressId, ViewId, ViewId, bool), Vec<Halves>, RandomState>;
+
+impl Owner {
+    /// Writes what `key` is owed, up to `bytes`.
+    pub(super) fn render(&mut self, key: &LaneKey, bytes: usize, now: Now) {
+        let Some(&lane) = self.lanes.ids.get(key) else { return };
+        match key {
+            LaneKey::Session { .. } => self.render_stanzas(key, lane, bytes, now),
+            LaneKey::Peer(_) => self.render_notifies(lane, bytes, now),
+        }
+    }
+
+    fn render_stanzas(&mut self, key: &LaneKey, lane: LaneId, grant: usize, now: Now) {
+        let mut out = Vec::with_capacity(grant.min(64 * 1024) + 512);
+        let mut count = 0;
+        let mut said = Vec::new();
+        let mut differences = Differences::default();
+        let Self { shard, pairs, addresses, .. } = self;
+        shard.poll_lane(lane, grant, |update| {
+            let before = out.len();
+            let id = PairId(update.owner);
+            if let Some(pair) = pairs.pair_mut(id) {
+                if write_pair(pair, &update, addresses, &mut differences, &mut out, &mut count) {
+                    said.push(id);
+                }
+            }
+            out.len() - before
+        });
+        for id in said {
+            self.wheel.insert(now.instant + self.settings.confirm_after, Timer::Said(id));
+        }
+        if count > 0 {
+            self.event(OwnerEvent::PresenceToXmpp(count));
+        }
+        self.out.push_back(Output::Stanzas { lane: key.clone(), count, bytes: out });
+    }
+
+    fn render_notifies(&mut self, lane: LaneId, grant: usize, now: Now) {
+        let lane_state = self.lanes.lane(lane);
+        let LaneKey::Peer(peer) = lane_state.key.clone() else { return };
+        // Credit for a peer that is gone meanwhile: the lane asks again, and gets it when the peer is back.
+        let Some(way) = lane_state.way.clone() else {
+            self.shard.poll_lane(lane, 0, |_| 0);
+            return;
+        };
+        let mut out = Vec::with_capacity(if way.is_reliable { grant.min(64 * 1024) + 2048 } else { 0 });
+        let mut written = Vec::new();
+        let mut drafts = Vec::new();
+        let mut pidf = PidfWriter::default();
+        let wall = now.unix_seconds();
+        let Self { shard, pairs, addresses, dialogs, settings, .. } = self;
+        shard.poll_lane(lane, grant, |update| {
+            let at = update.owner & !DIALOG_BIT;
+            let Some(dialog) = dialogs.dialog_mut(at) else { return 0 };
+            let Some(pair) = pairs.pair(dialog.pair) else { return 0 };
+            let notify = NotifyWriter::new(dialog, pair, addresses, settings_key(settings), wall);
+            let body = notify.body(&update, &mut pidf);
+            dialog.local_cseq += 1;
+            dialog.in_flight = dialog.local_cseq;
+            written.push((at, update.watch));
+            if way.is_reliable {
+                let before = out.len();
+                notify.write(dialog, &way, body, &mut out);
+                out.len() - before
+            } else {
+                let draft = notify.draft(dialog, body);
+                let len = draft.body.len() + 600;
+                drafts.push((dialog.row, dialog.local_cseq, draft));
+                len
+            }
+        });
+        let milliseconds = self.milliseconds(now);
+        let give_up = now.instant + self.settings.notify_timeout;
+        let count = written.len() as u32;
+        for (at, watch) in written {
+            self.shard.hold(watch);
+            // A datagram's transaction says itself when it gives up.
+            let timer = way.is_reliable.then(|| self.wheel.insert(give_up, Timer::DialogActivity(at)));
+            if let Some(dialog) = self.dialogs.dialog_mut(at) {
+                dialog.notified_at = milliseconds;
+                dialog.activity = timer;
+            }
+        }
+        if count > 0 {
+            self.event(OwnerEvent::PresenceToSip(count));
+        }
+        for (row, cseq, draft) in drafts {
+            let request = self.new_request(Asked::Notify { row, cseq });
+            self.out.push_back(Output::Request { peer: peer.clone(), request, draft: Box::new(draft) });
+        }
+        let count = if way.is_reliable { count } else { 0 };
+        self.out.push_back(Output::Notifies { peer, count, bytes: out });
+    }
+}
+
+fn settings_key(settings: &super::OwnerSettings) -> &TokenKey {
+    &settings.key
+}
+
+/// Writes what a pair's contact is owed; true when a subscription stanza was among it.
+fn write_pair(
+    pair: &mut Pair,
+    update: &Update<'_, PresenceState>,
+    addresses: &Addresses,
+    differences: &mut Differences,
+    out: &mut Vec<u8>,
+    count: &mut u32,
+) -> bool {
+    let user = addresses.address(pair.user).as_str();
+    let contact = addresses.address(pair.contact).as_str();
+    let mut write_bare = |kind: &str, out: &mut Vec<u8>| {
+        bare_presence(kind, user, contact, out);
+        *count += 1;
+    };
+    let is_due = !pair.has(mark::SAID);
+    let granting = pair.granting.filter(|_| is_due);
+    let asking = pair.asking.filter(|_| is_due);
+    if let Some(kind) = asking {
+        write_bare(kind_name(kind), out);
+    }
+    // `subscribed` goes before the state that it allows, `unsubscribed` after the `unavailable` that ends it.
+    if granting == Some(SubscriptionKind::Subscribed) {
+        write_bare("subscribed", out);
+    }
+    let shows_state = update.from != update.to || (update.whole && pair.subscription.is_from());
+    if shows_state {
+        let key = (pair.user, update.from, update.to, update.whole);
+        let halves = differences.entry(key).or_insert_with(|| {
+            let (old, new) = (update.views.content(update.from), update.views.content(update.to));
+            difference(user, old, new, update.whole)
+        });
+        for half in &*halves {
+            out.extend_from_slice(&half.before);
+            // A prepared address holds none of the characters that XML would have escaped (RFC 7622 §3.3.1).
+            out.extend_from_slice(contact.as_bytes());
+            out.extend_from_slice(&half.after);
+            *count += 1;
+        }
+    }
+    let mut write_bare = |kind: &str, out: &mut Vec<u8>| {
+        bare_presence(kind, user, contact, out);
+        *count += 1;
+    };
+    if granting == Some(SubscriptionKind::Unsubscribed) {
+        write_bare("unsubscribed", out);
+    }
+    if pair.has(mark::PROBE) {
+        pair.set(mark::PROBE, false);
+        write_bare("probe", out);
+    }
+    let is_said = granting.or(asking).is_some();
+    if is_said {
+        pair.set(mark::SAID, true);
+    }
+    is_said
+}
+
+/// The name of a subscription type.
+fn kind_name(kind: SubscriptionKind) -> &'static str {
+    match kind {
+        SubscriptionKind::Subscribe => "subscribe",
+        SubscriptionKind::Unsubscribe => "unsubscribe",
+        SubscriptionKind::Subscribed => "subscribed",
+        SubscriptionKind::Unsubscribed => "unsubscribed",
+    }
+}
+
+/// Writes one NOTIFY of a dialog.
+struct NotifyWriter {
+    token: String,
+    state: SubscriptionState,
+    presentity: AddressOf,
+}
+
+/// Whom a document is about.
+#[derive(Debug, Clone)]
+struct AddressOf(tombolo_presence::Address);
+
+impl NotifyWriter {
+    fn new(dialog: &Dialog, pair: &Pair, addresses: &Addresses, key: &TokenKey, wall: u64) -> Self {
+        let partition = addresses.address(pair.user).partition();
+        let token = key.sign(Token { kind: TokenKind::Notifier, partition, row: dialog.row });
+        let expires = u32::try_from(u64::from(dialog.expires_at).saturating_sub(wall)).unwrap_or(u32::MAX);
+        let live =
+            |state| SubscriptionState { state, reason: None, expires: Some(expires), retry_after: None };
+        let state = match dialog.phase {
+            Phase::Pending => live(Substate::Pending),
+            Phase::Active => live(Substate::Active),
+            Phase::Ending(reason) => SubscriptionState {
+                state: Substate::Terminated,
+                reason: Some(reason),
+                expires: None,
+                retry_after: (dialog.expires_at > 0).then_some(dialog.expires_at),
+            },
+        };
+        let presentity = if dialog.watches_user { pair.user } else { pair.contact };
+        Self { token, state, presentity: AddressOf(addresses.address(presentity).clone()) }
+    }
+
+    /// The document; empty when nothing is known or may be seen.
+    fn body<'a>(&self, update: &Update<'_, PresenceState>, pidf: &'a mut PidfWriter) -> &'a [u8] {
+        let address = &self.presentity.0;
+        match (self.state.state, self.state.reason) {
+            (Substate::Active, _) if update.to == ViewId::EMPTY => &[],
+            (Substate::Active, _) => pidf.document(address, update.to, update.views.content(update.to)),
+            // STOX-P-31: the end of a watch says `closed`.
+            (Substate::Terminated, Some(Reason::Timeout)) if update.from != ViewId::EMPTY => {
+                pidf.closing_document(address, &unknown_state(""))
+            }
+            _ => &[],
+        }
+    }
+
+    fn write(&self, dialog: &Dialog, way: &PeerWay, body: &[u8], out: &mut Vec<u8>) {
+        let texts = dialog.texts();
+        let cseq = Decimal::new(dialog.local_cseq);
+        let (uri, routes) = crate::request::route(texts.remote_target, dialog.routes.as_deref());
+        let mut push = |parts: &[&str]| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+        push(&[
+            "NOTIFY ",
+            uri,
+            " SIP/2.0\r\nVia: ",
+            &way.via,
+            ";branch=",
+            NOTIFY_BRANCH,
+            &self.token,
+            ".",
+            cseq.text(),
+        ]);
+        push(&["\r\nMax-Forwards: 70\r\n"]);
+        for route in routes {
+            push(&["Route: ", route, "\r\n"]);
+        }
+        push(&["From: <", texts.local_uri, ">;tag=", &self.token, "\r\nTo: <", texts.remote_uri, ">;tag="]);
+        push(&[texts.remote_tag, "\r\nCall-ID: ", texts.call_id, "\r\nCSeq: ", cseq.text(), " NOTIFY\r\n"]);
+        push(&["Contact: <sip:", &self.token, "@", &way.contact, ">\r\nEvent: presence"]);
+        if !texts.event_id.is_empty() {
+            push(&[";id=", texts.event_id]);
+        }
+        push(&["\r\nSubscription-State: ", &self.state.to_string()]);
+        if !body.is_empty() {
+            push(&["\r\nContent-Type: application/pidf+xml"]);
+        }
+        push(&["\r\nContent-Length: ", Decimal::new(body.len() as u32).text(), "\r\n\r\n"]);
+        out.extend_from_slice(body);
+    }
+
+    fn draft(&self, dialog: &Dialog, body: &[u8]) -> RequestDraft {
+        let texts = dialog.texts();
+        let (uri, routes) = crate::request::route(texts.remote_target, dialog.routes.as_deref());
+        let event = if texts.event_id.is_empty() {
+            "presence".to_owned()
+        } else {
+            format!("presence;id={}", texts.event_id)
+        };
+        RequestDraft {
+            method: "NOTIFY",
+            uri: uri.to_owned(),
+            routes: routes.into_iter().map(ToOwned::to_owned).collect(),
+            from: format!("<{}>;tag={}", texts.local_uri, self.token),
+            to: format!("<{}>;tag={}", texts.remote_uri, texts.remote_tag),
+            call_id: texts.call_id.to_owned(),
+            cseq: dialog.local_cseq,
+            contact_user: Some(self.token.clone()),
+            headers: vec![("Event", event), ("Subscription-State", self.state.to_string())],
+            content_type: (!body.is_empty()).then(|| "application/pidf+xml".to_owned()),
+            body: body.to_vec(),
+        }
+    }
+}
+
+/// A number in decimal digits, without an allocation.
+struct Decimal {
+    digits: [u8; 10],
+    begin: usize,
+}
+
+impl Decimal {
+    fn new(mut number: u32) -> Self {
+        let mut digits = [b'0'; 10];
+        let mut begin = digits.len();
+        loop {
+            begin -= 1;
+            digits[begin] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return Self { digits, begin };
+            }
+        }
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.digits[self.begin..]).unwrap_or("0")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_are_written_as_they_are_read() {
+        for number in [0, 7, 10, 1234567890, u32::MAX] {
+            assert_eq!(Decimal::new(number).text(), number.to_string());
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What a shard is set to.
+
+use std::time::Duration;
+
+use tombolo_sip::event::subscriber;
+
+use crate::token::TokenKey;
+
+/// What a shard is set to.
+#[derive(Debug, Clone)]
+pub struct OwnerSettings {
+    /// Signs the tokens in our tags.
+    pub key: TokenKey,
+    /// The process's durable start number: no two lives of the process have the same.
+    pub start: u32,
+    /// For jitter and ids.
+    pub seed: u64,
+    /// The longest subscription granted to a phone, in seconds.
+    pub phone_expires: u32,
+    /// The longest subscription granted to, and asked of, a front end, in seconds.
+    pub front_end_expires: u32,
+    /// The shortest subscription or publication granted, in seconds (423 below it).
+    pub least_expires: u32,
+    /// The least time between two states to the same watcher of the same presentity (RFC 3856 §6.10).
+    pub watcher_interval: Duration,
+    /// How long a NOTIFY may stay unanswered (64·T1).
+    pub notify_timeout: Duration,
+    /// How long a lost partner's contacts keep their state.
+    pub partner_grace: Duration,
+    /// How long a probe may stay unanswered.
+    pub probe_timeout: Duration,
+    /// How long after the write a subscription stanza is taken as received.
+    pub confirm_after: Duration,
+    /// How often expiries and CSeqs are stored.
+    pub flush_interval: Duration,
+    /// The most watchers of one user that may wait for a decision.
+    pub pending_per_user: usize,
+    /// The most messages of one sender to one recipient that wait behind the one in flight.
+    pub waiting_messages: usize,
+    /// The largest SIP MESSAGE toward a peer that may be reached by datagrams, in octets (RFC 3428 §8).
+    pub datagram_message_bytes: usize,
+    /// Spans of our own subscriptions.
+    pub subscriber: subscriber::Settings,
+}
+
+impl OwnerSettings {
+    /// The defaults, for a key, a start number and a seed.
+    pub fn new(key: TokenKey, start: u32, seed: u64) -> Self {
+        Self {
+            key,
+            start,
+            seed,
+            phone_expires: 3600,
+            front_end_expires: 28_800,
+            least_expires: 60,
+            watcher_interval: Duration::from_secs(5),
+            notify_timeout: Duration::from_secs(32),
+            partner_grace: Duration::from_secs(60),
+            probe_timeout: Duration::from_secs(30),
+            confirm_after: Duration::from_secs(30),
+            flush_interval: Duration::from_secs(60),
+            pending_per_user: 1000,
+            waiting_messages: 32,
+            datagram_message_bytes: 1300,
+            subscriber: subscriber::Settings::default(),
+        }
+    }
+}

@@ -1,0 +1,532 @@
+//! Our own subscriptions: we ask a user's front end for the user's presence, on behalf of each contact who watches
+//! (RFC 8048 §5.2). The SUBSCRIBE's From is the contact, since the front end authorizes the watcher it sees there.
+
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use tombolo_fanout::ViewId;
+use tombolo_presence::{Address, Domain, Now, PresenceState};
+use tombolo_sip::{
+    event::subscriber::{
+        Due, End, Notify, NotifyVerdict, Response, ResponseVerdict, State, Subscriber, Unsubscription,
+    },
+    message::Message,
+};
+use tombolo_wheel::TimerId;
+
+use super::{
+    Asked, Owner, PeerKey, Timer,
+    input::SipRequest,
+    output::{Output, OwnerEvent},
+    pairs::{NO_DIALOG, PairId},
+    plan::Control,
+};
+use crate::{
+    address::uri_of,
+    presence_to_sip::state_of_body,
+    request::{RequestDraft, route},
+    rows::{Row, SubscriberRow, encode, number_key, table},
+    sip_reply::Reply,
+    sip_request::{self, NotifyRequest},
+    token::{Token, TokenKind},
+};
+
+/// A subscription of ours.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Its number, never used twice; our tag and Contact carry it.
+    pub row: u64,
+    /// The contact for whom we ask, and the user who is asked about.
+    pub pair: PairId,
+    /// The front end.
+    pub peer: PeerKey,
+    /// The machine.
+    pub machine: Subscriber,
+    /// Call-ID; a new one for each dialog.
+    pub call_id: String,
+    /// The last CSeq that we used.
+    pub local_cseq: u32,
+    /// The notifier's side of the dialog; `None` until its first NOTIFY.
+    pub dialog: Option<Box<RemoteSide>>,
+    /// What the contact may see of the user by it.
+    pub view: ViewId,
+    /// Fires when the machine needs something.
+    pub timer: Option<TimerId>,
+}
+
+/// What a notifier's first NOTIFY makes known (RFC 6665 §4.4.1).
+#[derive(Debug)]
+pub struct RemoteSide {
+    /// Its tag.
+    pub tag: String,
+    /// Where requests go.
+    pub target: String,
+    /// Route header values.
+    pub routes: Option<Arc<[Box<str>]>>,
+}
+
+/// All subscriptions of ours.
+#[derive(Debug, Default)]
+pub struct Upstreams {
+    slots: Vec<Option<Upstream>>,
+    free: Vec<u32>,
+    rows: HashMap<u64, u32, RandomState>,
+}
+
+impl Upstreams {
+    /// Adds one; its place.
+    pub fn insert(&mut self, upstream: Upstream) -> u32 {
+        let row = upstream.row;
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.slots[at as usize] = Some(upstream);
+                at
+            }
+            None => {
+                self.slots.push(Some(upstream));
+                (self.slots.len() - 1) as u32
+            }
+        };
+        self.rows.insert(row, at);
+        at
+    }
+
+    /// Takes one out.
+    pub fn remove(&mut self, at: u32) -> Option<Upstream> {
+        let upstream = self.slots.get_mut(at as usize)?.take()?;
+        self.rows.remove(&upstream.row);
+        self.free.push(at);
+        Some(upstream)
+    }
+
+    /// Gives the one at a place a new number.
+    fn renumber(&mut self, at: u32, row: u64) {
+        if let Some(upstream) = self.slots.get_mut(at as usize).and_then(Option::as_mut) {
+            self.rows.remove(&std::mem::replace(&mut upstream.row, row));
+            self.rows.insert(row, at);
+        }
+    }
+
+    /// The one at a place.
+    pub fn upstream(&self, at: u32) -> Option<&Upstream> {
+        self.slots.get(at as usize)?.as_ref()
+    }
+
+    /// The one at a place, to be changed.
+    pub fn upstream_mut(&mut self, at: u32) -> Option<&mut Upstream> {
+        self.slots.get_mut(at as usize)?.as_mut()
+    }
+
+    /// The place of the one with this number.
+    pub fn find(&self, row: u64) -> Option<u32> {
+        self.rows.get(&row).copied()
+    }
+
+    /// All of them with their places.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Upstream)> {
+        self.slots.iter().enumerate().filter_map(|(at, upstream)| Some((at as u32, upstream.as_ref()?)))
+    }
+
+    /// Number of them.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+impl Owner {
+    /// The front end of a user's domain, when the domain has one.
+    pub(super) fn front_end_of(&self, user: &Address) -> Option<PeerKey> {
+        self.policy.local_domain(user.domain())?.front_end()?;
+        Some(PeerKey::FrontEnd(Domain::from_prepared(user.domain())?))
+    }
+
+    /// True when the dialog brings state at the moment.
+    pub(super) fn is_upstream_live(&self, at: u32) -> bool {
+        self.upstreams.upstream(at).is_some_and(|upstream| upstream.machine.state() == State::Active)
+    }
+
+    /// Asks the front end, unless it is asked already.
+    pub(super) fn start_upstream(&mut self, id: PairId, now: Now) {
+        let Some(pair) = self.pairs.pair(id) else { return };
+        let at = pair.upstream;
+        let user = self.addresses.address(pair.user).clone();
+        if let Some(upstream) = self.upstreams.upstream(at) {
+            // One that waits to try again tries now: somebody asked.
+            if upstream.machine.state() == State::Terminated {
+                self.restart_upstream(at, now);
+            }
+            return;
+        }
+        let Some(peer) = self.front_end_of(&user) else { return };
+        let row = self.new_row();
+        let upstream = Upstream {
+            row,
+            pair: id,
+            peer,
+            machine: Subscriber::new(self.settings.front_end_expires),
+            call_id: self.new_call_id(&user),
+            local_cseq: 0,
+            dialog: None,
+            view: self.shard.views.hold(ViewId::EMPTY),
+            timer: None,
+        };
+        let at = self.upstreams.insert(upstream);
+        if let Some(pair) = self.pairs.pair_mut(id) {
+            pair.upstream = at;
+        }
+        self.send_subscribe(at, now);
+    }
+
+    /// A new dialog in place of one that is over: new Call-ID and tag, no old route set (SIP-E-10).
+    fn restart_upstream(&mut self, at: u32, now: Now) {
+        let row = self.new_row();
+        let Some(upstream) = self.upstreams.upstream(at) else { return };
+        let id = upstream.pair;
+        let Some(pair) = self.pairs.pair(id) else { return };
+        let user = self.addresses.address(pair.user).clone();
+        let call_id = self.new_call_id(&user);
+        self.forget_upstream_row(at);
+        self.upstreams.renumber(at, row);
+        if let Some(upstream) = self.upstreams.upstream_mut(at) {
+            upstream.call_id = call_id;
+            upstream.local_cseq = 0;
+            upstream.dialog = None;
+            if upstream.machine.state() == State::Terminated {
+                upstream.machine = Subscriber::new(self.settings.front_end_expires);
+            }
+        }
+        self.send_subscribe(at, now);
+    }
+
+    fn new_call_id(&mut self, user: &Address) -> String {
+        let number = self.random();
+        format!("{number:016x}{:08x}@{}", self.next_row, crate::address::sip_domain(user.domain()))
+    }
+
+    /// Ends the subscription: in its dialog when there is one.
+    pub(super) fn stop_upstream(&mut self, id: PairId, now: Now) {
+        let Some(at) = self.pairs.pair(id).map(|pair| pair.upstream) else { return };
+        let Some(upstream) = self.upstreams.upstream_mut(at) else { return };
+        match upstream.machine.unsubscribe() {
+            Unsubscription::Send => self.send_subscribe(at, now),
+            Unsubscription::Later => self.arm_upstream(at),
+            Unsubscription::Done => self.drop_upstream(at),
+        }
+    }
+
+    fn send_subscribe(&mut self, at: u32, now: Now) {
+        let Some(upstream) = self.upstreams.upstream(at) else { return };
+        let (row, id) = (upstream.row, upstream.pair);
+        let Some(pair) = self.pairs.pair(id) else { return };
+        let user = self.addresses.address(pair.user).clone();
+        let contact = self.addresses.address(pair.contact).clone();
+        let partition = user.partition();
+        let token = super::key(&self.settings).sign(Token { kind: TokenKind::Subscriber, partition, row });
+        let (user_uri, contact_uri) = (uri_of(&user), uri_of(&contact));
+        let Some(upstream) = self.upstreams.upstream_mut(at) else { return };
+        upstream.local_cseq += 1;
+        let (uri, routes, to) = match &upstream.dialog {
+            Some(dialog) => {
+                let (uri, routes) = route(&dialog.target, dialog.routes.as_deref());
+                let routes = routes.into_iter().map(ToOwned::to_owned).collect();
+                (uri.to_owned(), routes, format!("<{user_uri}>;tag={}", dialog.tag))
+            }
+            None => (user_uri.clone(), Vec::new(), format!("<{user_uri}>")),
+        };
+        let draft = RequestDraft {
+            method: "SUBSCRIBE",
+            uri,
+            routes,
+            from: format!("<{contact_uri}>;tag={token}"),
+            to,
+            call_id: upstream.call_id.clone(),
+            cseq: upstream.local_cseq,
+            contact_user: Some(token),
+            headers: vec![
+                ("Event", "presence".to_owned()),
+                ("Accept", "application/pidf+xml".to_owned()),
+                ("Expires", upstream.machine.expires().to_string()),
+                ("Allow-Events", "presence".to_owned()),
+            ],
+            content_type: None,
+            body: Vec::new(),
+        };
+        let peer = upstream.peer.clone();
+        upstream.machine.handle_sent(now.instant, &self.settings.subscriber);
+        let request = self.new_request(Asked::Subscribe { upstream: at, row });
+        self.out.push_back(Output::Request { peer, request, draft: Box::new(draft) });
+        self.arm_upstream(at);
+    }
+
+    fn arm_upstream(&mut self, at: u32) {
+        let Some(upstream) = self.upstreams.upstream_mut(at) else { return };
+        if let Some(timer) = upstream.timer.take() {
+            self.wheel.cancel(timer);
+        }
+        if let Some(deadline) = upstream.machine.poll_timeout() {
+            upstream.timer = Some(self.wheel.insert(deadline, Timer::Upstream(at)));
+        }
+    }
+
+    /// The final response to a SUBSCRIBE of ours.
+    pub(super) fn handle_subscribe_outcome(
+        &mut self,
+        at: u32,
+        row: u64,
+        status: u16,
+        message: Option<&Message>,
+        now: Now,
+    ) {
+        let random = self.random() as u32;
+        let Some(upstream) = self.upstreams.upstream_mut(at).filter(|upstream| upstream.row == row) else {
+            return;
+        };
+        let response = Response {
+            status,
+            expires: message.and_then(sip_request::expires),
+            min_expires: message.and_then(sip_request::min_expires),
+            retry_after: message.and_then(sip_request::retry_after),
+        };
+        let verdict =
+            upstream.machine.handle_response(&response, random, now.instant, &self.settings.subscriber);
+        let id = upstream.pair;
+        match verdict {
+            ResponseVerdict::Wait | ResponseVerdict::Kept => self.arm_upstream(at),
+            ResponseVerdict::Again => self.send_subscribe(at, now),
+            ResponseVerdict::Failed { report } => {
+                self.forget_upstream_row(at);
+                self.lose_upstream(at);
+                self.arm_upstream(at);
+                if report {
+                    self.report_failure(id, status);
+                }
+            }
+            ResponseVerdict::Cancelled { .. } => {
+                self.drop_upstream(at);
+                self.control(id, Control::Upstream { is_granted: false }, now);
+            }
+            ResponseVerdict::Stopped => {
+                self.lose_upstream(at);
+                self.report_failure(id, status);
+                self.drop_upstream(at);
+            }
+            ResponseVerdict::Ended => self.drop_upstream(at),
+        }
+    }
+
+    /// The front end cannot be asked: the contact is told once, with the mapped condition (STOX-P-12).
+    fn report_failure(&mut self, id: PairId, status: u16) {
+        let Some(condition) = crate::error::condition_of(status) else { return };
+        let (user, contact) = self.names_of(id);
+        let bytes = crate::xmpp_error::presence_error(user.as_str(), contact.as_str(), condition);
+        self.say(&user, &contact, bytes);
+    }
+
+    /// A NOTIFY in a dialog of ours.
+    pub(super) fn handle_notify(&mut self, request: &SipRequest, now: Now) {
+        let notify = match NotifyRequest::read(&request.message) {
+            Ok(notify) => notify,
+            Err(fault) => return self.answer(request, Reply::status(fault.status), fault.reason),
+        };
+        let found = super::key(&self.settings)
+            .verify(&notify.to_tag)
+            .filter(|token| token.kind == TokenKind::Subscriber)
+            .and_then(|token| self.upstreams.find(token.row));
+        let Some(at) = found else {
+            return self.answer(request, Reply::status(481), "no such subscription");
+        };
+        let Some(upstream) = self.upstreams.upstream_mut(at) else { return };
+        let is_ours = upstream.call_id == notify.call_id
+            && upstream.peer == request.peer
+            && upstream
+                .dialog
+                .as_ref()
+                .map_or(upstream.machine.may_form_dialog(), |d| d.tag == notify.from_tag);
+        if !is_ours {
+            return self.answer(request, Reply::status(481), "no such subscription");
+        }
+        let id = upstream.pair;
+        let news = Notify { cseq: notify.cseq, subscription_state: notify.subscription_state };
+        let random = self.random() as u32;
+        let Some(upstream) = self.upstreams.upstream_mut(at) else { return };
+        let is_new = upstream.dialog.is_none();
+        let verdict = upstream.machine.handle_notify(&news, random, now.instant, &self.settings.subscriber);
+        match verdict {
+            NotifyVerdict::Unknown => {
+                return self.answer(request, Reply::status(481), "no such subscription");
+            }
+            NotifyVerdict::OutOfOrder => {
+                return self.answer(request, Reply::status(500), "the CSeq is too low");
+            }
+            NotifyVerdict::Repeated => return self.answer(request, Reply::status(200), ""),
+            NotifyVerdict::Accepted { .. } | NotifyVerdict::Ended(_) => {}
+        }
+        // A body that cannot be read is refused, and the state stays (STOX-P-60).
+        let body = match self.read_body(id, &notify) {
+            Ok(body) => body,
+            Err(reason) => {
+                self.event(OwnerEvent::BadPidf);
+                self.arm_upstream(at);
+                return self.answer(request, Reply::status(400), reason);
+            }
+        };
+        self.answer(request, Reply::status(200), "");
+        if let Some(upstream) = self.upstreams.upstream_mut(at) {
+            let target = notify.contact.unwrap_or_default();
+            match &mut upstream.dialog {
+                Some(dialog) if !target.is_empty() => dialog.target = target,
+                Some(_) => {}
+                None => {
+                    let routes = super::watchers::share_routes(&notify.routes);
+                    upstream.dialog = Some(Box::new(RemoteSide { tag: notify.from_tag, target, routes }));
+                }
+            }
+        }
+        match verdict {
+            NotifyVerdict::Accepted { .. } => {
+                self.arm_upstream(at);
+                if is_new {
+                    self.keep_upstream_row(at, now);
+                }
+                self.take_upstream_state(at, id, body, now);
+            }
+            NotifyVerdict::Ended(End::Cancelled) => {
+                self.drop_upstream(at);
+                self.control(id, Control::Upstream { is_granted: false }, now);
+            }
+            NotifyVerdict::Ended(End::Retry) => {
+                self.forget_upstream_row(at);
+                if let Some(upstream) = self.upstreams.upstream_mut(at) {
+                    upstream.dialog = None;
+                }
+                self.arm_upstream(at);
+            }
+            NotifyVerdict::Ended(End::Invariant | End::Unsubscribed | End::Fetched) => self.drop_upstream(at),
+            NotifyVerdict::Unknown | NotifyVerdict::OutOfOrder | NotifyVerdict::Repeated => {}
+        }
+    }
+
+    fn read_body(&self, id: PairId, notify: &NotifyRequest) -> Result<Option<PresenceState>, &'static str> {
+        if notify.body.is_empty() {
+            return Ok(None);
+        }
+        if !notify.is_pidf {
+            return Err("the body is no PIDF document");
+        }
+        let user = self.pairs.pair(id).map(|pair| self.addresses.address(pair.user));
+        state_of_body(&notify.body, user).map(Some)
+    }
+
+    /// While the dialog is active its document is what the contact may see.
+    fn take_upstream_state(&mut self, at: u32, id: PairId, body: Option<PresenceState>, now: Now) {
+        let Some(pair) = self.pairs.pair(id).filter(|_| self.is_upstream_live(at)) else { return };
+        let watch = pair.watch;
+        let is_granted = pair.subscription.is_from();
+        if let Some(state) = body {
+            let view = self.cut_view(id, &state);
+            self.set_upstream_view(at, view);
+            if is_granted {
+                self.shard.handle_change(watch, view);
+            }
+        }
+        if !is_granted {
+            // Shown with the grant: `subscribed` goes first.
+            self.control(id, Control::Upstream { is_granted: true }, now);
+        }
+    }
+
+    /// Keeps what the contact may see; takes over the caller's hold.
+    fn set_upstream_view(&mut self, at: u32, view: ViewId) {
+        let Some(upstream) = self.upstreams.upstream_mut(at) else { return self.shard.views.release(view) };
+        let old = std::mem::replace(&mut upstream.view, view);
+        self.shard.views.release(old);
+    }
+
+    /// The view that the pair's contact may see of `state`; the caller holds it once.
+    pub(super) fn cut_view(&mut self, id: PairId, state: &PresenceState) -> ViewId {
+        let detail = self.pairs.pair(id).map_or(tombolo_policy::Detail::None, |pair| pair.verdict.detail);
+        self.intern(detail.cut(state))
+    }
+
+    /// No dialog brings state any more: the contact is told that the user is unknown.
+    fn lose_upstream(&mut self, at: u32) {
+        let Some(id) = self.upstreams.upstream(at).map(|upstream| upstream.pair) else { return };
+        let view =
+            self.cut_view(id, &super::presence_in::unknown_state("The user's server cannot be reached"));
+        self.set_upstream_view(at, view);
+        if let Some(pair) = self.pairs.pair(id).filter(|pair| pair.subscription.is_from()) {
+            self.shard.handle_change(pair.watch, view);
+        }
+    }
+
+    pub(super) fn handle_upstream_due(&mut self, at: u32, now: Now) {
+        let random = self.random() as u32;
+        let Some(upstream) = self.upstreams.upstream_mut(at) else { return };
+        upstream.timer = None;
+        let id = upstream.pair;
+        match upstream.machine.handle_timeout(random, now.instant, &self.settings.subscriber) {
+            Due::Nothing => self.arm_upstream(at),
+            Due::Refresh => self.send_subscribe(at, now),
+            Due::Subscribe => self.restart_upstream(at, now),
+            Due::Lost { report } => {
+                self.forget_upstream_row(at);
+                self.lose_upstream(at);
+                self.arm_upstream(at);
+                if report {
+                    self.report_failure(id, 408);
+                }
+            }
+            Due::Ended => self.drop_upstream(at),
+        }
+    }
+
+    fn drop_upstream(&mut self, at: u32) {
+        self.forget_upstream_row(at);
+        let Some(upstream) = self.upstreams.remove(at) else { return };
+        if let Some(timer) = upstream.timer {
+            self.wheel.cancel(timer);
+        }
+        self.shard.views.release(upstream.view);
+        if let Some(pair) = self.pairs.pair_mut(upstream.pair) {
+            pair.upstream = NO_DIALOG;
+        }
+        self.drop_if_idle(upstream.pair);
+    }
+
+    /// Stores the dialog, so that a restart refreshes it instead of making another.
+    fn keep_upstream_row(&mut self, at: u32, now: Now) {
+        let Some(upstream) = self.upstreams.upstream(at) else { return };
+        let Some(dialog) = &upstream.dialog else { return };
+        let (user, contact) = self.names_of(upstream.pair);
+        let left = upstream.machine.ends_at().map(|end| end.saturating_duration_since(now.instant));
+        let value = SubscriberRow {
+            user: user.clone(),
+            contact,
+            peer: upstream.peer.clone(),
+            call_id: upstream.call_id.clone(),
+            remote_tag: dialog.tag.clone(),
+            remote_target: dialog.target.clone(),
+            routes: dialog.routes.iter().flat_map(|routes| routes.iter()).map(|r| r.to_string()).collect(),
+            expires_at: now.unix_seconds() + left.map_or(0, |left| left.as_secs()),
+        };
+        self.lazy.push(Row {
+            partition: user.partition(),
+            table: table::SUBSCRIBER,
+            key: number_key(upstream.row),
+            value: Some(encode(&value)),
+        });
+    }
+
+    fn forget_upstream_row(&mut self, at: u32) {
+        let Some(upstream) = self.upstreams.upstream(at) else { return };
+        if upstream.dialog.is_none() || self.pairs.pair(upstream.pair).is_none() {
+            return;
+        }
+        let (user, _) = self.names_of(upstream.pair);
+        for table in [table::SUBSCRIBER, table::VOLATILE] {
+            let key = number_key(upstream.row);
+            self.lazy.push(Row { partition: user.partition(), table, key, value: None });
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Local users of a shard: those with rows, publications or watchers. A user without any costs nothing.
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use tombolo_fanout::ViewId;
+use tombolo_presence::PresenceState;
+
+use crate::owner::{addresses::AddressId, pairs::PairId, publish::Publications};
+
+/// A local user.
+#[derive(Debug)]
+pub struct User {
+    /// The user's pairs.
+    pub pairs: Vec<PairId>,
+    /// What the user's devices published; built-in home only.
+    pub publications: Option<Box<Publications>>,
+    /// What the publications make together.
+    pub state: PresenceState,
+    /// The view of [`User::state`].
+    pub view: ViewId,
+}
+
+impl Default for User {
+    fn default() -> Self {
+        Self { pairs: Vec::new(), publications: None, state: PresenceState::default(), view: ViewId::EMPTY }
+    }
+}
+
+/// All users of a shard.
+pub type Users = HashMap<AddressId, User, RandomState>;

@@ -1,0 +1,180 @@
+//! Cuts a stream into messages by Content-Length only (RFC 3261 §18.3), the same whatever the segments were.
+//!
+//! Octets go in by [`StreamFramer::push`], frames come out by [`StreamFramer::next_frame`]. After a fault the stream is of no
+//! more use: where the next message begins is not known.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::message::{Message, MessageFault, MessageLimits, with_body};
+
+/// What came.
+#[derive(Debug, Clone)]
+pub enum Frame {
+    /// A whole message.
+    Message(Box<Message>),
+    /// A keep-alive of two line ends between messages: to be answered with one (RFC 5626 §4.4.1).
+    Ping,
+}
+
+/// A fault, with the head as far as it could be read: a request may still be answered before the stream is closed.
+#[derive(Debug)]
+pub struct StreamFault {
+    /// What is wrong.
+    pub fault: MessageFault,
+    /// The message without its body, when its head could be read.
+    pub head: Option<Box<Message>>,
+}
+
+/// One stream's framer.
+#[derive(Debug)]
+pub struct StreamFramer {
+    limits: MessageLimits,
+    buffer: BytesMut,
+    /// Octets of the buffer that were searched for the end of the head.
+    searched: usize,
+    /// A head whose body is awaited, and the body's length.
+    waiting: Option<(Box<Message>, usize)>,
+}
+
+impl StreamFramer {
+    /// A framer for a new stream.
+    pub fn new(limits: MessageLimits) -> Self {
+        Self { limits, buffer: BytesMut::new(), searched: 0, waiting: None }
+    }
+
+    /// Takes octets in.
+    pub fn push(&mut self, octets: &[u8]) {
+        self.buffer.extend_from_slice(octets);
+    }
+
+    /// The buffer to read into; append only.
+    pub fn buffer_mut(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
+    /// True when a message has begun and is not whole (SIP-T-17: its time is limited).
+    pub fn is_inside(&self) -> bool {
+        self.waiting.is_some() || self.buffer.iter().any(|octet| !matches!(octet, b'\r' | b'\n'))
+    }
+
+    /// The next message or keep-alive; `None` until more octets come.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, StreamFault> {
+        if self.waiting.is_none() {
+            if self.take_line_ends() {
+                return Ok(Some(Frame::Ping));
+            }
+            if !self.take_head()? {
+                return Ok(None);
+            }
+        }
+        let Some((message, length)) = self.waiting.take() else { return Ok(None) };
+        if self.buffer.len() < length {
+            self.waiting = Some((message, length));
+            return Ok(None);
+        }
+        let body = self.buffer.split_to(length).freeze();
+        Ok(Some(Frame::Message(Box::new(with_body(*message, body)))))
+    }
+
+    /// Skips line ends before a start line; true when two of them make a keep-alive.
+    fn take_line_ends(&mut self) -> bool {
+        if self.buffer.starts_with(b"\r\n\r\n") {
+            let _ = self.buffer.split_to(4);
+            self.searched = 0;
+            return true;
+        }
+        // A lone line end waits for its second half; in front of a start line it is skipped.
+        if self.buffer.starts_with(b"\r\n") && self.buffer.len() > 2 && !self.buffer.starts_with(b"\r\n\r") {
+            let _ = self.buffer.split_to(2);
+            self.searched = 0;
+        }
+        false
+    }
+
+    fn take_head(&mut self) -> Result<bool, StreamFault> {
+        let fault = |fault| StreamFault { fault, head: None };
+        let from = self.searched.saturating_sub(3);
+        let Some(at) = memchr::memmem::find(&self.buffer[from..], b"\r\n\r\n") else {
+            self.searched = self.buffer.len();
+            if self.buffer.len() > self.limits.message {
+                return Err(fault(MessageFault::TooBig { what: "message" }));
+            }
+            return Ok(false);
+        };
+        let head = self.buffer.split_to(from + at + 4).freeze();
+        self.searched = 0;
+        if head.len() > self.limits.message {
+            return Err(fault(MessageFault::TooBig { what: "message" }));
+        }
+        let total = head.len();
+        let message = Box::new(Message::read(head, Bytes::new(), &self.limits).map_err(fault)?);
+        let with_head = |fault, message| StreamFault { fault, head: Some(message) };
+        let length = match message.content_length() {
+            Ok(Some(length)) => length,
+            Ok(None) => return Err(with_head(MessageFault::ContentLength, message)),
+            Err(fault) => return Err(with_head(fault, message)),
+        };
+        if length.saturating_add(total) > self.limits.message {
+            return Err(with_head(MessageFault::TooBig { what: "message" }, message));
+        }
+        self.waiting = Some((message, length));
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(text: &[u8], step: usize) -> Result<Vec<String>, MessageFault> {
+        let mut framer = StreamFramer::new(MessageLimits::default());
+        let mut seen = Vec::new();
+        for part in text.chunks(step) {
+            framer.push(part);
+            while let Some(frame) = framer.next_frame().map_err(|fault| fault.fault)? {
+                seen.push(match frame {
+                    Frame::Message(message) => {
+                        format!("{} {}", message.method_text(), String::from_utf8_lossy(message.body()))
+                    }
+                    Frame::Ping => "ping".to_owned(),
+                });
+            }
+        }
+        Ok(seen)
+    }
+
+    const TWO: &[u8] = b"\r\nMESSAGE sip:a@b SIP/2.0\r\nContent-Length: 9\r\n\r\na\r\n\r\nb\r\n\r\
+        \r\n\r\nOPTIONS sip:a@b SIP/2.0\r\nl: 0\r\n\r\n";
+
+    #[test]
+    fn sip_t_02_pipelined_messages_are_the_same_at_every_split() {
+        let whole = frames(TWO, TWO.len()).expect("legal");
+        assert_eq!(whole, ["MESSAGE a\r\n\r\nb\r\n\r", "ping", "OPTIONS "]);
+        for step in 1..TWO.len() {
+            assert_eq!(frames(TWO, step).expect("legal"), whole, "at {step} octets");
+        }
+    }
+
+    #[test]
+    fn sip_t_03_a_length_that_does_not_tell_is_a_fault() {
+        for length in ["", "Content-Length: -1\r\n", "l: 1\r\nContent-Length: 2\r\n", "l: 4294967296x\r\n"] {
+            let text = format!("MESSAGE sip:a@b SIP/2.0\r\n{length}\r\nhello");
+            assert_eq!(frames(text.as_bytes(), 7), Err(MessageFault::ContentLength), "{length:?}");
+        }
+        let text = b"MESSAGE sip:a@b SIP/2.0\r\nContent-Length: 4294967296\r\n\r\n";
+        assert_eq!(frames(text, 99), Err(MessageFault::TooBig { what: "message" }));
+    }
+
+    #[test]
+    fn sip_t_11_a_double_line_end_between_messages_is_a_keep_alive() {
+        assert_eq!(frames(b"\r\n\r\n\r\n\r\n", 3).expect("legal"), ["ping", "ping"]);
+        let inside = b"MESSAGE sip:a@b SIP/2.0\r\nl: 4\r\n\r\n\r\n\r\n";
+        assert_eq!(frames(inside, 1).expect("legal"), ["MESSAGE \r\n\r\n"]);
+    }
+
+    #[test]
+    fn a_head_without_end_is_bounded() {
+        let text = vec![b'a'; 70_000];
+        assert_eq!(frames(&text, 1000), Err(MessageFault::TooBig { what: "message" }));
+    }
+}

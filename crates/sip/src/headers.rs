@@ -1,0 +1,9 @@
+//! Header fields: their names, their parameters, and the values that have parts.
+
+mod name;
+mod params;
+mod values;
+
+pub use name::HeaderName;
+pub use params::{Params, ParamsIter};
+pub use values::{EventHeader, MediaType, NameAddr, ValueFault, Via};

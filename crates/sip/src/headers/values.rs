@@ -1,0 +1,233 @@
+//! Values of header fields that have parts: addresses, Via, Event, media types (RFC 3261 §20, §25.1).
+//!
+//! The text of one value (unfolded) goes in; slices of it come out.
+
+use std::borrow::Cow;
+
+use super::Params;
+use crate::{
+    lex,
+    uri::{HostPort, UriFault, UriRef},
+};
+
+/// Why a header value cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ValueFault {
+    /// The field is not there.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// The field stands more than once and may not.
+    #[error("{0} stands more than once")]
+    Repeated(&'static str),
+    /// The value breaks its grammar.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// The URI in it breaks its grammar.
+    #[error(transparent)]
+    Uri(#[from] UriFault),
+}
+
+/// An address with parameters: `"Bob" <sip:bob@example.com>;tag=x` or `sip:bob@example.com;tag=x`.
+#[derive(Debug, Clone, Copy)]
+pub struct NameAddr<'a> {
+    /// The name as written, with its quotes; empty without one.
+    pub display: &'a str,
+    /// The URI.
+    pub uri: UriRef<'a>,
+    /// The parameters of the field, not those of the URI.
+    pub params: Params<'a>,
+}
+
+impl<'a> NameAddr<'a> {
+    /// Reads one value. Without brackets every parameter is the field's (RFC 3261 §20).
+    pub fn parse(value: &'a str) -> Result<Self, ValueFault> {
+        let value = lex::trim(value);
+        let open = lex::find_outside_quotes(value, b'<')
+            .map_err(|_| ValueFault::Malformed("a quote is not closed"))?;
+        let Some(open) = open else {
+            let end = value.find(';').unwrap_or(value.len());
+            let (uri, params) = value.split_at(end);
+            let uri = lex::trim(uri);
+            // What holds a comma or a question mark needs brackets (RFC 3261 §20.10, RFC 8217).
+            if uri.contains([',', '?']) {
+                return Err(ValueFault::Malformed("a URI with comma or question mark without brackets"));
+            }
+            let params = Params::parse(params).map_err(ValueFault::Malformed)?;
+            return Ok(Self { display: "", uri: UriRef::parse(uri)?, params });
+        };
+        let display = lex::trim(&value[..open]);
+        if !is_display_name(display) {
+            return Err(ValueFault::Malformed("a display name that needs quotes"));
+        }
+        let rest = &value[open + 1..];
+        let close = rest.find('>').ok_or(ValueFault::Malformed("an angle bracket is not closed"))?;
+        let params = Params::parse(&rest[close + 1..]).map_err(ValueFault::Malformed)?;
+        Ok(Self { display, uri: UriRef::parse(&rest[..close])?, params })
+    }
+
+    /// The name without quotes.
+    pub fn display_name(&self) -> Cow<'a, str> {
+        lex::unquote(self.display)
+    }
+
+    /// The parameter `tag`.
+    pub fn tag(&self) -> Option<&'a str> {
+        self.params.value("tag").filter(|tag| !tag.is_empty())
+    }
+}
+
+/// A quoted string, or tokens with white space between them.
+fn is_display_name(text: &str) -> bool {
+    if text.starts_with('"') {
+        return lex::quoted_len(text.as_bytes()) == Some(text.len());
+    }
+    text.split([' ', '\t'])
+        .filter(|word| !word.is_empty())
+        .all(|word| !word.is_ascii() || lex::is_token(word))
+}
+
+/// One Via value (RFC 3261 §20.42).
+#[derive(Debug, Clone, Copy)]
+pub struct Via<'a> {
+    /// The whole value as written.
+    pub text: &'a str,
+    /// `UDP`, `TCP`, `TLS`, … as written.
+    pub transport: &'a str,
+    /// Where the sender wants its responses.
+    pub sent_by: HostPort<'a>,
+    /// The parameters.
+    pub params: Params<'a>,
+}
+
+impl<'a> Via<'a> {
+    /// Reads one value.
+    pub fn parse(value: &'a str) -> Result<Self, ValueFault> {
+        let text = lex::trim(value);
+        let bad = ValueFault::Malformed("a malformed Via");
+        // White space may stand around the slashes.
+        let (name, rest) = text.split_once('/').ok_or(bad)?;
+        let (version, rest) = rest.split_once('/').ok_or(bad)?;
+        if !lex::trim(name).eq_ignore_ascii_case("SIP") || lex::trim(version) != "2.0" {
+            return Err(bad);
+        }
+        let rest = lex::trim_start(rest);
+        let transport_len = lex::token_len(rest.as_bytes());
+        let (transport, rest) = rest.split_at(transport_len);
+        if transport.is_empty() || !rest.starts_with([' ', '\t']) {
+            return Err(bad);
+        }
+        let rest = lex::trim_start(rest);
+        let (sent_by, params) = rest.split_at(rest.find(';').unwrap_or(rest.len()));
+        // White space may stand around the colon of the port (RFC 3261 §25.1 `COLON`).
+        let sent_by = lex::trim(sent_by);
+        let sent_by = match sent_by.rsplit_once(':') {
+            Some((host, port)) if host.ends_with([' ', '\t']) || port.starts_with([' ', '\t']) => {
+                let host = HostPort::parse(lex::trim(host))?;
+                HostPort { port: Some(lex::number(lex::trim(port)).ok_or(bad)?), ..host }
+            }
+            _ => HostPort::parse(sent_by)?,
+        };
+        let params = Params::parse(params).map_err(ValueFault::Malformed)?;
+        Ok(Self { text, transport, sent_by, params })
+    }
+
+    /// The parameter `branch`.
+    pub fn branch(&self) -> Option<&'a str> {
+        self.params.value("branch")
+    }
+}
+
+/// The value of Event (RFC 6665 §8.2.1).
+#[derive(Debug, Clone, Copy)]
+pub struct EventHeader<'a> {
+    /// The package, with its templates; compared with case.
+    pub package: &'a str,
+    /// The parameter `id`.
+    pub id: Option<&'a str>,
+    /// All parameters.
+    pub params: Params<'a>,
+}
+
+impl<'a> EventHeader<'a> {
+    /// Reads the value.
+    pub fn parse(value: &'a str) -> Result<Self, ValueFault> {
+        let value = lex::trim(value);
+        let (package, params) = value.split_at(value.find(';').unwrap_or(value.len()));
+        let package = lex::trim(package);
+        if !lex::is_token(package) {
+            return Err(ValueFault::Malformed("a malformed Event"));
+        }
+        let params = Params::parse(params).map_err(ValueFault::Malformed)?;
+        Ok(Self { package, id: params.value("id"), params })
+    }
+}
+
+/// A media type with parameters (RFC 3261 §20.15).
+#[derive(Debug, Clone, Copy)]
+pub struct MediaType<'a> {
+    /// The type.
+    pub main: &'a str,
+    /// The subtype.
+    pub sub: &'a str,
+    /// The parameters.
+    pub params: Params<'a>,
+}
+
+impl<'a> MediaType<'a> {
+    /// Reads the value.
+    pub fn parse(value: &'a str) -> Result<Self, ValueFault> {
+        let bad = ValueFault::Malformed("a malformed media type");
+        let value = lex::trim(value);
+        let (name, params) = value.split_at(value.find(';').unwrap_or(value.len()));
+        let (main, sub) = name.split_once('/').ok_or(bad)?;
+        let (main, sub) = (lex::trim(main), lex::trim(sub));
+        if !lex::is_token(main) || !lex::is_token(sub) {
+            return Err(bad);
+        }
+        Ok(Self { main, sub, params: Params::parse(params).map_err(ValueFault::Malformed)? })
+    }
+
+    /// True for this type, compared without case.
+    pub fn is(&self, main: &str, sub: &str) -> bool {
+        self.main.eq_ignore_ascii_case(main) && self.sub.eq_ignore_ascii_case(sub)
+    }
+
+    /// A parameter without its quotes.
+    pub fn param(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.params.text(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_with_and_without_brackets() {
+        let bracketed = NameAddr::parse("\"A < B\" <sip:bob@x;transport=tcp>;tag=7").expect("legal");
+        assert_eq!(bracketed.display_name(), "A < B");
+        assert_eq!((bracketed.tag(), bracketed.uri.params().value("transport")), (Some("7"), Some("tcp")));
+        let bare = NameAddr::parse("sip:bob@x;tag=7").expect("legal");
+        assert_eq!((bare.tag(), bare.uri.params().has("tag")), (Some("7"), false));
+        for wrong in ["", "<sip:a@b", "\"open <sip:a@b>", "sip:a@b?x=y", "a, b <sip:a@b>", "<sip:a@b> x"] {
+            assert!(NameAddr::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn vias_with_odd_white_space() {
+        let via =
+            Via::parse("SIP  / 2.0\t/ UDP  first.example.com : 4000;ttl=16 ;branch=z9hG4bKa").expect("legal");
+        assert_eq!((via.transport, via.sent_by.port, via.branch()), ("UDP", Some(4000), Some("z9hG4bKa")));
+        for wrong in ["SIP/2.0/UDP", "SIP/1.0/UDP x", "SIP/2.0/ x", "HTTP/2.0/UDP x", ""] {
+            assert!(Via::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn sip_e_15_the_event_package_counts_with_case_and_its_id() {
+        let event = EventHeader::parse("presence;id=1").expect("legal");
+        assert_eq!((event.package, event.id), ("presence", Some("1")));
+        assert_ne!(EventHeader::parse("Presence").expect("legal").package, "presence");
+    }
+}
