@@ -1,1 +1,69 @@
-//! (being written)
+//! TOML text to checked settings of every component.
+//!
+//! A file goes in; [`Settings`] that hold only valid values come out, or every error in it with file, line, column, the
+//! reason and what is accepted. Nothing behind this crate reads a setting as text.
+
+mod accounts;
+mod check;
+mod defaults;
+mod described;
+mod differences;
+mod error;
+mod files;
+mod section;
+mod settings;
+
+use std::path::Path;
+
+pub use accounts::{Account, AccountError, Accounts};
+pub use defaults::embedded_defaults;
+pub use described::{Setting, markdown, settings};
+pub use differences::Difference;
+pub use error::{ConfigError, Reason, report};
+pub use settings::{
+    AdminSettings, CertificateFiles, DnsSettings, DomainSettings, LinkEnd, LinkSettings, LogFormat, LogLevel,
+    LogSettings, Role, Settings, SipLimits, SipListen, SipSettings, StoreSettings, Trust, XmppLimits,
+    XmppSettings,
+};
+
+/// Reads and checks a settings file and the partner files that it names.
+///
+/// Relative paths in it are relative to its directory. Gives every error that was found, in the order of the files and
+/// of the places in them.
+pub fn load(path: &Path) -> Result<Settings, Vec<ConfigError>> {
+    load_as(path, None)
+}
+
+/// Like [`load`], with a role that goes before the file's own (`tombolo run --role`).
+pub fn load_as(path: &Path, role: Option<Role>) -> Result<Settings, Vec<ConfigError>> {
+    let file_name = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => check::check(&text, &file_name, role, &files::Disk),
+        Err(error) => Err(vec![ConfigError::unreadable(&file_name, &error)]),
+    }
+}
+
+/// Checks `text` as if it stood in `file_name`, which says where relative paths begin and need not exist.
+pub fn parse(text: &str, file_name: &str) -> Result<Settings, Vec<ConfigError>> {
+    check::check(text, file_name, None, &files::Disk)
+}
+
+/// What a fuzzer calls: any bytes as a settings file and as an accounts file, on a disk where every file exists and is
+/// empty. Panics only when the checker is wrong.
+pub fn fuzz_body(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let _ = accounts::parse(text, "fuzz.toml");
+    match check::check(text, "fuzz.toml", None, &files::AllThere) {
+        Ok(settings) => {
+            settings.policy_table(1);
+        }
+        Err(errors) => {
+            assert!(!errors.is_empty(), "refused without an error");
+            for error in &errors {
+                assert!(error.line >= 1 && error.column >= 1);
+            }
+            // Each picture reads the text again: a few are enough.
+            report(&errors[..errors.len().min(4)]);
+        }
+    }
+}

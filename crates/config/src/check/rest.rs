@@ -1,0 +1,123 @@
+//! The link, the store, accounts, DNS, administration and the log.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use tombolo_policy::Proxy;
+
+use super::Context;
+use crate::{
+    described,
+    error::Reason,
+    section::{List, Section},
+    settings::{
+        AdminSettings, DnsSettings, LinkEnd, LinkSettings, LogFormat, LogLevel, LogSettings, StoreSettings,
+        socket_address,
+    },
+};
+
+/// `[link]`, which roles edge and gateway must have and an all-in-one must not.
+pub(super) fn link(top: &Section<'_>, context: &Context<'_>) -> Option<LinkSettings> {
+    if !top.has("link") {
+        top.missing("link");
+    }
+    let section = top.section("link", "link")?;
+    let certificate = context.certificate(&section, true);
+    let trust = context.file(&section, "trust");
+    let listen = section.parsed("listen", str::parse::<SocketAddr>);
+    let edges = section.list("edges", str::parse::<Proxy>);
+    for key in ["trust", "listen", "edges"] {
+        if !section.has(key) {
+            section.missing(key);
+        }
+    }
+    if let Some(list) = &edges
+        && list.items.is_empty()
+        && list.is_whole
+        && let Some(span) = section.value_span("edges")
+    {
+        let reason = Reason::MissingKey { key: section.path("edges") };
+        section.error(span, reason, "one HOST:PORT at least");
+    }
+    section.finish();
+    let end = match (listen, edges) {
+        (Some(listen), None) => LinkEnd::Listen(listen.value),
+        (None, Some(edges)) => LinkEnd::Edges(edges.into_values()),
+        // Said above; where the role is not known both may stand here.
+        _ => return None,
+    };
+    Some(LinkSettings { end, certificate: certificate?, trust: trust? })
+}
+
+/// `[store]`: a file, or the word `memory`.
+pub(super) fn store(top: &Section<'_>, data_dir: &Path, context: &Context<'_>) -> StoreSettings {
+    let default = StoreSettings::File(data_dir.join("state.redb"));
+    let Some(section) = top.section("store", "store") else { return default };
+    let store = match section.text("path") {
+        Some(found) if found.value == "memory" => StoreSettings::Memory,
+        Some(found) => StoreSettings::File(context.path(found.value)),
+        None => default,
+    };
+    section.finish();
+    store
+}
+
+/// `[accounts]`: where the file is; it need not exist.
+pub(super) fn accounts_file(top: &Section<'_>, data_dir: &Path, context: &Context<'_>) -> PathBuf {
+    let default = data_dir.join("accounts.toml");
+    let Some(section) = top.section("accounts", "accounts") else { return default };
+    let file = section.text("file").map_or(default, |found| context.path(found.value));
+    section.finish();
+    file
+}
+
+/// `[dns]`.
+pub(super) fn dns(top: &Section<'_>) -> DnsSettings {
+    let Some(section) = top.section("dns", "dns") else { return DnsSettings::default() };
+    let servers =
+        section.list("servers", |text| socket_address(text, 53)).map_or_else(Vec::new, List::into_values);
+    section.finish();
+    DnsSettings { servers }
+}
+
+/// `[admin]`: loopback, unless the file says that it means another address.
+pub(super) fn admin(top: &Section<'_>) -> AdminSettings {
+    let default = AdminSettings { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8086)) };
+    let Some(section) = top.section("admin", "admin") else { return default };
+    let listen = section.parsed("listen", str::parse::<SocketAddr>);
+    let insecure = section.boolean("insecure").is_some_and(|found| found.value);
+    section.finish();
+    let Some(listen) = listen else { return default };
+    if !listen.value.ip().to_canonical().is_loopback() && !insecure {
+        let reason = Reason::ExposedAdmin { key: section.path("listen"), value: listen.value.to_string() };
+        let accepted = format!("{}, or insecure = true beside it", described::accepted("admin", "listen"));
+        section.error(listen.span, reason, accepted);
+    }
+    AdminSettings { listen: listen.value }
+}
+
+/// `[log]`.
+pub(super) fn log(top: &Section<'_>) -> LogSettings {
+    let default = LogSettings::default();
+    let Some(section) = top.section("log", "log") else { return default };
+    let format = section.word("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    let level = section.word(
+        "level",
+        &[
+            ("error", LogLevel::Error),
+            ("warn", LogLevel::Warn),
+            ("info", LogLevel::Info),
+            ("debug", LogLevel::Debug),
+            ("trace", LogLevel::Trace),
+        ],
+    );
+    let show_addresses = section.boolean("show_addresses").is_some_and(|found| found.value);
+    section.finish();
+    LogSettings {
+        format: format.map_or(default.format, |found| found.value),
+        level: level.map_or(default.level, |found| found.value),
+        show_addresses,
+    }
+}

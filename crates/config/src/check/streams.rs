@@ -1,0 +1,102 @@
+//! The two public sides: XMPP streams and SIP listeners, and what they may cost.
+
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use tombolo_policy::SipTransport;
+
+use super::Context;
+use crate::{
+    section::{List, Section},
+    settings::{SipLimits, SipListen, SipSettings, Trust, XmppLimits, XmppSettings},
+};
+
+/// `[xmpp]`, or its defaults.
+pub(super) fn xmpp(top: &Section<'_>, context: &Context<'_>) -> XmppSettings {
+    let default = XmppSettings {
+        listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 5269))],
+        direct_tls_listen: Vec::new(),
+        trust: Trust::System,
+        limits: XmppLimits::default(),
+    };
+    let Some(section) = top.section("xmpp", "xmpp") else { return default };
+    let settings = XmppSettings {
+        listen: section.list("listen", str::parse).map_or(default.listen, List::into_values),
+        direct_tls_listen: section
+            .list("direct_tls_listen", str::parse)
+            .map_or_else(Vec::new, List::into_values),
+        trust: context.trust(&section).unwrap_or(default.trust),
+        limits: section
+            .section("limits", "xmpp.limits")
+            .map_or(default.limits, |limits| xmpp_limits(&limits)),
+    };
+    section.finish();
+    settings
+}
+
+fn xmpp_limits(section: &Section<'_>) -> XmppLimits {
+    let default = XmppLimits::default();
+    let size = |key, range, default: usize| section.number(key, range).map_or(default, |n| n as usize);
+    let seconds = Duration::from_secs;
+    let limits = XmppLimits {
+        stanza_bytes: size("stanza_bytes", 10_000..=16_777_216, default.stanza_bytes),
+        early_element_bytes: size("early_element_bytes", 1_000..=1_000_000, default.early_element_bytes),
+        depth: size("depth", 8..=1_024, default.depth),
+        attributes: size("attributes", 8..=1_024, default.attributes),
+        declarations: size("declarations", 4..=1_024, default.declarations),
+        pairs: size("pairs", 1..=10_000, default.pairs),
+        sasl_attempts: section.number("sasl_attempts", 2..=5).map_or(default.sasl_attempts, |n| n as u32),
+        authenticate_within: section
+            .span_of_time("authenticate_within", seconds(1)..=seconds(600))
+            .unwrap_or(default.authenticate_within),
+        idle: section.span_of_time("idle", seconds(10)..=seconds(86_400)).unwrap_or(default.idle),
+        connections: size("connections", 1..=1_000_000, default.connections),
+        connections_per_partner: size("connections_per_partner", 1..=10_000, default.connections_per_partner),
+        unproved_connections: size("unproved_connections", 1..=1_000_000, default.unproved_connections),
+        unproved_connections_per_address: size(
+            "unproved_connections_per_address",
+            1..=10_000,
+            default.unproved_connections_per_address,
+        ),
+    };
+    section.finish();
+    limits
+}
+
+/// `[sip]`, or its defaults; `trust` is what the XMPP side trusts.
+pub(super) fn sip(top: &Section<'_>, trust: Trust, context: &Context<'_>) -> SipSettings {
+    let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 5061));
+    let default = SipSettings {
+        listen: vec![SipListen { transport: SipTransport::Tls, address }],
+        trust,
+        limits: SipLimits::default(),
+    };
+    let Some(section) = top.section("sip", "sip") else { return default };
+    let settings = SipSettings {
+        listen: section.list("listen", str::parse).map_or(default.listen, List::into_values),
+        trust: context.trust(&section).unwrap_or(default.trust),
+        limits: section.section("limits", "sip.limits").map_or(default.limits, |limits| sip_limits(&limits)),
+    };
+    section.finish();
+    settings
+}
+
+fn sip_limits(section: &Section<'_>) -> SipLimits {
+    let default = SipLimits::default();
+    let size = |key, range, default: usize| section.number(key, range).map_or(default, |n| n as usize);
+    let expires = || Duration::from_secs(60)..=Duration::from_secs(86_400);
+    let limits = SipLimits {
+        message_bytes: size("message_bytes", 1_300..=16_777_216, default.message_bytes),
+        header_bytes: size("header_bytes", 256..=65_536, default.header_bytes),
+        headers: size("headers", 16..=1_024, default.headers),
+        vias: size("vias", 1..=256, default.vias),
+        expires: section.span_of_time("expires", expires()).unwrap_or(default.expires),
+        front_end_expires: section
+            .span_of_time("front_end_expires", expires())
+            .unwrap_or(default.front_end_expires),
+    };
+    section.finish();
+    limits
+}

@@ -1,0 +1,628 @@
+//! Every setting: where it stands, its default, what it means, what is accepted, and in which roles it has a place.
+//!
+//! The checker takes its lists of keys from here, and `docs/settings.md` is written from here, so neither can forget one.
+
+use std::{borrow::Cow, fmt::Write};
+
+use crate::settings::Role;
+
+/// One setting, described for people.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// The table it stands in; empty at the top of the file.
+    pub section: &'static str,
+    /// Its key.
+    pub key: &'static str,
+    /// Its default, as it would be written; words in brackets say that there is none to write.
+    pub default: &'static str,
+    /// What may stand there.
+    pub accepted: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+    /// The roles it has a place in.
+    pub roles: &'static [Role],
+}
+
+/// Every setting, in the order of the documentation.
+pub fn settings() -> &'static [Setting] {
+    SETTINGS
+}
+
+/// The settings as the text of `docs/settings.md`.
+pub fn markdown() -> String {
+    let mut text = String::from(INTRODUCTION);
+    for (section, heading, introduction) in SECTIONS {
+        let rows = || SETTINGS.iter().filter(|setting| setting.section == *section);
+        // A restriction that all rows share is said once, above them.
+        let shared = rows().next().map_or(ALL, |first| first.roles);
+        let shared = if rows().all(|setting| setting.roles == shared) { shared } else { ALL };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "\n## {heading}\n\n{introduction}{}\n", only_in(shared));
+        text.push_str("| key | default | accepted | meaning |\n|---|---|---|---|\n");
+        for setting in rows() {
+            let roles = if setting.roles == shared { String::new() } else { only_in(setting.roles) };
+            let default = match setting.default.starts_with('(') {
+                true => setting.default.to_owned(),
+                false => format!("`{}`", setting.default),
+            };
+            let accepted = setting.accepted.replace('|', "\\|");
+            let Setting { key, meaning, .. } = setting;
+            let _ = writeln!(text, "| `{key}` | {default} | {accepted} | {meaning}{roles} |");
+        }
+    }
+    text
+}
+
+/// ` Only in role ...`, or nothing where every role is meant.
+fn only_in(roles: &[Role]) -> String {
+    if roles.len() == ALL.len() { String::new() } else { format!(" Only in role {}.", role_list(roles)) }
+}
+
+/// `section.key`, as errors show it.
+pub(crate) fn path(section: &str, key: &str) -> String {
+    match section {
+        "" | PARTNER_FILE | ACCOUNT_FILE => key.to_owned(),
+        _ => format!("{section}.{key}"),
+    }
+}
+
+/// The keys of a section.
+pub(crate) fn keys_of(section: &str) -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().filter(move |setting| setting.section == section).map(|setting| setting.key)
+}
+
+/// The keys of a section, as a list for people.
+pub(crate) fn keys(section: &str) -> String {
+    keys_of(section).collect::<Vec<_>>().join(", ")
+}
+
+/// True when the section has this key.
+pub(crate) fn has(section: &str, key: &str) -> bool {
+    keys_of(section).any(|known| known == key)
+}
+
+/// What is accepted for a key.
+pub(crate) fn accepted(section: &str, key: &str) -> Cow<'static, str> {
+    find(section, key).map_or(Cow::Borrowed("nothing"), |setting| Cow::Borrowed(setting.accepted))
+}
+
+/// The roles a key has a place in; empty when it is unknown.
+pub(crate) fn roles(section: &str, key: &str) -> &'static [Role] {
+    find(section, key).map_or(&[], |setting| setting.roles)
+}
+
+/// Roles in words: `all-in-one or gateway`.
+pub(crate) fn role_list(roles: &[Role]) -> String {
+    roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ")
+}
+
+fn find(section: &str, key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.section == section && setting.key == key)
+}
+
+/// The section name of the top of a partner file.
+pub(crate) const PARTNER_FILE: &str = "partner file";
+/// The section name of the top of an accounts file.
+pub(crate) const ACCOUNT_FILE: &str = "account file";
+
+const ALL: &[Role] = &[Role::AllInOne, Role::Edge, Role::Gateway];
+const STREAMS: &[Role] = &[Role::AllInOne, Role::Edge];
+const USERS: &[Role] = &[Role::AllInOne, Role::Gateway];
+const LINKED: &[Role] = &[Role::Edge, Role::Gateway];
+const EDGE: &[Role] = &[Role::Edge];
+const GATEWAY: &[Role] = &[Role::Gateway];
+
+const fn setting(
+    section: &'static str,
+    key: &'static str,
+    roles: &'static [Role],
+    default: &'static str,
+    accepted: &'static str,
+    meaning: &'static str,
+) -> Setting {
+    Setting { section, key, default, accepted, meaning, roles }
+}
+
+const INTRODUCTION: &str = "# Settings
+
+One TOML file, read by `tombolo run --config FILE` and checked by `tombolo check FILE`, which reports every error with its
+line and column. Without a file the embedded defaults apply: role `all-in-one`, the local domain `sip.localhost` with a
+built-in home, listeners on loopback only, one partner `xmpp.localhost`, and everything that is kept under
+`./tombolo-data`, the certificates included, which are made at the first start.
+
+- Relative paths are relative to the directory of the settings file.
+- An unknown key is an error, and so is a key that has no place in the role.
+- A span of time is a whole number with `ms`, `s`, `m` or `h` behind it.
+- An address with a port is `127.0.0.1:5269` or `[::1]:5269`.
+- `config/` holds a commented example for each role.
+
+The tables below are written from the list that the checker itself uses.
+";
+
+/// Section, heading, introduction; in the order of the documentation.
+const SECTIONS: &[(&str, &str, &str)] = &[
+    ("", "Top of the file", "What the process is and where it keeps its things."),
+    (
+        "domain",
+        "[[domain]]",
+        "A local SIP domain that is served toward XMPP. One at least; no domain twice, and none that is a partner's.",
+    ),
+    (
+        "domain.home",
+        "domain.home",
+        "Where the users of the domain live: `home = { kind = \"built-in\" }`, or a front end: `home = { kind = \"front-end\", \
+         next_hop = \"sip:pool.corp.example:5061;transport=tls\" }`.",
+    ),
+    ("xmpp", "[xmpp]", "The side toward partners."),
+    (
+        "xmpp.limits",
+        "[xmpp.limits]",
+        "What streams may cost. Over a limit the stream ends with `policy-violation`.",
+    ),
+    ("sip", "[sip]", "The side toward front ends and phones."),
+    ("sip.limits", "[sip.limits]", "What SIP messages may cost, and how long subscriptions may be."),
+    (
+        "partner",
+        "[[partner]]",
+        "An organisation that we federate with. A domain without an entry is refused by name, both ways. Entries stand in \
+         the main file or in files of the `partners` directory.",
+    ),
+    ("partner.limits", "partner.limits", "What one partner may cost."),
+    (PARTNER_FILE, "Files of the partners directory", "Each `*.toml` file there, in the order of the names."),
+    ("dns", "[dns]", "How names are looked up."),
+    ("link", "[link]", "The inside link between edges and gateways: mutual TLS, opened by the gateway."),
+    ("store", "[store]", "Where subscriptions, dialogs and pending requests are kept."),
+    ("accounts", "[accounts]", "The accounts of built-in homes."),
+    ("admin", "[admin]", "Administration over HTTP: health, metrics, the API."),
+    ("log", "[log]", "What is written to standard error."),
+    (ACCOUNT_FILE, "The accounts file", "Written by `tombolo user`, mode 0600; need not exist."),
+    ("account", "[[account]]", "One user of a built-in home. One of the two hashes at least."),
+];
+
+const SETTINGS: &[Setting] = &[
+    setting("", "role", ALL, "\"all-in-one\"", "all-in-one, edge, gateway", "What this process is."),
+    setting(
+        "",
+        "data_dir",
+        ALL,
+        "\"tombolo-data\"",
+        "a path",
+        "Directory of what the process keeps for itself: keys, the administration socket, by default store and accounts.",
+    ),
+    setting("", "domain", ALL, "(required)", "[[domain]] tables", "The local domains."),
+    setting("", "xmpp", STREAMS, "(its defaults)", "a table", "The side toward partners."),
+    setting("", "sip", USERS, "(its defaults)", "a table", "The side toward front ends and phones."),
+    setting("", "partner", ALL, "(none)", "[[partner]] tables", "The partners."),
+    setting(
+        "",
+        "partners",
+        ALL,
+        "(none)",
+        "a directory",
+        "Directory whose `*.toml` files hold further `[[partner]]` tables.",
+    ),
+    setting("", "dns", ALL, "(its defaults)", "a table", "How names are looked up."),
+    setting("", "link", LINKED, "(required)", "a table", "The inside link."),
+    setting("", "store", USERS, "(its defaults)", "a table", "Where state is kept."),
+    setting("", "accounts", USERS, "(its defaults)", "a table", "The accounts of built-in homes."),
+    setting("", "admin", ALL, "(its defaults)", "a table", "Administration."),
+    setting("", "log", ALL, "(its defaults)", "a table", "Logging."),
+    //
+    setting("domain", "name", ALL, "(required)", "a domain name", "The domain, in Unicode or A-labels."),
+    setting(
+        "domain",
+        "home",
+        USERS,
+        "(required)",
+        "a table with the keys kind, next_hop, insecure, trusted_addresses",
+        "Where its users live.",
+    ),
+    setting(
+        "domain",
+        "certificate",
+        ALL,
+        "(required where TLS is spoken)",
+        "a PEM file",
+        "Certificate chain of the domain, own certificate first. A gateway needs it only when it has a `tls:` listener or a front end by TLS.",
+    ),
+    setting(
+        "domain",
+        "key",
+        ALL,
+        "(required where TLS is spoken)",
+        "a PEM file",
+        "Private key of the certificate.",
+    ),
+    //
+    setting(
+        "domain.home",
+        "kind",
+        USERS,
+        "(required)",
+        "built-in, front-end",
+        "`built-in`: we are registrar and presence agent. `front-end`: a SIP server behind us is.",
+    ),
+    setting(
+        "domain.home",
+        "next_hop",
+        USERS,
+        "(required with front-end)",
+        "sip:HOST[:PORT][;transport=tls|tcp|udp]",
+        "Where requests for the users go; TLS where no transport is named.",
+    ),
+    setting(
+        "domain.home",
+        "insecure",
+        USERS,
+        "false",
+        "true, false",
+        "The front end may be spoken to without TLS. Needs `trusted_addresses`.",
+    ),
+    setting(
+        "domain.home",
+        "trusted_addresses",
+        USERS,
+        "[]",
+        "IP addresses",
+        "From where the front end may speak for its domain without TLS. Only with `insecure = true`.",
+    ),
+    //
+    setting(
+        "xmpp",
+        "listen",
+        STREAMS,
+        "[\"[::]:5269\"]",
+        "addresses with a port",
+        "Where streams with STARTTLS are accepted.",
+    ),
+    setting(
+        "xmpp",
+        "direct_tls_listen",
+        STREAMS,
+        "[]",
+        "addresses with a port",
+        "Where streams inside TLS are accepted (XEP-0368), usually port 5270.",
+    ),
+    setting(
+        "xmpp",
+        "trust",
+        STREAMS,
+        "\"system\"",
+        "system, or a PEM file",
+        "The authorities that partners' certificates must lead to.",
+    ),
+    setting("xmpp", "limits", STREAMS, "(its defaults)", "a table", "What streams may cost."),
+    //
+    setting(
+        "xmpp.limits",
+        "stanza_bytes",
+        STREAMS,
+        "262144",
+        "10000 to 16777216",
+        "Largest stanza in octets; a partner entry may say another.",
+    ),
+    setting(
+        "xmpp.limits",
+        "early_element_bytes",
+        STREAMS,
+        "10000",
+        "1000 to 1000000",
+        "Largest element in octets before a domain is proved.",
+    ),
+    setting("xmpp.limits", "depth", STREAMS, "64", "8 to 1024", "Depth of elements."),
+    setting("xmpp.limits", "attributes", STREAMS, "64", "8 to 1024", "Attributes of one element."),
+    setting(
+        "xmpp.limits",
+        "declarations",
+        STREAMS,
+        "32",
+        "4 to 1024",
+        "Namespace declarations of one element.",
+    ),
+    setting("xmpp.limits", "pairs", STREAMS, "128", "1 to 10000", "Domain pairs that one stream may prove."),
+    setting(
+        "xmpp.limits",
+        "sasl_attempts",
+        STREAMS,
+        "3",
+        "2 to 5",
+        "SASL attempts of one stream (RFC 6120 §6.4.5).",
+    ),
+    setting(
+        "xmpp.limits",
+        "authenticate_within",
+        STREAMS,
+        "\"30s\"",
+        "a span from 1s to 10m",
+        "How long a stream may take to prove a domain.",
+    ),
+    setting(
+        "xmpp.limits",
+        "idle",
+        STREAMS,
+        "\"10m\"",
+        "a span from 10s to 24h",
+        "A stream with nothing to carry is closed after this.",
+    ),
+    setting("xmpp.limits", "connections", STREAMS, "10000", "1 to 1000000", "Streams in all."),
+    setting("xmpp.limits", "connections_per_partner", STREAMS, "20", "1 to 10000", "Streams of one partner."),
+    setting(
+        "xmpp.limits",
+        "unproved_connections",
+        STREAMS,
+        "1000",
+        "1 to 1000000",
+        "Streams in all that have proved nothing yet.",
+    ),
+    setting(
+        "xmpp.limits",
+        "unproved_connections_per_address",
+        STREAMS,
+        "20",
+        "1 to 10000",
+        "Such streams from one address.",
+    ),
+    //
+    setting(
+        "sip",
+        "listen",
+        USERS,
+        "[\"tls:[::]:5061\"]",
+        "tls:ADDRESS:PORT, tcp:ADDRESS:PORT, udp:ADDRESS:PORT",
+        "Where requests are accepted.",
+    ),
+    setting(
+        "sip",
+        "trust",
+        USERS,
+        "(as xmpp.trust)",
+        "system, or a PEM file",
+        "The authorities that front ends' certificates must lead to. In a gateway, which has no `xmpp.trust`, the default is `system`.",
+    ),
+    setting("sip", "limits", USERS, "(its defaults)", "a table", "What messages may cost."),
+    //
+    setting("sip.limits", "message_bytes", USERS, "65536", "1300 to 16777216", "Largest message in octets."),
+    setting("sip.limits", "header_bytes", USERS, "8192", "256 to 65536", "Largest header field in octets."),
+    setting("sip.limits", "headers", USERS, "128", "16 to 1024", "Header fields of one message."),
+    setting("sip.limits", "vias", USERS, "70", "1 to 256", "Via values of one message."),
+    setting(
+        "sip.limits",
+        "expires",
+        USERS,
+        "\"1h\"",
+        "a span from 60s to 24h",
+        "Longest subscription or binding of phones and unknown peers.",
+    ),
+    setting(
+        "sip.limits",
+        "front_end_expires",
+        USERS,
+        "\"8h\"",
+        "a span from 60s to 24h",
+        "Longest subscription of front ends.",
+    ),
+    //
+    setting("partner", "domain", ALL, "(required)", "a domain name", "The domain that names the entry."),
+    setting(
+        "partner",
+        "further_domains",
+        ALL,
+        "[]",
+        "domain names, *.DOMAIN for everything below one",
+        "Further domains of the same organisation. Sub-domains are not implied. The exact domain goes before the longest `*.`.",
+    ),
+    setting(
+        "partner",
+        "kind",
+        ALL,
+        "\"public-unverified\"",
+        "federated, public-verified, public-unverified",
+        "How far its users' identities are trusted, and so the ceiling of the rest. `public-unverified` always asks before its users see presence, and its messages pass only to users who asked for that contact. Both public kinds never see status notes.",
+    ),
+    setting(
+        "partner",
+        "authenticate",
+        ALL,
+        "[\"sasl-external\"]",
+        "sasl-external, tls-dialback, plain-dialback",
+        "How it may prove its domains, best first. `plain-dialback` needs `insecure = true`.",
+    ),
+    setting(
+        "partner",
+        "proxy",
+        ALL,
+        "(the hosts that DNS names)",
+        "HOST:PORT",
+        "Where streams to it are opened instead.",
+    ),
+    setting(
+        "partner",
+        "detail",
+        ALL,
+        "\"full\"",
+        "full, no-note, availability-only, none",
+        "The most that its users see of ours; `none` refuses watchers.",
+    ),
+    setting(
+        "partner",
+        "direction",
+        ALL,
+        "\"both\"",
+        "both, inbound, outbound",
+        "Which side may begin: `inbound` is the partner's users, `outbound` ours.",
+    ),
+    setting(
+        "partner",
+        "limits",
+        ALL,
+        "(its defaults)",
+        "a table with the keys stanza_bytes, subscriptions",
+        "What it may cost.",
+    ),
+    setting(
+        "partner",
+        "allow_client_auth_only",
+        ALL,
+        "false",
+        "true, false",
+        "A certificate that holds clientAuth alone passes as its client certificate.",
+    ),
+    setting(
+        "partner",
+        "insecure",
+        ALL,
+        "false",
+        "true, false",
+        "Streams without TLS are allowed for this partner.",
+    ),
+    setting(
+        "partner",
+        "message_type",
+        ALL,
+        "\"normal\"",
+        "normal, chat",
+        "Type of messages toward it; many clients show only `chat` as a conversation.",
+    ),
+    setting(
+        "partner",
+        "message_answer_wait",
+        ALL,
+        "\"500ms\"",
+        "a span from 0 to 30s",
+        "How long a MESSAGE toward it waits for an error before it is answered with 202.",
+    ),
+    //
+    setting(
+        "partner.limits",
+        "stanza_bytes",
+        ALL,
+        "(xmpp.limits.stanza_bytes)",
+        "10000 to 16777216",
+        "Largest stanza in octets.",
+    ),
+    setting(
+        "partner.limits",
+        "subscriptions",
+        ALL,
+        "10000",
+        "1 to 100000000",
+        "Most subscriptions, both directions together.",
+    ),
+    //
+    setting(PARTNER_FILE, "partner", ALL, "(none)", "[[partner]] tables", "Partners, as in the main file."),
+    //
+    setting(
+        "dns",
+        "servers",
+        ALL,
+        "[]",
+        "addresses, with a port or without",
+        "The servers to ask; none means the system's.",
+    ),
+    //
+    setting("link", "listen", EDGE, "(required)", "an address with a port", "Where gateways are awaited."),
+    setting("link", "edges", GATEWAY, "(required)", "HOST:PORT", "The edges to open links to."),
+    setting("link", "certificate", LINKED, "(required)", "a PEM file", "Certificate chain of this end."),
+    setting("link", "key", LINKED, "(required)", "a PEM file", "Private key of the certificate."),
+    setting(
+        "link",
+        "trust",
+        LINKED,
+        "(required)",
+        "a PEM file",
+        "The private authority that the other end's certificate must lead to.",
+    ),
+    //
+    setting(
+        "store",
+        "path",
+        USERS,
+        "(DATA_DIR/state.redb)",
+        "a path, or memory",
+        "The file of the state; `memory` keeps nothing over a restart.",
+    ),
+    //
+    setting("accounts", "file", USERS, "(DATA_DIR/accounts.toml)", "a path", "The file of the accounts."),
+    //
+    setting(
+        "admin",
+        "listen",
+        ALL,
+        "\"127.0.0.1:8086\"",
+        "a loopback address with a port",
+        "Where HTTP is served. It asks for no password.",
+    ),
+    setting(
+        "admin",
+        "insecure",
+        ALL,
+        "false",
+        "true, false",
+        "Any address may be listened on: something else keeps strangers away.",
+    ),
+    //
+    setting("log", "format", ALL, "\"text\"", "text, json", "For people or for programs."),
+    setting("log", "level", ALL, "\"info\"", "error, warn, info, debug, trace", "The least that is written."),
+    setting(
+        "log",
+        "show_addresses",
+        ALL,
+        "false",
+        "true, false",
+        "Addresses of people are written as they are, not hidden.",
+    ),
+    //
+    setting(ACCOUNT_FILE, "account", ALL, "(none)", "[[account]] tables", "The accounts."),
+    setting("account", "aor", ALL, "(required)", "USER@DOMAIN", "The address of record."),
+    setting(
+        "account",
+        "ha1_sha256",
+        ALL,
+        "(none)",
+        "64 hexadecimal digits",
+        "SHA-256 of `user:realm:password`, the realm being the domain.",
+    ),
+    setting(
+        "account",
+        "ha1_md5",
+        ALL,
+        "(none)",
+        "32 hexadecimal digits",
+        "MD5 of the same, for phones that know nothing better.",
+    ),
+    setting(
+        "account",
+        "approve",
+        ALL,
+        "\"ask\"",
+        "ask, partner, all",
+        "Who may watch without asking: nobody, users of federated and public-verified partners, or those and our own users.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_stands_in_a_documented_section_and_once() {
+        for (at, setting) in SETTINGS.iter().enumerate() {
+            assert!(SECTIONS.iter().any(|(section, ..)| *section == setting.section), "{setting:?}");
+            let is_twice = SETTINGS[..at]
+                .iter()
+                .any(|known| (known.section, known.key) == (setting.section, setting.key));
+            assert!(!is_twice && !setting.roles.is_empty(), "{setting:?}");
+        }
+    }
+
+    /// Written again with `TOMBOLO_WRITE_DOCS=1 cargo test -p tombolo-config docs_settings`.
+    #[test]
+    fn docs_settings_md_is_what_the_checker_knows() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/settings.md");
+        if std::env::var_os("TOMBOLO_WRITE_DOCS").is_some() {
+            std::fs::write(path, markdown()).expect("written");
+        }
+        let written = std::fs::read_to_string(path).expect("docs/settings.md is there");
+        assert!(written == markdown(), "docs/settings.md is not what the checker knows; write it again");
+    }
+}

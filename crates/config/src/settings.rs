@@ -1,0 +1,360 @@
+//! The checked settings. Everything in here is valid; paths are complete.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use tombolo_policy::{Home, LocalDomain, Partner, Proxy, SipTransport, Table};
+use tombolo_presence::Domain;
+
+/// The settings of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// What this process is.
+    pub role: Role,
+    /// Where it keeps what is its own: keys, the administration socket, by default the store.
+    pub data_dir: PathBuf,
+    /// The local domains; one at least.
+    pub domains: Vec<DomainSettings>,
+    /// Toward partners; `None` in a gateway, whose edges have it.
+    pub xmpp: Option<XmppSettings>,
+    /// Toward front ends and phones; `None` on an edge.
+    pub sip: Option<SipSettings>,
+    /// The partners, in the order of the files.
+    pub partners: Vec<Partner>,
+    /// How names are looked up.
+    pub dns: DnsSettings,
+    /// The inside link; `None` in an all-in-one.
+    pub link: Option<LinkSettings>,
+    /// Where state is kept; `None` on an edge.
+    pub store: Option<StoreSettings>,
+    /// The file of the accounts of built-in homes; `None` on an edge. It need not exist.
+    pub accounts_file: Option<PathBuf>,
+    /// Administration.
+    pub admin: AdminSettings,
+    /// Logging.
+    pub log: LogSettings,
+}
+
+impl Settings {
+    /// The policy table of these settings. On an edge, which knows no homes, only
+    /// [`Table::federates`] and the look-ups mean anything.
+    pub fn policy_table(&self, generation: u64) -> Table {
+        let local = self.domains.iter().map(|domain| LocalDomain {
+            name: domain.name.clone(),
+            home: domain.home.clone().unwrap_or(Home::BuiltIn),
+        });
+        Table::new(generation, local.collect(), self.partners.clone())
+            .expect("checked settings claim each domain once")
+    }
+
+    /// True when some local domain has a built-in home.
+    pub fn has_built_in_home(&self) -> bool {
+        self.domains.iter().any(|domain| domain.home == Some(Home::BuiltIn))
+    }
+}
+
+/// What a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Edge and gateway in one process.
+    AllInOne,
+    /// The XMPP side in the DMZ.
+    Edge,
+    /// Users, translation and SIP, inside.
+    Gateway,
+}
+
+impl Role {
+    /// The word of the settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AllInOne => "all-in-one",
+            Self::Edge => "edge",
+            Self::Gateway => "gateway",
+        }
+    }
+
+    pub(crate) const WORDS: &[(&str, Self)] =
+        &[("all-in-one", Self::AllInOne), ("edge", Self::Edge), ("gateway", Self::Gateway)];
+}
+
+impl std::str::FromStr for Role {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let word = Self::WORDS.iter().find(|(word, _)| *word == text);
+        word.map(|(_, role)| *role).ok_or("a role is all-in-one, edge or gateway")
+    }
+}
+
+/// A local domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainSettings {
+    /// Its name, prepared.
+    pub name: Domain,
+    /// Where its users live; `None` on an edge.
+    pub home: Option<Home>,
+    /// What proves us as this domain; may be missing only in a gateway that speaks no TLS for it.
+    pub certificate: Option<CertificateFiles>,
+}
+
+/// A certificate chain and its key, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, own certificate first.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// Whom a certificate must lead to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// The authorities that the system trusts.
+    System,
+    /// Those in a PEM file.
+    File(PathBuf),
+}
+
+/// The XMPP side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct XmppSettings {
+    /// Where streams with STARTTLS are accepted.
+    pub listen: Vec<SocketAddr>,
+    /// Where streams inside TLS are accepted (XEP-0368).
+    pub direct_tls_listen: Vec<SocketAddr>,
+    /// Whom partners' certificates must lead to.
+    pub trust: Trust,
+    /// What one stream, and all together, may cost.
+    pub limits: XmppLimits,
+}
+
+/// What streams may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct XmppLimits {
+    /// Largest stanza in octets.
+    pub stanza_bytes: usize,
+    /// Largest element in octets before a domain is proved.
+    pub early_element_bytes: usize,
+    /// Depth of elements.
+    pub depth: usize,
+    /// Attributes of an element.
+    pub attributes: usize,
+    /// Namespace declarations of an element.
+    pub declarations: usize,
+    /// Proved pairs of a stream.
+    pub pairs: usize,
+    /// SASL attempts of a stream.
+    pub sasl_attempts: u32,
+    /// How long a stream may take to prove a domain.
+    pub authenticate_within: Duration,
+    /// A stream with nothing to carry is closed after this.
+    pub idle: Duration,
+    /// Streams in all.
+    pub connections: usize,
+    /// Streams of one partner.
+    pub connections_per_partner: usize,
+    /// Streams in all that have proved nothing yet.
+    pub unproved_connections: usize,
+    /// Such streams from one address.
+    pub unproved_connections_per_address: usize,
+}
+
+impl Default for XmppLimits {
+    fn default() -> Self {
+        Self {
+            stanza_bytes: 262_144,
+            early_element_bytes: 10_000,
+            depth: 64,
+            attributes: 64,
+            declarations: 32,
+            pairs: 128,
+            sasl_attempts: 3,
+            authenticate_within: Duration::from_secs(30),
+            idle: Duration::from_secs(600),
+            connections: 10_000,
+            connections_per_partner: 20,
+            unproved_connections: 1_000,
+            unproved_connections_per_address: 20,
+        }
+    }
+}
+
+/// The SIP side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SipSettings {
+    /// Where requests are accepted.
+    pub listen: Vec<SipListen>,
+    /// Whom front ends' certificates must lead to.
+    pub trust: Trust,
+    /// What messages may cost.
+    pub limits: SipLimits,
+}
+
+/// One SIP listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SipListen {
+    /// How SIP is carried there.
+    pub transport: SipTransport,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+impl std::str::FromStr for SipListen {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORM: &str = "a SIP listener is tls:ADDRESS:PORT, tcp:ADDRESS:PORT or udp:ADDRESS:PORT";
+        let (transport, address) = text.split_once(':').ok_or(FORM)?;
+        // The word alone, as it is written: `TLS:` would be read by nobody else.
+        let transport = [SipTransport::Tls, SipTransport::Tcp, SipTransport::Udp]
+            .into_iter()
+            .find(|known| known.as_str() == transport)
+            .ok_or(FORM)?;
+        Ok(Self { transport, address: address.parse().map_err(|_| FORM)? })
+    }
+}
+
+impl std::fmt::Display for SipListen {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}:{}", self.transport.as_str(), self.address)
+    }
+}
+
+/// What SIP messages may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SipLimits {
+    /// Largest message in octets.
+    pub message_bytes: usize,
+    /// Largest header field in octets.
+    pub header_bytes: usize,
+    /// Header fields of a message.
+    pub headers: usize,
+    /// Via values of a message.
+    pub vias: usize,
+    /// Longest subscription or binding of a phone or unknown peer.
+    pub expires: Duration,
+    /// Longest subscription of a front end.
+    pub front_end_expires: Duration,
+}
+
+impl Default for SipLimits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 65_536,
+            header_bytes: 8_192,
+            headers: 128,
+            vias: 70,
+            expires: Duration::from_secs(3_600),
+            front_end_expires: Duration::from_secs(28_800),
+        }
+    }
+}
+
+/// How names are looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DnsSettings {
+    /// The servers that are asked; empty means the system's.
+    pub servers: Vec<SocketAddr>,
+}
+
+/// The inside link between edges and gateways.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkSettings {
+    /// Which end this is.
+    pub end: LinkEnd,
+    /// What proves this end.
+    pub certificate: CertificateFiles,
+    /// The authorities that the other end's certificate must lead to; never the system's.
+    pub trust: PathBuf,
+}
+
+/// An end of the inside link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkEnd {
+    /// An edge waits for gateways here.
+    Listen(SocketAddr),
+    /// A gateway opens links to these edges.
+    Edges(Vec<Proxy>),
+}
+
+/// Where state is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreSettings {
+    /// Nowhere: it ends with the process.
+    Memory,
+    /// In this file.
+    File(PathBuf),
+}
+
+/// Administration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminSettings {
+    /// Where HTTP is served: a loopback address, unless the file says that it means another.
+    pub listen: SocketAddr,
+}
+
+/// Logging.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogSettings {
+    /// For people or for programs.
+    pub format: LogFormat,
+    /// The least that is written.
+    pub level: LogLevel,
+    /// Addresses of people are written as they are, not hidden.
+    pub show_addresses: bool,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: LogLevel::Info, show_addresses: false }
+    }
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How important a log line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// An operator must act.
+    Error,
+    /// A partner broke something.
+    Warn,
+    /// A session began or ended, a setting changed.
+    Info,
+    /// One decision.
+    Debug,
+    /// The wire.
+    Trace,
+}
+
+impl LogLevel {
+    /// The word of the settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// Reads `ADDRESS:PORT`, or an address alone with `default_port`.
+pub(crate) fn socket_address(text: &str, default_port: u16) -> Result<SocketAddr, std::net::AddrParseError> {
+    text.parse().or_else(|error| match text.parse::<IpAddr>() {
+        Ok(address) => Ok(SocketAddr::new(address, default_port)),
+        Err(_) => Err(error),
+    })
+}
