@@ -1,0 +1,155 @@
+//! One connection, with or without TLS, from either side.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::PeerCertificates;
+
+/// A TCP connection, perhaps with TLS on it.
+#[derive(Debug)]
+pub enum AnyStream {
+    /// Without TLS.
+    Plain(TcpStream),
+    /// We are the TLS server.
+    Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    /// We are the TLS client.
+    Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+/// What a finished handshake made known.
+#[derive(Debug, Clone)]
+pub struct TlsFacts {
+    /// What the peer showed.
+    pub certificates: PeerCertificates,
+    /// `TLS1_2` or `TLS1_3`.
+    pub version: String,
+    /// The cipher suite.
+    pub cipher: String,
+    /// The protocol that was agreed on (ALPN).
+    pub alpn: Option<String>,
+}
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The handshake failed.
+    #[error("TLS handshake: {0}")]
+    Handshake(#[from] io::Error),
+    /// It took too long.
+    #[error("TLS handshake took over {0:?}")]
+    Timeout(Duration),
+    /// The name cannot be one.
+    #[error("{0} cannot be asked for by TLS")]
+    Name(String),
+}
+
+/// Accepts TLS on a connection, within `limit`.
+pub async fn accept_tls(
+    socket: TcpStream,
+    config: Arc<ServerConfig>,
+    limit: Duration,
+) -> Result<(AnyStream, TlsFacts), TlsError> {
+    let mut stream = timeout(limit, TlsAcceptor::from(config).accept(socket))
+        .await
+        .map_err(|_| TlsError::Timeout(limit))??;
+    let (_, session) = stream.get_mut();
+    session.set_buffer_limit(Some(BUFFER_LIMIT));
+    let facts = TlsFacts {
+        certificates: PeerCertificates::new(session.peer_certificates()),
+        version: format!("{:?}", session.protocol_version()),
+        cipher: format!("{:?}", session.negotiated_cipher_suite().map(|suite| suite.suite())),
+        alpn: session.alpn_protocol().map(|protocol| String::from_utf8_lossy(protocol).into_owned()),
+    };
+    Ok((AnyStream::Server(Box::new(stream)), facts))
+}
+
+/// Begins TLS on a connection and asks for `domain`, within `limit`.
+pub async fn connect_tls(
+    socket: TcpStream,
+    config: Arc<ClientConfig>,
+    domain: &str,
+    limit: Duration,
+) -> Result<(AnyStream, TlsFacts), TlsError> {
+    let name = ServerName::try_from(domain.to_owned()).map_err(|_| TlsError::Name(domain.to_owned()))?;
+    let mut stream = timeout(limit, TlsConnector::from(config).connect(name, socket))
+        .await
+        .map_err(|_| TlsError::Timeout(limit))??;
+    let (_, session) = stream.get_mut();
+    session.set_buffer_limit(Some(BUFFER_LIMIT));
+    let facts = TlsFacts {
+        certificates: PeerCertificates::new(session.peer_certificates()),
+        version: format!("{:?}", session.protocol_version()),
+        cipher: format!("{:?}", session.negotiated_cipher_suite().map(|suite| suite.suite())),
+        alpn: session.alpn_protocol().map(|protocol| String::from_utf8_lossy(protocol).into_owned()),
+    };
+    Ok((AnyStream::Client(Box::new(stream)), facts))
+}
+
+/// What TLS may hold of one connection before the socket takes it.
+const BUFFER_LIMIT: usize = 128 * 1024;
+
+impl AnyStream {
+    /// The TCP connection beneath.
+    pub fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Server(stream) => stream.get_ref().0,
+            Self::Client(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// True with TLS.
+    pub fn is_tls(&self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
+}
+
+impl AsyncRead for AnyStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Server(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Client(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for AnyStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Server(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Client(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Server(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Client(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Server(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Client(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

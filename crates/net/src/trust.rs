@@ -1,0 +1,196 @@
+//! Whom we trust, and what a peer's certificates prove. The chain is checked after the handshake, so that a peer
+//! without a proof can still be told so, or prove itself in another way.
+
+use std::{fmt, path::Path, sync::Arc};
+
+use rustls::RootCertStore;
+use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
+use webpki::{EndEntityCert, KeyUsage};
+
+use crate::CertificateNames;
+
+/// The anchors that chains must end at.
+#[derive(Clone)]
+pub struct Trust {
+    roots: Arc<RootCertStore>,
+}
+
+/// Why anchors cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The file cannot be read, or holds no PEM certificate.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Trust({} anchors)", self.roots.len())
+    }
+}
+
+impl Trust {
+    /// Nobody.
+    pub fn nobody() -> Self {
+        Self { roots: Arc::new(RootCertStore::empty()) }
+    }
+
+    /// The system's anchors, as Debian and its kin keep them.
+    pub fn system() -> Result<Self, TrustError> {
+        Self::from_pem_file(Path::new("/etc/ssl/certs/ca-certificates.crt"))
+    }
+
+    /// All certificates of a PEM file.
+    pub fn from_pem_file(path: &Path) -> Result<Self, TrustError> {
+        let fault = |reason: String| TrustError::File { path: path.display().to_string(), reason };
+        let mut roots = RootCertStore::empty();
+        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| fault(error.to_string()))?;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|error| fault(error.to_string()))?;
+            // An anchor that cannot be used is of no harm to the others.
+            let _ = roots.add(certificate);
+        }
+        if roots.is_empty() {
+            return Err(fault("holds no certificate that can be an anchor".to_owned()));
+        }
+        Ok(Self { roots: Arc::new(roots) })
+    }
+}
+
+/// What a peer did in the handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It was the TLS client.
+    Client,
+    /// It was the TLS server.
+    Server,
+}
+
+/// The chain that a peer showed; its key was proved in the handshake.
+#[derive(Debug, Clone, Default)]
+pub struct PeerCertificates {
+    chain: Arc<[CertificateDer<'static>]>,
+}
+
+/// Why a certificate proves nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateFault {
+    /// The peer showed none.
+    #[error("no certificate")]
+    None,
+    /// The chain does not end at an anchor, is out of date, or is for another purpose.
+    #[error("certificate not trusted: {0}")]
+    NotTrusted(String),
+    /// It is not for this name.
+    #[error("the certificate is not for {0}")]
+    OtherName(String),
+}
+
+impl PeerCertificates {
+    /// The chain of a finished handshake.
+    pub fn new(chain: Option<&[CertificateDer<'_>]>) -> Self {
+        let chain = chain.unwrap_or_default().iter().take(MOST_CERTIFICATES);
+        Self { chain: chain.map(|certificate| certificate.clone().into_owned()).collect() }
+    }
+
+    /// True when the peer showed none.
+    pub fn is_empty(&self) -> bool {
+        self.chain.is_empty()
+    }
+
+    /// The names of the first certificate, trusted or not.
+    pub fn names(&self) -> CertificateNames {
+        self.chain.first().map(|certificate| CertificateNames::read(certificate)).unwrap_or_default()
+    }
+
+    /// SHA-256 of the first certificate, in hexadecimal digits; empty without one.
+    pub fn fingerprint(&self) -> String {
+        let Some(certificate) = self.chain.first() else { return String::new() };
+        let digest = rustls::crypto::aws_lc_rs::default_provider();
+        let hash = digest.cipher_suites.iter().find_map(|suite| match suite {
+            rustls::SupportedCipherSuite::Tls13(suite) if suite.common.hash_provider.output_len() == 32 => {
+                Some(suite.common.hash_provider.hash(certificate))
+            }
+            _ => None,
+        });
+        hash.map(|hash| hash.as_ref().iter().map(|octet| format!("{octet:02x}")).collect())
+            .unwrap_or_default()
+    }
+
+    /// Checks the chain: anchors, validity, purposes (XS-TLS-06, SIP-TLS-06). `now` is the wall time since the epoch.
+    ///
+    /// No purposes, or serverAuth among them, pass in both roles, since public authorities issue nothing else any
+    /// more; clientAuth alone passes for a client where `allows_client_auth_only`; `id-kp-sipDomain` where `is_sip`.
+    pub fn verify(
+        &self,
+        trust: &Trust,
+        role: Role,
+        allows_client_auth_only: bool,
+        is_sip: bool,
+        now: std::time::Duration,
+    ) -> Result<(), CertificateFault> {
+        let (first, others) = self.chain.split_first().ok_or(CertificateFault::None)?;
+        let not_trusted = |error: webpki::Error| CertificateFault::NotTrusted(error.to_string());
+        let certificate = EndEntityCert::try_from(first).map_err(not_trusted)?;
+        let mut usages = vec![KeyUsage::server_auth()];
+        if role == Role::Client && allows_client_auth_only {
+            usages.push(KeyUsage::client_auth());
+        }
+        if is_sip {
+            usages.push(KeyUsage::required(SIP_DOMAIN));
+        }
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let mut result = Err(CertificateFault::None);
+        for usage in usages {
+            let outcome = certificate.verify_for_usage(
+                provider.signature_verification_algorithms.all,
+                &trust.roots.roots,
+                others,
+                UnixTime::since_unix_epoch(now),
+                usage,
+                None,
+                None,
+            );
+            match outcome {
+                Ok(_) => return Ok(()),
+                Err(error) => result = Err(not_trusted(error)),
+            }
+        }
+        result
+    }
+
+    /// [`PeerCertificates::verify`], and that the certificate is for an XMPP domain.
+    pub fn verify_xmpp(
+        &self,
+        trust: &Trust,
+        domain: &str,
+        role: Role,
+        allows_client_auth_only: bool,
+        now: std::time::Duration,
+    ) -> Result<(), CertificateFault> {
+        self.verify(trust, role, allows_client_auth_only, false, now)?;
+        if self.names().prove_xmpp(domain) {
+            return Ok(());
+        }
+        Err(CertificateFault::OtherName(domain.to_owned()))
+    }
+
+    /// The SIP domains that a trusted certificate proves; none without one.
+    pub fn sip_domains(&self, trust: &Trust, role: Role, now: std::time::Duration) -> Vec<String> {
+        match self.verify(trust, role, true, true, now) {
+            Ok(()) => self.names().sip_domains(),
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+/// id-kp-sipDomain, 1.3.6.1.5.5.7.3.20.
+const SIP_DOMAIN: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x14];
+
+/// S2S takes certificates from anybody, so chains are short (RUSTSEC-2023-0052).
+const MOST_CERTIFICATES: usize = 8;
