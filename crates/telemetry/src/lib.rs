@@ -1,1 +1,13 @@
-//! (being written)
+//! What is counted and logged: metrics as handles, set-up of logs, and addresses that are shown redacted.
+//!
+//! No label value ever comes from the network.
+
+mod lag;
+mod logs;
+mod metrics;
+mod redacted;
+
+pub use lag::Lag;
+pub use logs::{LogFormat, LogSettings, init_logs};
+pub use metrics::Metrics;
+pub use redacted::{Redacted, show_addresses};

@@ -1,0 +1,48 @@
+//! Logs by `tracing`: for people on a terminal, as JSON otherwise.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::{Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// How lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people when the error output is a terminal, else JSON.
+    #[default]
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Default)]
+pub struct LogSettings {
+    /// How lines look.
+    pub format: LogFormat,
+    /// `info`, or a list such as `info,tombolo_edge=debug`.
+    pub level: String,
+    /// Addresses of people are shown.
+    pub shows_addresses: bool,
+}
+
+/// Begins logging to the error output, once in a process. The error says which level is not understood.
+pub fn init_logs(settings: &LogSettings) -> Result<(), String> {
+    crate::show_addresses(settings.shows_addresses);
+    let level = if settings.level.is_empty() { "info" } else { &settings.level };
+    let targets: Targets = level.parse().map_err(|error| format!("log level {level:?}: {error}"))?;
+    let is_human = match settings.format {
+        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+    };
+    let layer = if is_human {
+        fmt::layer().with_writer(std::io::stderr).with_target(false).boxed()
+    } else {
+        fmt::layer().with_writer(std::io::stderr).json().flatten_event(true).boxed()
+    };
+    // A second start in one process, as in tests, keeps the first.
+    let _ = tracing_subscriber::registry().with(layer.with_filter(targets)).try_init();
+    Ok(())
+}
