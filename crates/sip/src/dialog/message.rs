@@ -95,7 +95,10 @@ Content-Length: 0
     fn a_request_makes_the_dialog_of_its_server() {
         let mut dialog = DialogState::from_request(&message(SUBSCRIBE), "ours").expect("a dialog");
         assert_eq!((&*dialog.local_tag, &*dialog.remote_tag), ("ours", "from~1"));
-        assert_eq!((&*dialog.local_uri, &*dialog.remote_uri), ("sip:juliet@corp.example", "sip:romeo@partner.example"));
+        assert_eq!(
+            (&*dialog.local_uri, &*dialog.remote_uri),
+            ("sip:juliet@corp.example", "sip:romeo@partner.example")
+        );
         let routes =
             ["<sip:p2.corp.example;lr>", "<sip:p1.partner.example;lr;r2=on>", "<sip:p0.partner.example;lr>"];
         assert_eq!(dialog.routes.iter().collect::<Vec<_>>(), routes);
@@ -107,7 +110,8 @@ Content-Length: 0
         assert!(dialog.matches_request(&refresh) && !dialog.matches_request(&message(SUBSCRIBE)));
         assert_eq!(dialog.refresh_target_by(&refresh), Ok(true));
         assert_eq!(&*dialog.remote_target, "sip:romeo@new.partner.example;transport=tcp");
-        let without = message(&SUBSCRIBE.replace("Contact: <sip:romeo@pc.partner.example;transport=tcp>\n", ""));
+        let without =
+            message(&SUBSCRIBE.replace("Contact: <sip:romeo@pc.partner.example;transport=tcp>\n", ""));
         assert_eq!(dialog.refresh_target_by(&without), Ok(false));
         assert_eq!(DialogState::from_request(&without, "ours"), Err(DialogFault::BadContact));
     }

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::DEFAULT_EXPIRES;
+use crate::{headers::HeaderName, lex, message::Message};
 
 /// Bounds that all compositors share.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +38,19 @@ pub enum IfMatch {
     One(Option<u64>),
     /// More than one, or none.
     Invalid,
+}
+
+impl IfMatch {
+    /// Reads SIP-If-Match; `entity_tag` gives the number of a tag that we could have made.
+    pub fn read(message: &Message, entity_tag: impl FnOnce(&str) -> Option<u64>) -> Self {
+        // Row by row: an empty one is not the same as none.
+        let mut tags = message.rows(HeaderName::SipIfMatch);
+        match (tags.next(), tags.next()) {
+            (None, _) => Self::Absent,
+            (Some(tag), None) if lex::is_token(tag) => Self::One(entity_tag(tag)),
+            _ => Self::Invalid,
+        }
+    }
 }
 
 /// A PUBLISH request.

@@ -26,8 +26,8 @@ mod timing;
 
 pub use self::timing::Settings;
 use self::timing::{refresh_point, seconds};
-use crate::{headers::ValueFault, message::Message};
 use super::{Order, Reason, RemoteSequence, SubscriptionState, Substate, ends_subscription};
+use crate::{headers::ValueFault, message::Message};
 
 /// The states of RFC 6665 §4.1.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -107,7 +107,8 @@ pub struct Notify {
 impl Notify {
     /// Reads a NOTIFY; one without Subscription-State is answered with 400, as is one with a broken one.
     pub fn read(message: &Message) -> Result<Self, ValueFault> {
-        let subscription_state = message.subscription_state()?.ok_or(ValueFault::Missing("Subscription-State"))?;
+        let subscription_state =
+            message.subscription_state()?.ok_or(ValueFault::Missing("Subscription-State"))?;
         Ok(Self { cseq: message.cseq()?.0, subscription_state })
     }
 }

@@ -162,6 +162,13 @@ fn sip_e_16_grants_are_never_longer_than_asked_and_423_only_for_short_intervals(
     ] {
         assert_eq!(grant(asked, &settings), granted, "{asked:?}");
     }
+    // 10^12 seconds, as a header field has them.
+    let text = "SUBSCRIBE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\n\
+                To: <sip:a@b>\r\nCall-ID: 1\r\nCSeq: 1 SUBSCRIBE\r\nExpires: 1000000000000\r\n\
+                Content-Length: 0\r\n\r\n";
+    let limits = crate::message::MessageLimits::default();
+    let message = crate::message::read_datagram(text.into(), &limits).expect("a message");
+    assert_eq!(grant(message.expires(), &settings), Ok(7200));
     // A minimum over an hour does not make an hour too brief.
     let settings = Settings { min_expires: 5000, ..settings };
     assert_eq!(grant(Some(3600), &settings), Ok(3600));

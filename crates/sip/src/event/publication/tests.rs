@@ -216,3 +216,24 @@ fn a_restored_publication_keeps_its_id_and_tag_and_new_ones_get_others() {
     let added = send(&mut compositor, &publish(IfMatch::Absent, None, true), "", now).expect("a new one");
     assert_eq!(added.change, Change::Added(PublicationId(8)));
 }
+
+#[test]
+fn sip_if_match_is_read_as_one_tag_or_told_to_be_none() {
+    let read = |rows: &str| {
+        let text = format!(
+            "PUBLISH sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\n\
+             To: <sip:a@b>\r\nCall-ID: 1\r\nCSeq: 1 PUBLISH\r\n{rows}Content-Length: 0\r\n\r\n"
+        );
+        let limits = crate::message::MessageLimits::default();
+        let message = crate::message::read_datagram(text.into_bytes().into(), &limits).expect("a message");
+        IfMatch::read(&message, |tag| tag.strip_prefix('t')?.parse().ok())
+    };
+    assert_eq!(read(""), IfMatch::Absent);
+    assert_eq!(read("SIP-If-Match: t12\r\n"), IfMatch::One(Some(12)));
+    assert_eq!(read("SIP-If-Match: other\r\n"), IfMatch::One(None));
+    for invalid in ["t1, t2", "t1 t2", "\"t1\"", "t1;x=y"] {
+        assert_eq!(read(&format!("SIP-If-Match: {invalid}\r\n")), IfMatch::Invalid, "{invalid}");
+    }
+    assert_eq!(read("SIP-If-Match: t1\r\nSIP-If-Match: t2\r\n"), IfMatch::Invalid);
+    assert_eq!(read("SIP-If-Match:\r\n"), IfMatch::Invalid);
+}

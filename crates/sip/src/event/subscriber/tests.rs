@@ -548,3 +548,33 @@ fn chance_makes_waits_longer_by_at_most_half() {
     assert!(S.backoff(0, u32::MAX) > Duration::from_millis(7_400));
     assert_eq!(S.backoff(255, 0), secs(1800));
 }
+
+fn message(text: &str) -> Message {
+    let limits = crate::message::MessageLimits::default();
+    let text = format!(
+        "{text}Via: SIP/2.0/UDP c;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:c@d>;tag=2\r\n\
+         Call-ID: 1\r\nContent-Length: 0\r\n\r\n"
+    );
+    crate::message::read_datagram(text.into_bytes().into(), &limits).expect("a message")
+}
+
+#[test]
+fn responses_and_notifies_are_read_from_messages() {
+    let response = Response::from(&message(
+        "SIP/2.0 423 Interval Too Brief\r\nCSeq: 9 SUBSCRIBE\r\nMin-Expires: 1800\r\nRetry-After: 5 (soon);duration=1\r\n",
+    ));
+    assert_eq!((response.status, response.expires), (423, None));
+    assert_eq!((response.min_expires, response.retry_after), (Some(1800), Some(5)));
+    let head = "NOTIFY sip:a@b SIP/2.0\r\nCSeq: 9 NOTIFY\r\nEvent: presence\r\n";
+    let read = |row: &str| Notify::read(&message(&format!("{head}{row}")));
+    let notify = read("Subscription-State: Terminated ; reason=giveup;retry-after=30\r\n").expect("a NOTIFY");
+    assert_eq!(notify.cseq, 9);
+    let said = notify.subscription_state;
+    assert_eq!(
+        (said.state, said.reason, said.retry_after),
+        (Substate::Terminated, Some(Reason::GiveUp), Some(30))
+    );
+    // Each of these is answered with 400 (SIP-E-06).
+    assert_eq!(read("").map(drop), Err(ValueFault::Missing("Subscription-State")));
+    assert!(read("Subscription-State: waiting\r\n").is_err());
+}
