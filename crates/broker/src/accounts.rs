@@ -77,12 +77,7 @@ pub struct Authenticator {
 impl Authenticator {
     /// Without accounts. `secret` signs nonces, `seed` begins their numbers.
     pub fn new(secret: [u8; 32], seed: u64) -> Self {
-        Self {
-            accounts: ArcSwap::default(),
-            servers: Mutex::default(),
-            secret,
-            nonce: AtomicU64::new(seed),
-        }
+        Self { accounts: ArcSwap::default(), servers: Mutex::default(), secret, nonce: AtomicU64::new(seed) }
     }
 
     /// The accounts in force.

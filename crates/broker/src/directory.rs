@@ -305,7 +305,11 @@ impl Directory {
     }
 
     /// Tells whoever asked how a request ended.
-    pub fn end_request(&self, requester: Requester, outcome: Result<tombolo_sip::message::Message, NoResponse>) {
+    pub fn end_request(
+        &self,
+        requester: Requester,
+        outcome: Result<tombolo_sip::message::Message, NoResponse>,
+    ) {
         match requester {
             Requester::Shard(shard, request) => self.tell_shard(shard, Input::Outcome { request, outcome }),
             Requester::User(aor, fork, branch) => {
@@ -412,4 +416,3 @@ impl Directory {
 const FRONT_END_INBOX: usize = 1024;
 /// Batches of messages that wait for the peer of one phone.
 const PHONE_INBOX: usize = 16;
-

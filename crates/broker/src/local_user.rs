@@ -129,9 +129,8 @@ impl LocalUser {
     /// Takes a REGISTER: all of it or nothing (RFC 3261 §10.3).
     pub fn handle_register(&mut self, register: &Register, now: Instant) -> Registered {
         self.handle_timeout(now);
-        let is_stale = |binding: &Binding| {
-            binding.call_id == register.call_id && binding.cseq >= register.cseq
-        };
+        let is_stale =
+            |binding: &Binding| binding.call_id == register.call_id && binding.cseq >= register.cseq;
         if self.bindings.iter().any(is_stale) && (register.removes_all || !register.contacts.is_empty()) {
             return Registered::OutOfOrder;
         }
@@ -168,7 +167,13 @@ impl LocalUser {
     }
 
     /// A message for all phones. Without one the sender learns that nobody is there.
-    pub fn handle_message(&mut self, shard: ShardIndex, message: MessageId, draft: &RequestDraft, now: Instant) {
+    pub fn handle_message(
+        &mut self,
+        shard: ShardIndex,
+        message: MessageId,
+        draft: &RequestDraft,
+        now: Instant,
+    ) {
         self.handle_timeout(now);
         if self.bindings.is_empty() || self.forks.len() >= MOST_FORKS {
             return self.out.push_back(UserOutput::Delivered { shard, message, status: 480 });

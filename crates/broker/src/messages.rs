@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use actix::Message;
+use tokio::sync::oneshot;
 use tombolo_edge::{DialId, FlowFacts, FlowId, StreamEnd, StreamId};
 use tombolo_interwork::{
     error::NoResponse,
@@ -12,7 +13,6 @@ use tombolo_interwork::{
 };
 use tombolo_presence::Address;
 use tombolo_sip::message::Message as SipMessage;
-use tokio::sync::oneshot;
 
 use crate::session::ShardIndex;
 

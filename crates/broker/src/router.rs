@@ -71,7 +71,9 @@ impl StreamSink for Router {
                 });
             }
             FromEdge::Written { stream, last, bytes } => {
-                if let Some(pair) = directory.stream(stream).and_then(|stream| stream.pairs.into_iter().next()) {
+                if let Some(pair) =
+                    directory.stream(stream).and_then(|stream| stream.pairs.into_iter().next())
+                {
                     let written = ToSession::Written { stream, last, bytes };
                     directory.session(&pair.local, &pair.remote).do_send(written);
                 }
@@ -113,7 +115,9 @@ impl Router {
         }
         let mut refused = Vec::new();
         for (shard, batch) in batches.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
-            if let Err(Input::Stanzas(mut batch)) = directory.shards()[shard].inbox.push(Input::Stanzas(batch)) {
+            if let Err(Input::Stanzas(mut batch)) =
+                directory.shards()[shard].inbox.push(Input::Stanzas(batch))
+            {
                 refused.append(&mut batch);
             }
         }
@@ -246,7 +250,8 @@ impl Router {
             Some((_, peer)) => peer.inbox.push(arrived).map_err(|arrived| arrived.messages),
             None => match directory.guests() {
                 Some(guests) => guests.try_send(ToGuests(arrived)).map_err(|refused| {
-                    let (actix::dev::SendError::Full(ToGuests(arrived)) | actix::dev::SendError::Closed(ToGuests(arrived))) = refused;
+                    let (actix::dev::SendError::Full(ToGuests(arrived))
+                    | actix::dev::SendError::Closed(ToGuests(arrived))) = refused;
                     arrived.messages
                 }),
                 None => Ok(()),

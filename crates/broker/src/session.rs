@@ -254,13 +254,8 @@ impl Session {
         }
         self.dial = Dial::Idle;
         self.failures = 0;
-        self.stream = Some(Stream {
-            id,
-            window: window as usize,
-            last: 0,
-            unwritten: VecDeque::new(),
-            wrote_at: now,
-        });
+        self.stream =
+            Some(Stream { id, window: window as usize, last: 0, unwritten: VecDeque::new(), wrote_at: now });
         if std::mem::take(&mut self.is_lost) {
             self.out.push_back(SessionOutput::Reachable { is_reachable: true, condition: "" });
         }
@@ -543,7 +538,8 @@ mod tests {
         for n in 0..3 {
             session.handle_message(0, Some(MessageId(n)), vec![b'x'], now);
         }
-        let refused = SessionOutput::Fate { shard: 0, message: MessageId(2), fate: Err("resource-constraint") };
+        let refused =
+            SessionOutput::Fate { shard: 0, message: MessageId(2), fate: Err("resource-constraint") };
         assert!(outputs(&mut session).contains(&refused));
     }
 }

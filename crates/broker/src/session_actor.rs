@@ -149,4 +149,3 @@ impl Handler<ToSession> for SessionActor {
         self.drive(ctx);
     }
 }
-

@@ -1,0 +1,242 @@
+//! The broker of one gateway: its shards, its directory, and how the outside asks it.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::oneshot;
+use tombolo_edge::{DomainPair, EdgePort, FlowPort, StreamDirection, StreamId};
+use tombolo_interwork::{
+    owner::{Input, Owner, OwnerSettings, Report},
+    rows::{Row, table},
+    token::TokenKey,
+};
+use tombolo_policy::Table;
+use tombolo_presence::{Address, Domain};
+use tombolo_runtime::{Clock, Placement};
+use tombolo_store::{StateStore, StoreError};
+use tombolo_telemetry::Metrics;
+
+use crate::{
+    accounts::{Accounts, Authenticator},
+    directory::{Directory, Shard, Shared},
+    fanout_actor::FanoutActor,
+    guests::GuestsActor,
+    messages::{AskShard, ToSession},
+    router::Router,
+};
+
+/// What a broker is set to.
+pub struct BrokerSettings {
+    /// Where actors run; one shard an arbiter.
+    pub placement: Placement,
+    /// The only source of time.
+    pub clock: Clock,
+    /// Where rows are kept.
+    pub store: Arc<dyn StateStore>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The policy in force.
+    pub policy: Arc<ArcSwap<Table>>,
+    /// The users of built-in homes.
+    pub accounts: Accounts,
+    /// 32 random octets, kept over restarts: they sign tokens and nonces.
+    pub secret: [u8; 32],
+    /// For jitter, new at each start.
+    pub seed: u64,
+    /// The least time between two states to one SIP watcher of one presentity (RFC 3856 §6.10).
+    pub watcher_interval: std::time::Duration,
+}
+
+/// A running broker.
+pub struct Broker {
+    directory: Arc<Directory>,
+    router: Arc<Router>,
+}
+
+/// A federated session, for operators.
+#[derive(Debug, Clone)]
+pub struct SessionReport {
+    /// Our domain.
+    pub local: Domain,
+    /// The partner's.
+    pub remote: Domain,
+    /// The outgoing stream.
+    pub stream: Option<StreamId>,
+    /// The partner cannot be reached.
+    pub is_lost: bool,
+    /// Messages that wait for a stream.
+    pub waiting: usize,
+    /// Stanzas that were handed to streams.
+    pub stanzas_out: u64,
+    /// Why the last stream ended or the last dial failed.
+    pub last_failure: Option<String>,
+}
+
+/// A shard, for operators.
+#[derive(Debug, Clone)]
+pub struct ShardReport {
+    /// Inputs that wait.
+    pub waiting: usize,
+    /// Inputs that were given back.
+    pub refused: u64,
+    /// What it owns.
+    pub report: Report,
+}
+
+impl Broker {
+    /// Loads the shards' rows and starts them. Connect it before anything comes in.
+    pub fn start(settings: BrokerSettings) -> Result<Self, StoreError> {
+        let BrokerSettings { placement, clock, store, metrics, policy, accounts, secret, seed, .. } =
+            settings;
+        let key = TokenKey::new(&secret);
+        let authenticator = Arc::new(Authenticator::new(secret, seed));
+        let approvals = Arc::new(accounts.approvals());
+        authenticator.set_accounts(accounts);
+        let now = clock.now();
+        store.mark_wall(now.unix_seconds());
+        let start = store.meta().start as u32;
+        let count = placement.count();
+        let directory = Directory::new(Shared {
+            clock,
+            placement: placement.clone(),
+            store: store.clone(),
+            metrics,
+            policy: policy.clone(),
+            authenticator,
+            key: key.clone(),
+        });
+        let mut rows: Vec<Vec<Row>> = vec![Vec::new(); count];
+        for table in table::ALL {
+            store.load(0..=tombolo_presence::PARTITIONS - 1, table, &mut |partition, key, value| {
+                let row = Row { partition, table, key: key.to_vec(), value: Some(value.to_vec()) };
+                rows[usize::from(partition) % count].push(row);
+            })?;
+        }
+        let mut shards = Vec::with_capacity(count);
+        for (index, rows) in rows.into_iter().enumerate() {
+            let mut own =
+                OwnerSettings::new(key.clone(), start, seed.wrapping_add(index as u64 * 0x9e37_79b9));
+            own.watcher_interval = settings.watcher_interval;
+            let mut owner = Owner::new(own, policy.load_full(), now);
+            owner.handle(Input::Accounts(approvals.clone()), now);
+            let unread = owner.load(rows, now);
+            if unread > 0 {
+                tracing::error!(
+                    shard = index,
+                    rows = unread,
+                    "stored rows cannot be read and are left alone"
+                );
+            }
+            let (sender, inbox) = tombolo_runtime::inbox(SHARD_INBOX);
+            let shared = directory.clone();
+            let make = move |_: &mut _| FanoutActor::new(index, owner, inbox, shared);
+            let addr = placement.start_in(index, make);
+            shards.push(Shard { inbox: sender, addr });
+        }
+        let shared = directory.clone();
+        let guests = placement.start_in(0, move |_: &mut _| GuestsActor::new(shared));
+        directory.begin(shards, guests);
+        let router = Arc::new(Router::new(directory.clone()));
+        Ok(Self { directory, router })
+    }
+
+    /// Where streams and flows hand what they bring.
+    pub fn router(&self) -> Arc<Router> {
+        self.router.clone()
+    }
+
+    /// Names the ways out, once.
+    pub fn connect(&self, edge: Arc<dyn EdgePort>, flows: Arc<dyn FlowPort>) {
+        self.directory.connect(edge, flows);
+    }
+
+    /// Replaces the accounts.
+    pub fn set_accounts(&self, accounts: Accounts) {
+        let approvals = Arc::new(accounts.approvals());
+        self.directory.authenticator.set_accounts(accounts);
+        self.directory.tell_shards(|| Input::Accounts(approvals.clone()));
+    }
+
+    /// Puts a new policy in force.
+    pub fn set_policy(&self, table: Arc<Table>) {
+        self.directory.policy.store(table.clone());
+        self.directory.tell_shards(|| Input::Policy(table.clone()));
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Arc<Table> {
+        self.directory.policy.load_full()
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.directory.metrics
+    }
+
+    /// What is known of a user's relations.
+    pub async fn report(&self, user: Address) -> Report {
+        let shard = self.directory.shard_of(user.partition());
+        let (answer, waiting) = oneshot::channel();
+        self.directory.shards()[shard].addr.do_send(AskShard::Report { user: Some(user), answer });
+        waiting.await.unwrap_or_default()
+    }
+
+    /// What each shard owns.
+    pub async fn shards(&self) -> Vec<ShardReport> {
+        let mut reports = Vec::new();
+        for shard in self.directory.shards() {
+            let (answer, waiting) = oneshot::channel();
+            shard.addr.do_send(AskShard::Report { user: None, answer });
+            let report = waiting.await.unwrap_or_default();
+            reports.push(ShardReport { waiting: shard.inbox.len(), refused: shard.inbox.refused(), report });
+        }
+        let (pairs, dialogs) = reports.iter().fold((0, 0), |(pairs, dialogs), shard| {
+            let ShardReport { report, .. } = shard;
+            (pairs + report.pairs, dialogs + report.notifier_dialogs + report.subscriber_dialogs)
+        });
+        self.directory.metrics.subscriptions(pairs as i64);
+        self.directory.metrics.dialogs(dialogs as i64);
+        self.directory.metrics.queue_depth(reports.iter().map(|shard| shard.waiting as i64).sum());
+        reports
+    }
+
+    /// What each session is at.
+    pub async fn sessions(&self) -> Vec<SessionReport> {
+        let mut reports = Vec::new();
+        for (_, session) in self.directory.sessions() {
+            let (answer, waiting) = oneshot::channel();
+            session.do_send(ToSession::Report(answer));
+            reports.extend(waiting.await);
+        }
+        reports
+    }
+
+    /// The streams that are up, with the pairs that are proved on each.
+    pub fn streams(&self) -> Vec<(StreamId, StreamDirection, Vec<DomainPair>)> {
+        let streams = self.directory.streams().into_iter();
+        streams.map(|(id, stream)| (id, stream.direction, stream.pairs)).collect()
+    }
+
+    /// Number of SIP peers and of flows that are bound to one.
+    pub fn peer_counts(&self) -> (usize, usize) {
+        self.directory.peer_counts()
+    }
+
+    /// A decision about watchers of a user: whom it concerned.
+    pub async fn decide(&self, user: Address, watcher: Option<Address>, is_approved: bool) -> Vec<Address> {
+        let shard = self.directory.shard_of(user.partition());
+        let (answer, waiting) = oneshot::channel();
+        self.directory.shards()[shard].addr.do_send(AskShard::Decide { user, watcher, is_approved, answer });
+        waiting.await.unwrap_or_default()
+    }
+
+    /// Tries partners that are waited for, now.
+    pub fn retry(&self, domain: &str) -> usize {
+        let sessions = self.directory.sessions();
+        let wanted = sessions.iter().filter(|(pair, _)| pair.remote.as_str() == domain);
+        wanted.map(|(_, session)| session.do_send(ToSession::Retry)).count()
+    }
+}
+
+/// Batches that wait for a shard.
+const SHARD_INBOX: usize = 4096;

@@ -1,0 +1,125 @@
+//! Requests by flows that belong to no peer yet: they get challenges and refusals without any state, but for an
+//! authenticated REGISTER, which makes its flow a phone's.
+
+use std::sync::Arc;
+
+use actix::{Actor, Context, Handler, Message};
+use tombolo_edge::{FlowFacts, ToFlow};
+use tombolo_interwork::owner::{PeerKey, PhoneKey};
+use tombolo_presence::Address;
+use tombolo_sip::{
+    message::Message as SipMessage,
+    method::Method,
+    uas::{self, Verdict},
+};
+
+use crate::{
+    accounts::Proof,
+    directory::Directory,
+    messages::Arrived,
+    peer::respond,
+    requests::{capabilities, challenge},
+};
+
+/// Messages by a flow without a peer. Refused when the mailbox is full.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ToGuests(pub Arrived);
+
+/// The one who sees to them.
+pub struct GuestsActor {
+    directory: Arc<Directory>,
+}
+
+impl GuestsActor {
+    /// Hands phones to the actors of `directory`.
+    pub fn new(directory: Arc<Directory>) -> Self {
+        Self { directory }
+    }
+
+    fn see_to(&self, flow: &Arc<FlowFacts>, message: SipMessage) {
+        // A response to nothing of ours, and an ACK, are not answered.
+        if !message.is_request() || matches!(message.method(), Some(Method::Ack)) {
+            return;
+        }
+        // The peer may have come to be since the flow's messages were queued.
+        if let Some((_, peer)) = self.directory.peer_of_flow(flow.flow) {
+            return self.pass(peer, flow, message, false);
+        }
+        let (status, headers) = match uas::check(&message) {
+            Verdict::Drop => return,
+            Verdict::Refuse { status, headers } => (status, headers),
+            Verdict::Accept if message.method() == Some(&Method::Options) => (200, capabilities()),
+            Verdict::Accept => match self.directory.authenticator.prove(&message, self.directory.clock.now())
+            {
+                Proof::User(aor) if message.method() == Some(&Method::Register) => {
+                    return self.adopt(flow, &aor, message);
+                }
+                // Without a registration there is nowhere to reach the phone.
+                Proof::User(_) | Proof::NoHome => (403, Vec::new()),
+                Proof::Challenge(values) => (401, challenge(values)),
+            },
+        };
+        self.directory.metrics.requests_in(1);
+        if status >= 400 {
+            self.directory.metrics.refused_request();
+        }
+        if let Some(bytes) = respond(&message, status, &headers) {
+            self.directory.flows_port().send(ToFlow::Bytes { flow: flow.flow, bytes: bytes.into() });
+        }
+    }
+
+    /// The flow is a phone's from now on.
+    fn adopt(&self, flow: &Arc<FlowFacts>, aor: &Address, message: SipMessage) {
+        let key = PeerKey::Phone(Arc::new(PhoneKey { aor: aor.clone(), instance: instance_of(&message) }));
+        self.directory.bind_flow(flow, &key);
+        if let Some((_, peer)) = self.directory.peer_of_flow(flow.flow) {
+            self.pass(peer, flow, message, true);
+        }
+    }
+
+    fn pass(
+        &self,
+        peer: crate::directory::Peer,
+        flow: &Arc<FlowFacts>,
+        message: SipMessage,
+        is_authenticated: bool,
+    ) {
+        let arrived = Arrived { flow: flow.clone(), messages: vec![message], is_authenticated };
+        if let Err(Arrived { messages, .. }) = peer.inbox.push(arrived) {
+            for message in messages {
+                let retry = [("Retry-After", "2".to_owned())];
+                if let Some(bytes) = respond(&message, 503, &retry) {
+                    self.directory.flows_port().send(ToFlow::Bytes { flow: flow.flow, bytes: bytes.into() });
+                }
+            }
+        }
+    }
+}
+
+/// What a phone keeps over connections: its `+sip.instance`, else the Call-ID of its REGISTER.
+fn instance_of(message: &SipMessage) -> Box<str> {
+    let instance = message.contacts().flatten().find_map(|contact| contact.params.text("+sip.instance"));
+    match instance {
+        Some(instance) => instance.as_ref().into(),
+        None => message.call_id().unwrap_or_default().into(),
+    }
+}
+
+impl Actor for GuestsActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.set_mailbox_capacity(4096);
+    }
+}
+
+impl Handler<ToGuests> for GuestsActor {
+    type Result = ();
+
+    fn handle(&mut self, ToGuests(arrived): ToGuests, _: &mut Context<Self>) {
+        for message in arrived.messages {
+            self.see_to(&arrived.flow, message);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! A SIP peer on its arbiter: carries between shards, flows and the pure [`Peer`].
+
+use std::{sync::Arc, time::Instant};
+
+use actix::{
+    Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle, WrapFuture, fut::ActorFutureExt,
+};
+use tombolo_edge::{ToFlow, Transport};
+use tombolo_interwork::owner::{Input, LaneKey, PeerKey};
+use tombolo_policy::SipTransport;
+use tombolo_runtime::{Inbox, TURN_ITEMS, Wake};
+
+use crate::{
+    directory::Directory,
+    messages::{Arrived, ToPeer},
+    peer::{Peer, PeerOutput, way_of},
+    requests::serve,
+};
+
+/// The actor of one SIP next hop.
+pub struct PeerActor {
+    key: PeerKey,
+    peer: Peer,
+    inbox: Inbox<Arrived>,
+    directory: Arc<Directory>,
+    timer: Option<(Instant, SpawnHandle)>,
+    /// The request that is being handed over was proved already.
+    is_proved: bool,
+}
+
+impl PeerActor {
+    /// A peer without a flow. `number` goes into its branches.
+    pub fn new(key: PeerKey, number: u64, inbox: Inbox<Arrived>, directory: Arc<Directory>) -> Self {
+        let may_dial = matches!(key, PeerKey::FrontEnd(_));
+        let now = directory.clock.now().instant;
+        let peer = Peer::new(&format!("p{number:016x}"), may_dial, now);
+        Self { key, peer, inbox, directory, timer: None, is_proved: false }
+    }
+
+    fn drive(&mut self, ctx: &mut Context<Self>) {
+        while let Some(output) = self.peer.poll_output() {
+            self.carry(output);
+        }
+        if matches!(self.key, PeerKey::Phone(_)) && self.peer.is_idle() {
+            // A phone that went away owns nothing here; its dialogs wait in their shards.
+            self.directory.forget_peer(&self.key);
+            return ctx.stop();
+        }
+        let next = self.peer.poll_timeout();
+        if self.timer.as_ref().map(|(at, _)| *at) == next {
+            return;
+        }
+        if let Some((_, timer)) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        if let Some(at) = next {
+            let sleep = tokio::time::sleep_until(at.into()).into_actor(self);
+            let timer = ctx.spawn(sleep.map(|(), actor, ctx| {
+                actor.timer = None;
+                let now = actor.directory.clock.now().instant;
+                actor.peer.handle_timeout(now);
+                actor.drive(ctx);
+            }));
+            self.timer = Some((at, timer));
+        }
+    }
+
+    fn carry(&mut self, output: PeerOutput) {
+        let directory = self.directory.clone();
+        match output {
+            PeerOutput::Dial => self.dial(),
+            PeerOutput::Bytes { flow, bytes } => {
+                directory.flows_port().send(ToFlow::Bytes { flow, bytes });
+            }
+            PeerOutput::Serve { reply, flow, message } => {
+                let way = self.peer.way().unwrap_or_else(|| way_of(&flow));
+                serve(&directory, &self.key, way, &flow, reply, message, self.is_proved);
+            }
+            PeerOutput::Ended { requester, outcome } => {
+                directory.end_request(requester, outcome.map(|message| *message));
+            }
+            PeerOutput::Grant { shard, bytes } => {
+                let lane = LaneKey::Peer(self.key.clone());
+                directory.tell_shard(shard, Input::Credit { lane, bytes });
+            }
+            PeerOutput::Way(way) => {
+                directory.tell_shards(|| Input::PeerChanged { peer: self.key.clone(), way: way.clone() });
+            }
+        }
+    }
+
+    fn dial(&self) {
+        let PeerKey::FrontEnd(domain) = &self.key else { return };
+        let policy = self.directory.policy.load();
+        let Some(front_end) = policy.local_domain(domain.as_str()).and_then(|local| local.front_end()) else {
+            return;
+        };
+        let hop = &front_end.next_hop;
+        let transport = match hop.transport {
+            SipTransport::Tls => Transport::Tls,
+            SipTransport::Tcp => Transport::Tcp,
+            SipTransport::Udp => Transport::Udp,
+        };
+        let dial = self.directory.new_peer_dial(&self.key);
+        self.directory.flows_port().send(ToFlow::Dial {
+            dial,
+            transport,
+            host: hop.host.clone(),
+            port: hop.port,
+            domain: domain.as_str().into(),
+        });
+    }
+}
+
+impl Actor for PeerActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.inbox.wake_actor(ctx.address().recipient());
+    }
+}
+
+impl Handler<Wake> for PeerActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, ctx: &mut Context<Self>) {
+        let now = self.directory.clock.now().instant;
+        for _ in 0..TURN_ITEMS {
+            let Some(arrived) = self.inbox.pop() else { break };
+            self.is_proved = arrived.is_authenticated;
+            for message in arrived.messages {
+                self.peer.handle_message(&arrived.flow, message, now);
+                while let Some(output) = self.peer.poll_output() {
+                    self.carry(output);
+                }
+            }
+        }
+        self.is_proved = false;
+        if self.inbox.finish_turn() {
+            // Only an awaited yield lets the arbiter's other actors run before our next turn.
+            let turn = tokio::task::yield_now().into_actor(self);
+            ctx.spawn(turn.map(|(), actor, ctx| actor.handle(Wake, ctx)));
+        }
+        self.drive(ctx);
+    }
+}
+
+impl Handler<ToPeer> for PeerActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ToPeer, ctx: &mut Context<Self>) {
+        let now = self.directory.clock.now().instant;
+        match message {
+            ToPeer::Want { shard, owed_bytes } => self.peer.handle_want(shard, owed_bytes, now),
+            ToPeer::Notifies { shard, count, bytes } => {
+                self.directory.metrics.requests_out(u64::from(count));
+                self.peer.handle_notifies(shard, bytes);
+            }
+            ToPeer::Request { requester, uri, draft } => {
+                self.directory.metrics.requests_out(1);
+                self.peer.handle_request(requester, uri, draft, now);
+            }
+            ToPeer::Respond { reply, bytes } => self.peer.handle_response(reply, bytes, now),
+            ToPeer::FlowUp(flow) => {
+                tracing::info!(
+                    flow = flow.flow.0, transport = flow.transport.via_name(), remote = %flow.remote,
+                    "sip flow up"
+                );
+                self.peer.handle_flow_up(flow, now);
+            }
+            ToPeer::FlowDown(flow) => self.peer.handle_flow_down(flow, now),
+            ToPeer::Written { flow, bytes } => self.peer.handle_written(flow, bytes),
+            ToPeer::DialFailed { cause, .. } => {
+                tracing::warn!(cause, "the front end cannot be reached");
+                self.peer.handle_dial_failed(now);
+            }
+        }
+        self.drive(ctx);
+    }
+}

@@ -1,0 +1,128 @@
+//! Requests from SIP peers: whom they speak for, and who serves them.
+
+use std::sync::Arc;
+
+use tombolo_edge::{FlowFacts, Transport};
+use tombolo_interwork::{
+    address::address_of_uri,
+    owner::{Input, PeerKey, PeerWay, ReplyTo, SipRequest},
+};
+use tombolo_policy::{LocalDomain, PeerProof};
+use tombolo_presence::Address;
+use tombolo_sip::{build::allow, message::Message, method::Method, uas::SERVED};
+
+use crate::{
+    accounts::Proof,
+    directory::Directory,
+    messages::{ToPeer, ToUser},
+    peer::respond,
+};
+
+/// True when a flow comes from the front end of a local domain.
+pub fn is_front_end(local: &LocalDomain, facts: &FlowFacts) -> bool {
+    let names: Vec<&str> = facts.proved_domains.iter().map(|name| &**name).collect();
+    let proof = match facts.transport {
+        Transport::Tls => PeerProof::Tls { names: &names },
+        Transport::Tcp | Transport::Udp => PeerProof::Plain { address: facts.remote.ip() },
+    };
+    local.admits(proof)
+}
+
+/// Serves a request that passed its transaction: proves its user and hands it to the shard or user concerned.
+///
+/// `is_proved` says that the digest of this request was seen already.
+pub fn serve(
+    directory: &Arc<Directory>,
+    key: &PeerKey,
+    way: PeerWay,
+    flow: &FlowFacts,
+    reply: ReplyTo,
+    message: Box<Message>,
+    is_proved: bool,
+) {
+    let answer = |status, headers: &[(&'static str, String)]| {
+        if status >= 400 {
+            directory.metrics.refused_request();
+        }
+        if let Some(bytes) = respond(&message, status, headers) {
+            directory.tell_peer(key, ToPeer::Respond { reply, bytes });
+        }
+    };
+    directory.metrics.requests_in(1);
+    if message.method() == Some(&Method::Options) {
+        return answer(200, &capabilities());
+    }
+    let from = message.from().ok().and_then(|from| address_of_uri(&from.uri).ok());
+    let Some(identity) = from.map(|from| from.address) else { return answer(403, &[]) };
+    match key {
+        // A front end speaks for its own domain only (SIP-TLS-05).
+        PeerKey::FrontEnd(domain) => {
+            // What comes in a dialog of ours is from whom we asked, or for one of its users.
+            let speaks = identity.domain() == domain.as_str();
+            if !speaks || message.method() == Some(&Method::Register) {
+                return answer(if speaks { 405 } else { 403 }, &[]);
+            }
+        }
+        PeerKey::Phone(phone) => {
+            let must_prove = flow.transport == Transport::Udp || message.method() == Some(&Method::Register);
+            if must_prove && !is_proved {
+                match directory.authenticator.prove(&message, directory.clock.now()) {
+                    Proof::User(user) if user == identity => {}
+                    Proof::User(_) | Proof::NoHome => return answer(403, &[]),
+                    Proof::Challenge(values) => return answer(401, &challenge(values)),
+                }
+            }
+            if identity != phone.aor {
+                return answer(403, &[]);
+            }
+            if message.method() == Some(&Method::Register) {
+                let register = ToUser::Register { peer: key.clone(), reply, message };
+                return directory.user(&identity).do_send(register);
+            }
+        }
+    }
+    let Some(shard) = shard_of(directory, &message, &identity) else { return answer(404, &[]) };
+    let request = SipRequest { peer: key.clone(), reply, message: *message, identity, way };
+    if let Err(Input::Request(request)) = directory.shards()[shard].inbox.push(Input::Request(request)) {
+        // STOX-E-02 keeps 503 for this: we ourselves have too much to do.
+        let retry = [("Retry-After", "2".to_owned())];
+        if let Some(bytes) = respond(&request.message, 503, &retry) {
+            directory.tell_peer(key, ToPeer::Respond { reply, bytes });
+        }
+    }
+}
+
+/// The shard that owns what a request is about: the row that our tag names, else the user of the Request-URI when its
+/// domain is ours, else that of From.
+fn shard_of(directory: &Directory, message: &Message, identity: &Address) -> Option<usize> {
+    let token = message.to().ok().and_then(|to| directory.key.verify(to.tag()?));
+    if let Some(token) = token {
+        return Some(directory.shard_of(token.partition));
+    }
+    let target = message.request_uri().ok().and_then(|uri| address_of_uri(&uri).ok());
+    let policy = directory.policy.load();
+    match target {
+        Some(target) if policy.local_domain(target.address.domain()).is_some() => {
+            Some(directory.shard_of(target.address.partition()))
+        }
+        _ => {
+            policy.local_domain(identity.domain())?;
+            Some(directory.shard_of(identity.partition()))
+        }
+    }
+}
+
+/// The challenge of a 401.
+pub fn challenge(values: Vec<String>) -> Vec<(&'static str, String)> {
+    values.into_iter().map(|value| ("WWW-Authenticate", value)).collect()
+}
+
+/// What an OPTIONS is told (SIP-D-17).
+pub fn capabilities() -> Vec<(&'static str, String)> {
+    vec![
+        ("Allow", allow(&SERVED)),
+        ("Accept", "application/pidf+xml, text/plain".to_owned()),
+        ("Supported", "gruu".to_owned()),
+        ("Allow-Events", "presence".to_owned()),
+    ]
+}

@@ -1,0 +1,127 @@
+//! A user of the built-in home on its arbiter: carries between phones, shards and the pure [`LocalUser`].
+
+use std::{sync::Arc, time::Instant};
+
+use actix::{
+    Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle, WrapFuture, fut::ActorFutureExt,
+};
+use tombolo_interwork::owner::{Input, PeerKey, ReplyTo};
+use tombolo_presence::Address;
+use tombolo_sip::message::Message;
+use tombolo_telemetry::Redacted;
+
+use crate::{
+    directory::Directory,
+    local_user::{LEAST_EXPIRES, LocalUser, MOST_EXPIRES, Register, Registered, UserOutput},
+    messages::{Requester, ToPeer, ToUser},
+    peer::respond,
+};
+
+/// The actor of one local user.
+pub struct UserActor {
+    aor: Address,
+    user: LocalUser,
+    directory: Arc<Directory>,
+    timer: Option<(Instant, SpawnHandle)>,
+}
+
+impl UserActor {
+    /// A user without phones.
+    pub fn new(aor: Address, directory: Arc<Directory>) -> Self {
+        Self { aor, user: LocalUser::default(), directory, timer: None }
+    }
+
+    fn register(&mut self, peer: PeerKey, reply: ReplyTo, message: &Message) {
+        let now = self.directory.clock.now().instant;
+        let asked = message.expires().unwrap_or(MOST_EXPIRES);
+        let contacts = message.contacts().flatten().map(|contact| {
+            let own = contact.params.value("expires").and_then(|value| value.parse().ok());
+            (contact.uri.as_str().to_owned(), own.unwrap_or(asked))
+        });
+        let register = Register {
+            peer: peer.clone(),
+            call_id: message.call_id().unwrap_or_default().to_owned(),
+            cseq: message.cseq().map_or(0, |(number, _)| number),
+            contacts: contacts.collect(),
+            removes_all: message.has_contact_star() && message.expires() == Some(0),
+        };
+        let (status, headers) = match self.user.handle_register(&register, now) {
+            Registered::Bindings(bindings) => {
+                let contact = |(uri, left): (String, u64)| ("Contact", format!("<{uri}>;expires={left}"));
+                (200, bindings.into_iter().map(contact).collect())
+            }
+            Registered::TooBrief => (423, vec![("Min-Expires", LEAST_EXPIRES.to_string())]),
+            Registered::OutOfOrder => (500, Vec::new()),
+            Registered::TooMany => (403, Vec::new()),
+        };
+        tracing::debug!(aor = %Redacted(&self.aor), status, phones = self.user.bindings().len(), "register");
+        if let Some(bytes) = respond(message, status, &headers) {
+            self.directory.tell_peer(&peer, ToPeer::Respond { reply, bytes });
+        }
+    }
+
+    fn drive(&mut self, ctx: &mut Context<Self>) {
+        while let Some(output) = self.user.poll_output() {
+            match output {
+                UserOutput::Request { peer, uri, fork, branch, draft } => {
+                    let requester = Requester::User(self.aor.clone(), fork, branch);
+                    let request = ToPeer::Request { requester: requester.clone(), uri: Some(uri), draft };
+                    if !self.directory.tell_peer(&peer, request) {
+                        self.directory.fail_request(requester);
+                    }
+                }
+                UserOutput::Delivered { shard, message, status } => {
+                    self.directory.tell_shard(shard, Input::Delivered { message, status });
+                }
+            }
+        }
+        if self.user.is_idle() {
+            self.directory.forget_user(&self.aor);
+            return ctx.stop();
+        }
+        let next = self.user.poll_timeout();
+        if self.timer.as_ref().map(|(at, _)| *at) == next {
+            return;
+        }
+        if let Some((_, timer)) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        if let Some(at) = next {
+            let sleep = tokio::time::sleep_until(at.into()).into_actor(self);
+            let timer = ctx.spawn(sleep.map(|(), actor, ctx| {
+                actor.timer = None;
+                let now = actor.directory.clock.now().instant;
+                actor.user.handle_timeout(now);
+                actor.drive(ctx);
+            }));
+            self.timer = Some((at, timer));
+        }
+    }
+}
+
+impl Actor for UserActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<ToUser> for UserActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ToUser, ctx: &mut Context<Self>) {
+        let now = self.directory.clock.now().instant;
+        match message {
+            ToUser::Register { peer, reply, message } => self.register(peer, reply, &message),
+            ToUser::Deliver { shard, message, draft, .. } => {
+                self.user.handle_message(shard, message, &draft, now);
+            }
+            ToUser::Outcome { fork, branch, outcome } => {
+                let outcome = outcome.map(|message| message.status().unwrap_or(500));
+                self.user.handle_outcome(fork, branch, outcome);
+            }
+            ToUser::MustDecide(watcher) => {
+                let (aor, watcher) = (Redacted(&self.aor), Redacted(&watcher));
+                tracing::info!(%aor, %watcher, "a watcher waits: tombolo user pending, approve or deny");
+            }
+        }
+        self.drive(ctx);
+    }
+}
