@@ -128,6 +128,12 @@ impl Domain {
         prepare_domain(text).map(|domain| Self(domain.as_ref().into()))
     }
 
+    /// The domain of an address of which perhaps no other part is right.
+    pub fn of_address(text: &str) -> Result<Self, JidError> {
+        let bare = text.split_once('/').map_or(text, |(bare, _)| bare);
+        Self::parse(bare.split_once('@').map_or(bare, |(_, domain)| domain))
+    }
+
     /// The prepared name.
     pub fn as_str(&self) -> &str {
         &self.0

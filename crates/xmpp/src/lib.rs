@@ -3,9 +3,14 @@
 //! Bytes and the time go in, bytes and events come out. Nothing here opens a socket, reads a clock, makes random
 //! numbers, or knows what is translated to what.
 
+pub mod dialback;
+pub mod features;
 pub mod framer;
 pub mod jid;
 pub mod ns;
+pub mod sasl;
 pub mod stanza;
+pub mod stream;
+pub mod stream_error;
 pub mod write;
 pub mod xml;

@@ -1,0 +1,606 @@
+//! A stream that we opened: we are its initiating server, or ask an authoritative server about keys.
+//!
+//! TLS, SASL EXTERNAL and dialback lead to a stream on which stanzas of proved pairs are sent. Nothing that a peer sends
+//! on it gives the peer any right.
+
+mod dialback;
+
+use std::{mem, sync::Arc, time::Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    CloseCause, KeyAnswer, KeyQuestion, Method, NotProved, Pair, Refusal, StreamEvent, StreamFault,
+    StreamLimits, StreamPolicy, TlsFacts, TlsStart,
+    header::{OwnHeader, PeerHeader},
+    pairs::ProvedPairs,
+    policy::Security,
+    wire::{Life, Wire, write_tls_element},
+};
+use crate::{
+    dialback::{DialbackCondition, DialbackSecrets},
+    features::Features,
+    framer::Frame,
+    jid::Domain,
+    ns,
+    sasl::{write_auth, write_response},
+    stream_error::{StreamCondition, StreamError},
+    xml::{Reader, Scope, Tag, check},
+};
+
+/// What all outbound streams of a process share.
+#[derive(Debug, Clone)]
+pub struct OutboundSettings {
+    /// Bounds of each stream.
+    pub limits: StreamLimits,
+    /// What dialback keys are made with.
+    pub secrets: DialbackSecrets,
+}
+
+/// What a stream is opened for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dial {
+    /// Our domain and the one that is dialled.
+    pub pair: Pair,
+    /// What for.
+    pub purpose: Purpose,
+    /// How TLS begins.
+    pub tls: TlsStart,
+}
+
+/// What a stream is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// To send stanzas: the pair is proved.
+    Send,
+    /// To ask about keys: nothing is proved.
+    Verify,
+}
+
+/// A stream that we opened.
+#[derive(Debug)]
+pub struct OutboundStream {
+    wire: Wire,
+    settings: Arc<OutboundSettings>,
+    dial: Dial,
+    state: State,
+    /// Pairs to be proved and keys to be asked about as soon as the stream can do it.
+    waiting_pairs: Vec<Pair>,
+    waiting_questions: Vec<KeyQuestion>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// TLS is being made: by us after `<proceed/>`, or from the start.
+    AwaitTls { until: Instant },
+    /// Our header is sent.
+    AwaitHeader { security: Security, sasl: Sasl, until: Instant },
+    /// The peer's header is there.
+    AwaitFeatures { opened: Opened, sasl: Sasl, until: Instant },
+    /// `<starttls/>` is sent.
+    AwaitProceed { opened: Opened, until: Instant },
+    /// `<auth/>` is sent.
+    AwaitSasl { opened: Opened, features: Features, until: Instant },
+    /// Negotiated: pairs are proved, keys asked about, stanzas sent.
+    Established(Established),
+}
+
+/// Whether SASL is behind us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sasl {
+    Ahead,
+    Done,
+}
+
+#[derive(Debug)]
+struct Opened {
+    security: Security,
+    /// The id that the peer gave to the stream.
+    id: Box<str>,
+    scope: Arc<Scope>,
+    /// Features follow the header.
+    has_features: bool,
+}
+
+#[derive(Debug)]
+struct Established {
+    opened: Opened,
+    pairs: ProvedPairs,
+    /// Pairs whose key was sent.
+    asked: Vec<(Pair, Instant)>,
+    /// Keys that the peer was asked about.
+    questions: Vec<(KeyQuestion, Instant)>,
+    dialback_errors: bool,
+    /// The dialled pair must be proved by then, unless nothing is to be proved.
+    until: Option<Instant>,
+}
+
+impl OutboundStream {
+    /// A stream on a connection that was just made. With [`TlsStart::Direct`] TLS must be made first.
+    pub fn new(settings: Arc<OutboundSettings>, dial: Dial, now: Instant) -> Self {
+        let until = now + settings.limits.time_to_authenticate;
+        let mut wire = Wire::new(settings.limits.unauthenticated);
+        let state = match dial.tls {
+            TlsStart::Direct => State::AwaitTls { until },
+            TlsStart::StartTls => {
+                write_header(&mut wire.output, &dial.pair);
+                State::AwaitHeader { security: Security::Plain, sasl: Sasl::Ahead, until }
+            }
+        };
+        Self { wire, settings, dial, state, waiting_pairs: Vec::new(), waiting_questions: Vec::new() }
+    }
+
+    /// Takes bytes that came from the peer.
+    pub fn handle_input(&mut self, bytes: &[u8], now: Instant, policy: &dyn StreamPolicy) {
+        if !self.wire.is_closed() {
+            self.wire.framer.push(bytes);
+            self.handle_buffered(now, policy);
+        }
+    }
+
+    /// The buffer to read into, append only; then call [`Self::handle_buffered`].
+    pub fn input_buffer(&mut self) -> &mut BytesMut {
+        self.wire.framer.buffer_mut()
+    }
+
+    /// Takes what was appended to the input buffer.
+    pub fn handle_buffered(&mut self, now: Instant, policy: &dyn StreamPolicy) {
+        while !self.wire.is_closed() {
+            if let State::AwaitTls { .. } = self.state {
+                if self.wire.framer.buffered() > 0 {
+                    self.fail(StreamFault::BytesBeforeTls);
+                }
+                return;
+            }
+            match self.wire.next_frame() {
+                Ok(None) => return,
+                Ok(Some(frame)) => {
+                    if let Err(fault) = self.handle_frame(frame, now, policy) {
+                        self.fail(fault);
+                    }
+                }
+                Err(fault) => self.fail(fault),
+            }
+        }
+        self.wire.framer.forget();
+    }
+
+    /// TLS is up; all before it is forgotten, and a new header goes out. A peer whose certificate does not name the
+    /// dialled domain is left, unless dialback is allowed with it.
+    pub fn handle_tls_established(&mut self, facts: TlsFacts, _now: Instant, policy: &dyn StreamPolicy) {
+        let State::AwaitTls { until } = self.state else { return };
+        if self.wire.is_closed() {
+            return;
+        }
+        self.wire.framer.forget();
+        self.wire.framer.restart();
+        write_header(&mut self.wire.output, &self.dial.pair);
+        let security = Security::Tls(facts.certificate);
+        let is_proved = security.proves(&self.dial.pair.remote);
+        self.state = State::AwaitHeader { security, sasl: Sasl::Ahead, until };
+        match policy.terms(&self.dial.pair.local, &self.dial.pair.remote) {
+            None => self.fail(self.unknown_partner()),
+            Some(terms) if !is_proved && !terms.dialback_with_tls => {
+                self.fail(StreamFault::Certificate { domain: self.dial.pair.remote.clone() });
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// The connection ended or TLS failed.
+    pub fn handle_connection_lost(&mut self) {
+        self.closed(CloseCause::ConnectionLost);
+    }
+
+    /// The time of [`Self::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self.wire.life {
+            Life::Closed => return,
+            Life::Closing { until } if until <= now => return self.closed(CloseCause::CloseTimedOut),
+            _ => {}
+        }
+        if self.state.until().is_some_and(|until| until <= now) {
+            return self.fail(StreamFault::AuthenticationTimedOut);
+        }
+        if let State::Established(established) = &mut self.state {
+            established.expire(&mut self.wire.events, now);
+        }
+    }
+
+    /// Ends our side in order, after which nothing can be sent.
+    pub fn close(&mut self, now: Instant) {
+        match self.state {
+            State::AwaitTls { .. } => self.closed(CloseCause::Ordered),
+            _ => self.wire.close(now + self.settings.limits.close_wait),
+        }
+    }
+
+    /// Ends the stream with an error.
+    pub fn end(&mut self, condition: StreamCondition, text: Option<&str>) {
+        self.end_with(condition, text, None, CloseCause::Ended(condition));
+    }
+
+    /// Sends whole stanzas, one or more, all of one proved pair. Their bytes are the caller's to answer for.
+    pub fn send_stanzas(&mut self, pair: &Pair, stanzas: &[u8]) -> Result<(), NotProved> {
+        if !self.may_send(pair) {
+            return Err(NotProved);
+        }
+        self.wire.output.extend_from_slice(stanzas);
+        Ok(())
+    }
+
+    /// True when stanzas of this pair may be sent now.
+    pub fn may_send(&self, pair: &Pair) -> bool {
+        match &self.state {
+            State::Established(established) => {
+                self.wire.life == Life::Open && established.pairs.contains(pair)
+            }
+            _ => false,
+        }
+    }
+
+    /// Asks the peer to take stanzas of a further pair too (XEP-0220 §2.6). The answer is an event.
+    ///
+    /// Another `remote` than the dialled one may be asked for only where the peer shows
+    /// [`Self::has_dialback_errors`] and that domain resolves to the same address and port.
+    pub fn prove(&mut self, pair: Pair, now: Instant, policy: &dyn StreamPolicy) {
+        if self.wire.life != Life::Open {
+            self.wire.events.push_back(StreamEvent::PairRefused { pair, refusal: Refusal::StreamEnded });
+            return;
+        }
+        self.waiting_pairs.push(pair);
+        self.send_waiting(now, policy);
+    }
+
+    /// Asks the peer, as authoritative server, about a key. The answer is an event.
+    pub fn ask_key(&mut self, question: KeyQuestion, now: Instant, policy: &dyn StreamPolicy) {
+        if self.wire.life != Life::Open {
+            let answer = KeyAnswer::Failed(DialbackCondition::RemoteServerTimeout);
+            self.wire.events.push_back(StreamEvent::KeyAnswered { question, answer });
+            return;
+        }
+        self.waiting_questions.push(question);
+        self.send_waiting(now, policy);
+    }
+
+    /// True when the peer understands dialback errors, so that further target domains may be tried on this stream.
+    pub fn has_dialback_errors(&self) -> bool {
+        matches!(&self.state, State::Established(established) if established.dialback_errors)
+    }
+
+    /// What the stream was opened for.
+    pub fn dial(&self) -> &Dial {
+        &self.dial
+    }
+
+    /// Bytes to write; `None` when there are none.
+    pub fn poll_transmit(&mut self) -> Option<Bytes> {
+        self.wire.poll_transmit()
+    }
+
+    /// The next event, in order.
+    pub fn poll_event(&mut self) -> Option<StreamEvent> {
+        self.wire.events.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] must be called, if nothing comes before.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.wire.life {
+            Life::Closed => None,
+            Life::Closing { until } => Some(until),
+            Life::Open => {
+                let answers = match &self.state {
+                    State::Established(established) => established.next_expiry(),
+                    _ => None,
+                };
+                self.state.until().into_iter().chain(answers).min()
+            }
+        }
+    }
+
+    /// True once the stream is over.
+    pub fn is_closed(&self) -> bool {
+        self.wire.is_closed()
+    }
+
+    /// Has no effect: no stanza is taken on a stream that we opened.
+    pub fn set_stanza_bytes(&mut self, _stanza_bytes: usize) {}
+
+    /// The pairs that are proved, oldest first.
+    pub fn proved_pairs(&self) -> &[Pair] {
+        match &self.state {
+            State::Established(established) => established.pairs.as_slice(),
+            _ => &[],
+        }
+    }
+
+    fn handle_frame(
+        &mut self,
+        frame: Frame,
+        now: Instant,
+        policy: &dyn StreamPolicy,
+    ) -> Result<(), StreamFault> {
+        match frame {
+            Frame::Header(xml) => self.handle_header(&xml, now, policy),
+            Frame::Element(xml) => {
+                let scope = Arc::clone(&self.state.opened().ok_or(StreamFault::Header)?.scope);
+                let checked = check(&xml, &scope, self.wire.framer.limits())?;
+                let (tag, reader) = Reader::open(checked.text, &scope).ok_or(StreamFault::UnknownElement)?;
+                self.handle_element(&tag, reader, now, policy)
+            }
+            Frame::End => {
+                self.refuse_waiting();
+                self.wire.peer_ended();
+                Ok(())
+            }
+        }
+    }
+
+    fn handle_header(
+        &mut self,
+        xml: &[u8],
+        now: Instant,
+        policy: &dyn StreamPolicy,
+    ) -> Result<(), StreamFault> {
+        let State::AwaitHeader { security, sasl, until } = &self.state else {
+            return Err(StreamFault::Header);
+        };
+        let (security, sasl, until) = (security.clone(), *sasl, *until);
+        let header = PeerHeader::read(xml, self.wire.framer.limits())?;
+        // The response names the domain that we meant, or none (RFC 6120 §4.7.1, §4.9.1.2).
+        if let Some(from) = header.from.as_deref()
+            && !from.is_empty()
+            && Domain::parse(from).as_ref() != Ok(&self.dial.pair.remote)
+        {
+            return Err(StreamFault::HeaderFrom);
+        }
+        // An error may follow a header without id; anything else needs one.
+        let id = header.id.unwrap_or_default();
+        let opened =
+            Opened { security, id, scope: Arc::new(header.scope), has_features: header.has_features };
+        if opened.has_features {
+            self.state = State::AwaitFeatures { opened, sasl, until };
+            return Ok(());
+        }
+        // A peer without features knows neither TLS nor SASL.
+        self.state = State::AwaitFeatures { opened, sasl, until };
+        self.handle_features(Features::default(), now, policy)
+    }
+
+    fn handle_element(
+        &mut self,
+        tag: &Tag<'_>,
+        mut reader: Reader<'_>,
+        now: Instant,
+        policy: &dyn StreamPolicy,
+    ) -> Result<(), StreamFault> {
+        match (&self.state, &*tag.ns, tag.name) {
+            (_, ns::STREAMS, "error") => {
+                let error = StreamError::read(&mut reader);
+                let is_trusted =
+                    self.state.opened().is_some_and(|opened| opened.security.proves(&self.dial.pair.remote));
+                self.refuse_waiting();
+                self.wire.peer_failed(CloseCause::PeerError { error, is_trusted });
+                Ok(())
+            }
+            _ if self.wire.life != Life::Open => Ok(()),
+            (State::AwaitFeatures { .. }, ns::STREAMS, "features") => {
+                self.handle_features(Features::read(&mut reader), now, policy)
+            }
+            (State::AwaitProceed { .. }, ns::TLS, "proceed") => self.handle_proceed(),
+            (State::AwaitProceed { .. }, ns::TLS, "failure") => Err(StreamFault::TlsRefused),
+            (State::AwaitSasl { .. }, ns::SASL, "success") => self.handle_success(),
+            (State::AwaitSasl { .. }, ns::SASL, "challenge") => {
+                write_response(&mut self.wire.output, self.dial.pair.local.as_str());
+                Ok(())
+            }
+            (State::AwaitSasl { .. }, ns::SASL, "failure") => {
+                let condition = reader.child().map_or("not-authorized", |child| child.name);
+                self.handle_sasl_failure(condition, now, policy)
+            }
+            (State::Established(_), ns::DIALBACK, _) => self.handle_dialback(tag, &mut reader),
+            // A peer may refuse a stanza by sending it back here, against RFC 6120 §4.5; it proves nothing.
+            (State::Established(_), _, "presence" | "message" | "iq") => {
+                self.wire.events.push_back(StreamEvent::StrayElement);
+                Ok(())
+            }
+            // A feature set that changes later is of no interest.
+            (State::Established(_), ns::STREAMS, "features") => Ok(()),
+            _ => Err(StreamFault::UnknownElement),
+        }
+    }
+
+    fn handle_features(
+        &mut self,
+        features: Features,
+        now: Instant,
+        policy: &dyn StreamPolicy,
+    ) -> Result<(), StreamFault> {
+        let until = self.state.until().unwrap_or(now);
+        let State::AwaitFeatures { opened, sasl, .. } = self.take_state(until) else {
+            return Err(StreamFault::Header);
+        };
+        let Pair { local, remote } = &self.dial.pair;
+        let Some(terms) = policy.terms(local, remote) else { return Err(self.unknown_partner()) };
+        if opened.id.is_empty() {
+            return Err(StreamFault::Header);
+        }
+        if sasl == Sasl::Done {
+            self.establish(opened, features, Some(Method::External), until);
+            self.send_waiting(now, policy);
+            return Ok(());
+        }
+        if !opened.security.has_tls() {
+            let may_stay = terms.dialback_without_tls && features.starttls.is_none();
+            if may_stay {
+                self.establish(opened, features, None, until);
+                self.send_waiting(now, policy);
+                return Ok(());
+            }
+            if !opened.has_features {
+                return Err(StreamFault::TlsRefused);
+            }
+            // Also where it is not advertised: somebody may have taken the offer out (RFC 7590 §3.1).
+            write_tls_element(&mut self.wire.output, "starttls");
+            self.state = State::AwaitProceed { opened, until };
+            return Ok(());
+        }
+        let may_external = terms.external && features.external && opened.security.proves(remote);
+        if may_external && self.dial.purpose == Purpose::Send {
+            write_auth(&mut self.wire.output, local.as_str());
+            self.state = State::AwaitSasl { opened, features, until };
+            return Ok(());
+        }
+        if self.dial.purpose == Purpose::Send && !terms.dialback_with_tls {
+            return Err(StreamFault::NoMethod);
+        }
+        self.establish(opened, features, None, until);
+        self.send_waiting(now, policy);
+        Ok(())
+    }
+
+    fn handle_proceed(&mut self) -> Result<(), StreamFault> {
+        // The server speaks first only after our hello: whatever follows was put in by somebody else.
+        let buffered = self.wire.framer.buffered();
+        if let Some(until) = self.state.until() {
+            self.state = State::AwaitTls { until };
+        }
+        if buffered > 0 {
+            return Err(StreamFault::BytesBeforeTls);
+        }
+        self.wire.events.push_back(StreamEvent::StartTls);
+        Ok(())
+    }
+
+    fn handle_success(&mut self) -> Result<(), StreamFault> {
+        if let State::AwaitSasl { opened, until, .. } = &self.state {
+            let (security, until) = (opened.security.clone(), *until);
+            self.wire.framer.restart();
+            write_header(&mut self.wire.output, &self.dial.pair);
+            self.state = State::AwaitHeader { security, sasl: Sasl::Done, until };
+        }
+        Ok(())
+    }
+
+    /// Dialback may go on upon the same stream, as some peers offer EXTERNAL before they have judged our certificate.
+    fn handle_sasl_failure(
+        &mut self,
+        condition: &str,
+        now: Instant,
+        policy: &dyn StreamPolicy,
+    ) -> Result<(), StreamFault> {
+        self.wire.events.push_back(StreamEvent::SaslFailed { condition: condition.into() });
+        let Pair { local, remote } = &self.dial.pair;
+        if !policy.terms(local, remote).is_some_and(|terms| terms.dialback_with_tls) {
+            return Err(StreamFault::SaslRefused { condition: condition.into() });
+        }
+        let until = self.state.until().unwrap_or(now);
+        if let State::AwaitSasl { opened, features, .. } = self.take_state(until) {
+            self.establish(opened, features, None, until);
+            self.send_waiting(now, policy);
+        }
+        Ok(())
+    }
+
+    /// Negotiation is over; `method` is how the dialled pair is proved already.
+    fn establish(&mut self, opened: Opened, features: Features, method: Option<Method>, until: Instant) {
+        let mut established = Established {
+            opened,
+            pairs: ProvedPairs::default(),
+            asked: Vec::new(),
+            questions: Vec::new(),
+            dialback_errors: features.dialback_errors,
+            until: (self.dial.purpose == Purpose::Send && method.is_none()).then_some(until),
+        };
+        match method {
+            Some(method) => {
+                let pair = self.dial.pair.clone();
+                established.pairs.add(pair.clone());
+                self.waiting_pairs.retain(|waiting| *waiting != pair);
+                self.wire.events.push_back(StreamEvent::PairProved { pair, method });
+            }
+            None if self.dial.purpose == Purpose::Send && !self.waiting_pairs.contains(&self.dial.pair) => {
+                self.waiting_pairs.insert(0, self.dial.pair.clone());
+            }
+            None => {}
+        }
+        self.state = State::Established(established);
+    }
+
+    /// Takes the state out for a moment; whatever happens then, a state follows or the stream ends.
+    fn take_state(&mut self, until: Instant) -> State {
+        // An error can still be told: our header is out.
+        let meanwhile = State::AwaitHeader { security: Security::Plain, sasl: Sasl::Ahead, until };
+        mem::replace(&mut self.state, meanwhile)
+    }
+
+    fn unknown_partner(&self) -> StreamFault {
+        let Pair { local, remote } = self.dial.pair.clone();
+        StreamFault::UnknownPartner { local, remote }
+    }
+
+    fn fail(&mut self, fault: StreamFault) {
+        let condition = fault.stream_condition();
+        let text = fault.to_string();
+        self.end_with(condition, Some(&text), fault.application_condition(), CloseCause::Fault(fault));
+    }
+
+    fn end_with(
+        &mut self,
+        condition: StreamCondition,
+        text: Option<&str>,
+        application: Option<&str>,
+        cause: CloseCause,
+    ) {
+        if self.wire.is_closed() {
+            return;
+        }
+        self.refuse_waiting();
+        match self.state {
+            // Between the clear and TLS nothing can be said (RFC 6120 §5.4.3.2).
+            State::AwaitTls { .. } => self.wire.closed(cause),
+            _ => self.wire.fail(condition, text, application, cause),
+        }
+    }
+
+    fn closed(&mut self, cause: CloseCause) {
+        if !self.wire.is_closed() {
+            self.refuse_waiting();
+            self.wire.closed(cause);
+        }
+    }
+}
+
+/// Our header. `from` is in the clear too: a peer that allows no TLS needs it to choose its terms.
+fn write_header(out: &mut Vec<u8>, pair: &Pair) {
+    let header = OwnHeader {
+        from: Some(pair.local.as_str()),
+        to: Some(pair.remote.as_str()),
+        id: None,
+        is_old: false,
+    };
+    header.write(out);
+}
+
+impl State {
+    fn opened(&self) -> Option<&Opened> {
+        match self {
+            Self::AwaitFeatures { opened, .. }
+            | Self::AwaitProceed { opened, .. }
+            | Self::AwaitSasl { opened, .. } => Some(opened),
+            Self::Established(established) => Some(&established.opened),
+            Self::AwaitTls { .. } | Self::AwaitHeader { .. } => None,
+        }
+    }
+
+    fn until(&self) -> Option<Instant> {
+        match self {
+            Self::AwaitTls { until }
+            | Self::AwaitHeader { until, .. }
+            | Self::AwaitFeatures { until, .. }
+            | Self::AwaitProceed { until, .. }
+            | Self::AwaitSasl { until, .. } => Some(*until),
+            Self::Established(established) => established.until,
+        }
+    }
+}
