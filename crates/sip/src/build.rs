@@ -11,7 +11,6 @@ pub fn reason(status: u16) -> &'static str {
     match status {
         100 => "Trying",
         180 => "Ringing",
-        200 => "OK",
         202 => "Accepted",
         204 => "No Notification",
         300 => "Multiple Choices",

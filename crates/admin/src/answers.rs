@@ -1,0 +1,121 @@
+//! What is answered: the shapes of the JSON that `--json` prints, and that the command line reads.
+
+use serde::{Deserialize, Serialize};
+
+/// The state of the process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StatusAnswer {
+    /// `all-in-one`, `edge` or `gateway`.
+    pub role: String,
+    /// It takes traffic.
+    pub is_ready: bool,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// XMPP streams.
+    pub streams: Vec<StreamAnswer>,
+    /// Federated sessions.
+    pub sessions: Vec<SessionAnswer>,
+    /// Local users with state.
+    pub users: usize,
+    /// Pairs of a local user and a contact.
+    pub pairs: usize,
+    /// Dialogs in which we notify.
+    pub notifier_dialogs: usize,
+    /// Dialogs in which we are the subscriber.
+    pub subscriber_dialogs: usize,
+    /// SIP next hops.
+    pub peers: usize,
+    /// SIP connections and datagram flows that belong to one.
+    pub flows: usize,
+    /// Inputs that wait for shards.
+    pub waiting_inputs: usize,
+    /// Inputs that were given back to their connections.
+    pub refused_inputs: u64,
+}
+
+/// One XMPP stream.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StreamAnswer {
+    /// Its number.
+    pub stream: u64,
+    /// `incoming` or `outgoing`.
+    pub direction: String,
+    /// Proved pairs, `ours ← theirs`.
+    pub pairs: Vec<String>,
+}
+
+/// One federated session.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SessionAnswer {
+    /// Our domain.
+    pub local: String,
+    /// The partner's.
+    pub partner: String,
+    /// There is a stream to it.
+    pub is_connected: bool,
+    /// It cannot be reached.
+    pub is_lost: bool,
+    /// Messages that wait.
+    pub waiting_messages: usize,
+    /// Stanzas that left.
+    pub stanzas_out: u64,
+    /// Why the last stream ended or the last dial failed.
+    pub last_failure: Option<String>,
+}
+
+/// A partner entry, and how it is at the moment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PartnerAnswer {
+    /// Its domain.
+    pub domain: String,
+    /// Further domains.
+    pub further_domains: Vec<String>,
+    /// `federated`, `public-verified` or `public-unverified`.
+    pub kind: String,
+    /// Allowed methods, in order.
+    pub authenticate: Vec<String>,
+    /// Where it is dialled instead of by DNS.
+    pub proxy: Option<String>,
+    /// Its sessions.
+    pub sessions: Vec<SessionAnswer>,
+}
+
+/// A user of a built-in home.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UserAnswer {
+    /// The address.
+    pub aor: String,
+    /// `ask`, `partner` or `all`.
+    pub approve: String,
+}
+
+/// Who waits for a user's decision, and all of the user's relations.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PendingAnswer {
+    /// The user.
+    pub aor: String,
+    /// Watchers that wait.
+    pub pending: Vec<String>,
+    /// All relations.
+    pub relations: Vec<RelationAnswer>,
+    /// The user's own state.
+    pub state: Option<String>,
+}
+
+/// One relation of a user.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RelationAnswer {
+    /// The contact.
+    pub contact: String,
+    /// One of the nine subscription states.
+    pub subscription: String,
+    /// What the contact says of itself.
+    pub heard: String,
+}
+
+/// Whom a decision concerned.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DecisionAnswer {
+    /// The watchers.
+    pub watchers: Vec<String>,
+}

@@ -1,0 +1,411 @@
+//! The two listeners: HTTP on loopback, and the unix socket.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use axum::{
+    Json, Router,
+    extract::{Path as UrlPath, Query, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::Notify,
+};
+use tombolo_broker::{Broker, SessionReport};
+use tombolo_edge::StreamDirection;
+use tombolo_policy::{Approve, Capability, Direction, Partner, Question, Table};
+use tombolo_presence::Address;
+use tombolo_telemetry::Metrics;
+
+use crate::answers::{
+    DecisionAnswer, PartnerAnswer, PendingAnswer, RelationAnswer, SessionAnswer, StatusAnswer, StreamAnswer,
+    UserAnswer,
+};
+
+/// The accounts of built-in homes, as far as they are changed while the process runs.
+pub trait UserBook: Send + Sync {
+    /// All users, with how they approve.
+    fn list(&self) -> Vec<(Address, Approve)>;
+
+    /// Adds a user with a password; the error says why not.
+    fn add(&self, aor: &Address, password: &str, approve: Approve) -> Result<(), String>;
+}
+
+/// What is asked about.
+pub struct AdminState {
+    /// `all-in-one`, `edge` or `gateway`.
+    pub role: &'static str,
+    /// When the process began.
+    pub begun: Instant,
+    /// It takes traffic.
+    pub is_ready: AtomicBool,
+    /// The broker; an edge has none.
+    pub broker: Option<Arc<Broker>>,
+    /// The policy in force.
+    pub policy: Arc<ArcSwap<Table>>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The accounts; an edge has none.
+    pub users: Option<Arc<dyn UserBook>>,
+    /// Told when somebody orders the end.
+    pub shutdown: Arc<Notify>,
+    /// Reads the monotonic clock, for the uptime.
+    pub now: Box<dyn Fn() -> Instant + Send + Sync>,
+}
+
+type Shared = Arc<AdminState>;
+
+/// Serves HTTP on `listen` and the unix socket at `socket` until the future is dropped. Gives the address that HTTP
+/// listens on.
+pub async fn serve(
+    state: Shared,
+    listen: SocketAddr,
+    socket: PathBuf,
+) -> io::Result<(SocketAddr, impl Future<Output = ()>)> {
+    let http = TcpListener::bind(listen).await?;
+    let address = http.local_addr()?;
+    let unix = bind_private(&socket)?;
+    let questions = questions().with_state(state.clone());
+    let orders = orders().merge(self::questions()).with_state(state);
+    let both = async move {
+        let by_http = async { axum::serve(http, questions).await };
+        let by_socket = async { axum::serve(unix, orders).await };
+        if let (Err(error), _) | (_, Err(error)) = tokio::join!(by_http, by_socket) {
+            tracing::error!(%error, "administration ended");
+        }
+    };
+    Ok((address, both))
+}
+
+/// Only the owner may connect. A socket that a killed process left is taken over; one that is in use is not.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            format!("{}: another process serves this data directory", path.display()),
+        ));
+    }
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn questions() -> Router<Shared> {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/partners", get(partners))
+        .route("/api/v1/partners/{domain}", get(partner))
+        .route("/api/v1/explain", get(explain))
+        .route("/api/v1/users", get(users))
+}
+
+fn orders() -> Router<Shared> {
+    Router::new()
+        .route("/api/v1/users/{aor}", get(user))
+        .route("/api/v1/users/{aor}/add", post(add_user))
+        .route("/api/v1/users/{aor}/approve", post(approve))
+        .route("/api/v1/users/{aor}/deny", post(deny))
+        .route("/api/v1/partners/{domain}/retry", post(retry))
+        .route("/api/v1/shutdown", post(shutdown))
+}
+
+/// A refusal, with what would be accepted.
+fn refuse(status: StatusCode, error: impl Into<String>) -> Response {
+    (status, Json(json!({ "error": error.into() }))).into_response()
+}
+
+fn no_broker() -> Response {
+    refuse(StatusCode::CONFLICT, "an edge has no users or sessions: ask its gateway")
+}
+
+fn address(text: &str) -> Result<Address, Box<Response>> {
+    let bare = text.strip_prefix("sip:").unwrap_or(text).to_lowercase();
+    Address::from_prepared(&bare).map_err(|_| {
+        let error = format!("{text:?} is no address; accepted: user@domain");
+        Box::new(refuse(StatusCode::BAD_REQUEST, error))
+    })
+}
+
+async fn ready(State(state): State<Shared>) -> Response {
+    if state.is_ready.load(Ordering::Relaxed) {
+        return "ready\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response()
+}
+
+async fn metrics(State(state): State<Shared>) -> String {
+    if let Some(broker) = &state.broker {
+        // Sets the gauges that are counted when somebody looks.
+        broker.shards().await;
+    }
+    state.metrics.render()
+}
+
+async fn status(State(state): State<Shared>) -> Json<StatusAnswer> {
+    let mut answer = StatusAnswer {
+        role: state.role.to_owned(),
+        is_ready: state.is_ready.load(Ordering::Relaxed),
+        uptime_seconds: (state.now)().saturating_duration_since(state.begun).as_secs(),
+        streams: Vec::new(),
+        sessions: Vec::new(),
+        users: 0,
+        pairs: 0,
+        notifier_dialogs: 0,
+        subscriber_dialogs: 0,
+        peers: 0,
+        flows: 0,
+        waiting_inputs: 0,
+        refused_inputs: 0,
+    };
+    let Some(broker) = &state.broker else { return Json(answer) };
+    answer.streams = broker
+        .streams()
+        .into_iter()
+        .map(|(id, direction, pairs)| StreamAnswer {
+            stream: id.0,
+            direction: match direction {
+                StreamDirection::Incoming => "incoming".to_owned(),
+                StreamDirection::Outgoing => "outgoing".to_owned(),
+            },
+            pairs: pairs.iter().map(|pair| format!("{} ← {}", pair.local, pair.remote)).collect(),
+        })
+        .collect();
+    answer.sessions = broker.sessions().await.into_iter().map(session_answer).collect();
+    for shard in broker.shards().await {
+        answer.users += shard.report.users;
+        answer.pairs += shard.report.pairs;
+        answer.notifier_dialogs += shard.report.notifier_dialogs;
+        answer.subscriber_dialogs += shard.report.subscriber_dialogs;
+        answer.waiting_inputs += shard.waiting;
+        answer.refused_inputs += shard.refused;
+    }
+    (answer.peers, answer.flows) = broker.peer_counts();
+    Json(answer)
+}
+
+fn session_answer(report: SessionReport) -> SessionAnswer {
+    SessionAnswer {
+        local: report.local.to_string(),
+        partner: report.remote.to_string(),
+        is_connected: report.stream.is_some(),
+        is_lost: report.is_lost,
+        waiting_messages: report.waiting,
+        stanzas_out: report.stanzas_out,
+        last_failure: report.last_failure,
+    }
+}
+
+async fn sessions_of(state: &AdminState) -> Vec<SessionAnswer> {
+    match &state.broker {
+        Some(broker) => broker.sessions().await.into_iter().map(session_answer).collect(),
+        None => Vec::new(),
+    }
+}
+
+fn partner_answer(partner: &Partner, sessions: &[SessionAnswer], policy: &Table) -> PartnerAnswer {
+    let is_its = |session: &&SessionAnswer| {
+        policy.partner(&session.partner).is_some_and(|owner| owner.domain == partner.domain)
+    };
+    PartnerAnswer {
+        domain: partner.domain.to_string(),
+        further_domains: partner.further_domains.iter().map(ToString::to_string).collect(),
+        kind: partner.kind.as_str().to_owned(),
+        authenticate: partner.authenticate.iter().map(|method| method.as_str().to_owned()).collect(),
+        proxy: partner.proxy.as_ref().map(|proxy| format!("{}:{}", proxy.host, proxy.port)),
+        sessions: sessions.iter().filter(is_its).cloned().collect(),
+    }
+}
+
+async fn partners(State(state): State<Shared>) -> Json<Vec<PartnerAnswer>> {
+    let sessions = sessions_of(&state).await;
+    let policy = state.policy.load();
+    Json(policy.partners().iter().map(|partner| partner_answer(partner, &sessions, &policy)).collect())
+}
+
+async fn partner(State(state): State<Shared>, UrlPath(domain): UrlPath<String>) -> Response {
+    let sessions = sessions_of(&state).await;
+    let policy = state.policy.load();
+    match policy.partner(&domain.to_lowercase()) {
+        Some(partner) => Json(partner_answer(partner, &sessions, &policy)).into_response(),
+        None => {
+            let known: Vec<String> =
+                policy.partners().iter().map(|partner| partner.domain.to_string()).collect();
+            let error = format!("{domain} is no configured partner; accepted: {}", known.join(", "));
+            refuse(StatusCode::NOT_FOUND, error)
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct FromTo {
+    from: String,
+    to: String,
+}
+
+async fn explain(State(state): State<Shared>, Query(FromTo { from, to }): Query<FromTo>) -> Response {
+    let (from, to) = match (address(&from), address(&to)) {
+        (Ok(from), Ok(to)) => (from, to),
+        (Err(refusal), _) | (_, Err(refusal)) => return *refusal,
+    };
+    let policy = state.policy.load_full();
+    // Whoever is ours decides the direction; from ours to a partner it is outbound.
+    let is_outbound = policy.local_domain(from.domain()).is_some();
+    let (local, remote) = if is_outbound { (&from, &to) } else { (&to, &from) };
+    let direction = if is_outbound { Direction::Outbound } else { Direction::Inbound };
+    let approve = state
+        .users
+        .as_ref()
+        .and_then(|users| users.list().into_iter().find(|(aor, _)| aor == local).map(|(_, approve)| approve));
+    let mut relation = None;
+    if let Some(broker) = &state.broker {
+        let report = broker.report(local.clone()).await;
+        relation = report.relations.into_iter().find(|relation| relation.contact == *remote);
+    }
+    let has_relation = relation
+        .as_ref()
+        .is_some_and(|relation| relation.subscription.is_to() || relation.subscription.is_pending_out());
+    let explanation = |capability| {
+        let approve = approve.unwrap_or_default();
+        let question = Question { local, remote, direction, capability, has_relation, approve };
+        serde_json::to_value(policy.explain(&question)).unwrap_or_default()
+    };
+    Json(json!({
+        "from": from.to_string(),
+        "to": to.to_string(),
+        "watch": explanation(Capability::Watch),
+        "message": explanation(Capability::Message),
+        "subscription": relation.as_ref().map(|relation| format!("{:?}", relation.subscription)),
+        "heard": relation.map(|relation| relation.heard),
+    }))
+    .into_response()
+}
+
+async fn users(State(state): State<Shared>) -> Response {
+    let Some(users) = &state.users else { return no_broker() };
+    let answer = |(aor, approve): (Address, Approve)| UserAnswer {
+        aor: aor.to_string(),
+        approve: approve.as_str().to_owned(),
+    };
+    Json(users.list().into_iter().map(answer).collect::<Vec<_>>()).into_response()
+}
+
+async fn user(State(state): State<Shared>, UrlPath(aor): UrlPath<String>) -> Response {
+    let aor = match address(&aor) {
+        Ok(aor) => aor,
+        Err(refusal) => return *refusal,
+    };
+    let Some(broker) = &state.broker else { return no_broker() };
+    let report = broker.report(aor.clone()).await;
+    let waiting = report.relations.iter().filter(|relation| relation.is_waiting);
+    Json(PendingAnswer {
+        aor: aor.to_string(),
+        pending: waiting.map(|relation| relation.contact.to_string()).collect(),
+        relations: report
+            .relations
+            .iter()
+            .map(|relation| RelationAnswer {
+                contact: relation.contact.to_string(),
+                subscription: format!("{:?}", relation.subscription),
+                heard: relation.heard.clone(),
+            })
+            .collect(),
+        state: report.state,
+    })
+    .into_response()
+}
+
+#[derive(Deserialize)]
+struct NewUser {
+    password: String,
+    #[serde(default)]
+    approve: Option<String>,
+}
+
+async fn add_user(
+    State(state): State<Shared>,
+    UrlPath(aor): UrlPath<String>,
+    Json(new): Json<NewUser>,
+) -> Response {
+    let aor = match address(&aor) {
+        Ok(aor) => aor,
+        Err(refusal) => return *refusal,
+    };
+    let Some(users) = &state.users else { return no_broker() };
+    let approve = match new.approve.as_deref() {
+        None | Some("ask") => Approve::Ask,
+        Some("partner") => Approve::Partner,
+        Some("all") => Approve::All,
+        Some(other) => {
+            let error = format!("{other:?} is no way to approve; accepted: ask, partner, all");
+            return refuse(StatusCode::BAD_REQUEST, error);
+        }
+    };
+    match users.add(&aor, &new.password, approve) {
+        Ok(()) => {
+            Json(UserAnswer { aor: aor.to_string(), approve: approve.as_str().to_owned() }).into_response()
+        }
+        Err(error) => refuse(StatusCode::CONFLICT, error),
+    }
+}
+
+#[derive(Deserialize, Default)]
+struct Decision {
+    contact: Option<String>,
+}
+
+async fn approve(state: State<Shared>, aor: UrlPath<String>, decision: Json<Decision>) -> Response {
+    decide(state, aor, decision, true).await
+}
+
+async fn deny(state: State<Shared>, aor: UrlPath<String>, decision: Json<Decision>) -> Response {
+    decide(state, aor, decision, false).await
+}
+
+async fn decide(
+    State(state): State<Shared>,
+    UrlPath(aor): UrlPath<String>,
+    Json(decision): Json<Decision>,
+    is_approved: bool,
+) -> Response {
+    let contact = decision.contact.as_deref().map(address).transpose();
+    let (aor, contact) = match (address(&aor), contact) {
+        (Ok(aor), Ok(contact)) => (aor, contact),
+        (Err(refusal), _) | (_, Err(refusal)) => return *refusal,
+    };
+    let Some(broker) = &state.broker else { return no_broker() };
+    let watchers = broker.decide(aor, contact, is_approved).await;
+    if watchers.is_empty() {
+        return refuse(StatusCode::NOT_FOUND, "nobody waits for this decision; see: tombolo user pending");
+    }
+    Json(DecisionAnswer { watchers: watchers.iter().map(ToString::to_string).collect() }).into_response()
+}
+
+async fn retry(State(state): State<Shared>, UrlPath(domain): UrlPath<String>) -> Response {
+    let Some(broker) = &state.broker else { return no_broker() };
+    Json(json!({ "sessions": broker.retry(&domain) })).into_response()
+}
+
+async fn shutdown(State(state): State<Shared>) -> Response {
+    state.shutdown.notify_one();
+    Json(json!({ "is_ending": true })).into_response()
+}

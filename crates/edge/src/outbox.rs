@@ -1,0 +1,106 @@
+//! What a connection has still to write: filled from any thread, emptied by the connection in one write per wake.
+
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// One connection's outbox. What bounds it is granted before it is made; the limit here only ends a connection whose
+/// peer takes nothing while answers to its own requests pile up.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    queue: Mutex<Queue>,
+    filled: Notify,
+    is_closing: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    parts: VecDeque<(Bytes, u32)>,
+    bytes: usize,
+}
+
+impl Outbox {
+    /// Adds bytes that hold `count` stanzas or messages; `false` when the limit is passed.
+    pub(crate) fn push(&self, bytes: Bytes, count: u32) -> bool {
+        let mut queue = self.queue.lock();
+        if queue.bytes + bytes.len() > LIMIT_BYTES {
+            return false;
+        }
+        queue.bytes += bytes.len();
+        queue.parts.push_back((bytes, count));
+        drop(queue);
+        self.filled.notify_one();
+        true
+    }
+
+    /// Asks the connection to close once everything is written.
+    pub(crate) fn close(&self) {
+        self.is_closing.store(true, Ordering::Release);
+        self.filled.notify_one();
+    }
+
+    /// Everything that waits, as one buffer, with the number of stanzas in it; waits for some. `None` when the
+    /// connection is to close and nothing is left.
+    pub(crate) async fn take(&self) -> Option<(Bytes, u32)> {
+        loop {
+            let filled = self.filled.notified();
+            if let Some(taken) = self.take_now() {
+                return Some(taken);
+            }
+            if self.is_closing.load(Ordering::Acquire) {
+                return None;
+            }
+            filled.await;
+        }
+    }
+
+    fn take_now(&self) -> Option<(Bytes, u32)> {
+        let mut queue = self.queue.lock();
+        let (first, mut count) = queue.parts.pop_front()?;
+        queue.bytes -= first.len();
+        if queue.parts.is_empty() {
+            return Some((first, count));
+        }
+        let mut whole = BytesMut::with_capacity(first.len() + queue.bytes.min(WRITE_BYTES));
+        whole.extend_from_slice(&first);
+        while whole.len() < WRITE_BYTES
+            && let Some((part, stanzas)) = queue.parts.pop_front()
+        {
+            queue.bytes -= part.len();
+            count += stanzas;
+            whole.extend_from_slice(&part);
+        }
+        Some((whole.freeze(), count))
+    }
+}
+
+/// A peer that lets so much pile up is not served any more.
+const LIMIT_BYTES: usize = 8 << 20;
+/// About how much one write takes.
+const WRITE_BYTES: usize = 256 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_leaves_as_one_buffer_and_a_closed_outbox_is_emptied_first() {
+        let outbox = Outbox::default();
+        assert!(outbox.push(Bytes::from_static(b"a"), 1) && outbox.push(Bytes::from_static(b"bc"), 2));
+        outbox.close();
+        assert_eq!(outbox.take().await, Some((Bytes::from_static(b"abc"), 3)));
+        assert_eq!(outbox.take().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_nothing_is_bounded() {
+        let outbox = Outbox::default();
+        let part = Bytes::from(vec![0; 1 << 20]);
+        assert_eq!((0..20).filter(|_| outbox.push(part.clone(), 1)).count(), 8);
+    }
+}
