@@ -6,6 +6,7 @@
 pub mod dialback;
 pub mod features;
 pub mod framer;
+pub mod fuzz_bodies;
 pub mod jid;
 pub mod ns;
 pub mod sasl;

@@ -11,6 +11,7 @@
 
 mod fault;
 mod header;
+mod ids;
 mod inbound;
 mod outbound;
 mod pairs;
@@ -29,7 +30,8 @@ use crate::{
 };
 
 pub use fault::StreamFault;
-pub use inbound::{InboundSettings, InboundStream, KeyAnswer, StreamIds};
+pub use ids::StreamIds;
+pub use inbound::{InboundSettings, InboundStream, KeyAnswer};
 pub use outbound::{Dial, OutboundSettings, OutboundStream, Purpose};
 pub use pairs::{NotProved, Pair};
 pub use policy::{NoCertificate, PartnerTerms, PeerCertificate, StreamPolicy, TlsFacts};

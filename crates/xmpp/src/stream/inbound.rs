@@ -6,14 +6,12 @@
 mod dialback;
 mod sasl;
 
-use std::{fmt, mem, sync::Arc, time::Instant};
+use std::{mem, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 
 use super::{
-    CloseCause, KeyQuestion, Method, Pair, ReceivedStanza, StreamEvent, StreamFault, StreamLimits,
+    CloseCause, KeyQuestion, Method, Pair, ReceivedStanza, StreamEvent, StreamFault, StreamIds, StreamLimits,
     StreamPolicy, TlsFacts, TlsStart,
     header::{OwnHeader, PeerHeader},
     pairs::ProvedPairs,
@@ -38,36 +36,6 @@ pub struct InboundSettings {
     pub limits: StreamLimits,
     /// What dialback keys are checked with.
     pub secrets: DialbackSecrets,
-}
-
-/// A source of stream ids that nobody can guess (RFC 6120 §4.7.3): a seed of 32 random octets, one for each
-/// connection, makes 128 bits for each header.
-#[derive(Clone)]
-pub struct StreamIds {
-    seed: [u8; 32],
-    count: u64,
-}
-
-impl StreamIds {
-    /// Ids from this seed, which must be random and used for one connection only.
-    pub fn new(seed: [u8; 32]) -> Self {
-        Self { seed, count: 0 }
-    }
-
-    /// The next id: 32 hex digits.
-    pub fn next_id(&mut self) -> Box<str> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.seed).expect("HMAC takes keys of any length");
-        mac.update(&self.count.to_be_bytes());
-        self.count += 1;
-        let tag = mac.finalize().into_bytes();
-        tag[..16].iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
-    }
-}
-
-impl fmt::Debug for StreamIds {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "StreamIds({})", self.count)
-    }
 }
 
 /// What became of a question about a key.

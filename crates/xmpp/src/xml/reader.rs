@@ -157,6 +157,20 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// As [`Reader::child`], but the text on the way is appended to `text`.
+    pub fn text_then_child(&mut self, text: &mut String) -> Option<Tag<'a>> {
+        loop {
+            match self.step() {
+                Step::Text(piece) => text.push_str(&piece),
+                Step::Start => match self.start_tag() {
+                    Some(tag) => return Some(tag),
+                    None => self.at = self.text.len(),
+                },
+                Step::End => return None,
+            }
+        }
+    }
+
     /// The text of the current element, without its child elements, up to its end, which is passed.
     pub fn text(&mut self) -> Cow<'a, str> {
         let mut text = Cow::Borrowed("");

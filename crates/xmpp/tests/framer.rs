@@ -1,0 +1,237 @@
+//! The framer: the same frames for every cut, bounded in size and depth, restricted XML refused.
+
+use tombolo_xmpp::{
+    framer::{Frame, Framer},
+    xml::{XmlFault, XmlLimits},
+};
+
+const HEADER: &str =
+    "<stream:stream xmlns='jabber:server' xmlns:stream='http://etherx.jabber.org/streams' to='a'>";
+
+/// All frames of `input` pushed in pieces of `step` octets, and the fault that ends them.
+fn frames(input: &[u8], step: usize, limits: XmlLimits) -> (Vec<Frame>, Option<XmlFault>) {
+    let mut framer = Framer::new(limits);
+    let mut frames = Vec::new();
+    for piece in input.chunks(step) {
+        framer.push(piece);
+        loop {
+            match framer.next_frame() {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break,
+                Err(fault) => return (frames, Some(fault)),
+            }
+        }
+    }
+    (frames, None)
+}
+
+fn elements(text: &str) -> (Vec<String>, Option<XmlFault>) {
+    let (frames, fault) = frames(text.as_bytes(), text.len(), XmlLimits::UNAUTHENTICATED);
+    let texts = frames.into_iter().map(|frame| match frame {
+        Frame::Header(xml) => format!("header {}", xml.len()),
+        Frame::Element(xml) => String::from_utf8_lossy(&xml).into_owned(),
+        Frame::End => "end".into(),
+    });
+    (texts.collect(), fault)
+}
+
+/// Streams with everything that can be cut in two, good and bad.
+fn corpus() -> Vec<Vec<u8>> {
+    let mut corpus: Vec<Vec<u8>> = Vec::new();
+    let header = HEADER;
+    for text in [
+        format!("<?xml version='1.0' encoding='UTF-8'?>{header}<presence/></stream:stream>"),
+        format!("{header} \n\t <message><body>a &lt; b ü€𝄞</body></message>\r\n<iq a='>' b=\"'/>\"/> "),
+        format!("{header}<m><![CDATA[ ]] ]]] <x> </m> ü ]]]></m><m><![CDATA[]]></m></stream:stream > "),
+        format!("{header}<a><b><c/></b><b x='</b>'></b></a></stream:stream>trailing"),
+        format!("{header}<a><!-- no --></a>"),
+        format!("{header}<a><!DOCTYPE x></a>"),
+        format!("{header}<a><![CDATX[x]]></a>"),
+        format!("{header}<a><?php ?></a>"),
+        format!("{header}</a>"),
+        format!("{header}stray"),
+        "<?xml version='1.1'?>".into(),
+        "<?xml version='1.0' encoding='latin1'?>".into(),
+        "<?xml version='1.0'?><?xml version='1.0'?>".into(),
+        "\u{feff}<stream:stream>".into(),
+        "<!DOCTYPE lolz [<!ENTITY lol 'lol'>]><lolz>&lol;</lolz>".into(),
+        format!("{header}<a>{}</a>", "x".repeat(11_000)),
+        format!("{header}{}", "<a>".repeat(100)),
+        "GET / HTTP/1.1\r\n".into(),
+        "</stream:stream>".into(),
+        "<stream:stream/>x".into(),
+    ] {
+        corpus.push(text.into_bytes());
+    }
+    corpus.push([header.as_bytes(), b"<a>\xff\xfe\xc3</a><b>\xc3\xbc</b>"].concat());
+    corpus.push(vec![0x16, 0x03, 0x01, 0x02, 0x00]);
+    corpus
+}
+
+#[test]
+fn xs_xml_04_the_frames_are_the_same_whatever_the_segment_borders_are() {
+    for input in corpus() {
+        let whole = frames(&input, input.len(), XmlLimits::UNAUTHENTICATED);
+        for step in [1, 2, 3, 7, 64, 1000] {
+            let cut = frames(&input, step, XmlLimits::UNAUTHENTICATED);
+            assert_eq!(
+                cut,
+                whole,
+                "in steps of {step}: {}",
+                String::from_utf8_lossy(&input[..input.len().min(200)])
+            );
+        }
+    }
+}
+
+#[test]
+fn xs_xml_04_every_place_of_a_single_cut_gives_the_same_frames() {
+    for input in corpus().into_iter().filter(|input| input.len() < 1000) {
+        let whole = frames(&input, input.len(), XmlLimits::UNAUTHENTICATED);
+        for at in 0..=input.len() {
+            let mut framer = Framer::new(XmlLimits::UNAUTHENTICATED);
+            let mut got = (Vec::new(), None);
+            'pieces: for piece in [&input[..at], &input[at..]] {
+                framer.push(piece);
+                loop {
+                    match framer.next_frame() {
+                        Ok(Some(frame)) => got.0.push(frame),
+                        Ok(None) => break,
+                        Err(fault) => {
+                            got.1 = Some(fault);
+                            break 'pieces;
+                        }
+                    }
+                }
+            }
+            assert_eq!(got, whole, "cut at {at}: {}", String::from_utf8_lossy(&input));
+        }
+    }
+}
+
+#[test]
+fn a_stream_is_cut_into_header_elements_and_end() {
+    let text =
+        format!("<?xml version=\"1.0\"?>\n{HEADER}<presence/> <m a='>'><b>]]</b></m>\n</stream:stream>\n");
+    let (texts, fault) = elements(&text);
+    assert_eq!(texts, [&format!("header {}", HEADER.len()), "<presence/>", "<m a='>'><b>]]</b></m>", "end"]);
+    assert_eq!(fault, None);
+}
+
+#[test]
+fn xs_xml_01_what_xmpp_forbids_is_refused_as_soon_as_it_is_seen() {
+    for (text, what) in [
+        ("<!-- x", "a comment"),
+        ("<?x", "a processing instruction"),
+        ("<?xml version='1.0'?>", "a processing instruction"),
+        ("<!DOCTYPE", "a document type"),
+        ("<a><!-", "a comment"),
+        ("<a><!E", "a document type"),
+        ("<a><?p", "a processing instruction"),
+    ] {
+        let (_, fault) = elements(&format!("{HEADER}{text}"));
+        assert_eq!(fault, Some(XmlFault::Restricted { what }), "{text}");
+        assert_eq!(fault.map(|fault| fault.condition()), Some("restricted-xml"));
+    }
+    // In front of the header, too: the billion laughs never begin.
+    assert_eq!(elements("<!DOCTYPE x [").1.map(|fault| fault.condition()), Some("restricted-xml"));
+    assert_eq!(elements("<?xsl x?>").1.map(|fault| fault.condition()), Some("restricted-xml"));
+}
+
+#[test]
+fn xs_xml_02_an_xml_declaration_may_name_utf_8_only() {
+    for good in [
+        "<?xml version='1.0'?>",
+        "<?xml version=\"1.0\" encoding=\"utf-8\"?>",
+        "<?xml version = '1.0' encoding='UTF-8' standalone='yes' ?>",
+    ] {
+        assert_eq!(elements(&format!("{good}{HEADER}")).0.len(), 1, "{good}");
+    }
+    for (bad, condition) in [
+        ("<?xml version='1.0' encoding='ISO-8859-1'?>", "unsupported-encoding"),
+        ("<?xml version='1.0' encoding='utf-16'?>", "unsupported-encoding"),
+        ("<?xml version='1.1'?>", "not-well-formed"),
+        ("<?xml encoding='utf-8'?>", "not-well-formed"),
+        ("<?xml version='1.0' encoding='utf-8' x='y'?>", "not-well-formed"),
+        ("<?xml version='1.0\"?>", "not-well-formed"),
+    ] {
+        assert_eq!(
+            elements(&format!("{bad}{HEADER}")).1.map(|fault| fault.condition()),
+            Some(condition),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn xs_lim_01_an_element_of_10_000_octets_passes_and_memory_never_exceeds_the_limit() {
+    let limits = XmlLimits::UNAUTHENTICATED;
+    let of = |len: usize| format!("{HEADER}<a>{}</a>", "x".repeat(len - 7)).into_bytes();
+    assert_eq!(frames(&of(10_000), 100, limits).0.len(), 2);
+    assert_eq!(frames(&of(10_001), 100, limits).1, Some(XmlFault::TooBig { limit: 10_000 }));
+
+    // 50 MB in reads of 4 KiB: the buffer holds the limit and one read at most.
+    let mut framer = Framer::new(limits.with_element_bytes(256 * 1024));
+    framer.push(HEADER.as_bytes());
+    assert!(framer.next_frame().is_ok_and(|frame| frame.is_some()));
+    framer.push(b"<a>");
+    let mut fault = None;
+    for _ in 0..50_000_000 / 4096 {
+        framer.push(&[b'x'; 4096]);
+        match framer.next_frame() {
+            Ok(frame) => assert_eq!(frame, None),
+            Err(error) => {
+                fault = Some(error);
+                break;
+            }
+        }
+        assert!(framer.buffered() <= 256 * 1024 + 4096);
+    }
+    assert_eq!(fault, Some(XmlFault::TooBig { limit: 256 * 1024 }));
+    assert_eq!(XmlLimits::UNAUTHENTICATED.with_element_bytes(1).element_bytes, 10_000, "never under 10,000");
+}
+
+#[test]
+fn xs_lim_04_nesting_of_10_000_levels_is_refused_at_the_65th() {
+    let mut framer = Framer::new(XmlLimits::UNAUTHENTICATED);
+    framer.push(HEADER.as_bytes());
+    assert!(framer.next_frame().is_ok_and(|frame| frame.is_some()));
+    for level in 1..=64 {
+        framer.push(b"<a>");
+        assert_eq!(framer.next_frame(), Ok(None), "level {level}");
+    }
+    framer.push(b"<a>");
+    assert_eq!(framer.next_frame(), Err(XmlFault::TooDeep { limit: 64 }));
+}
+
+#[test]
+fn white_space_between_elements_costs_no_memory() {
+    let mut framer = Framer::new(XmlLimits::UNAUTHENTICATED);
+    framer.push(HEADER.as_bytes());
+    assert!(framer.next_frame().is_ok_and(|frame| frame.is_some()));
+    for _ in 0..100_000 {
+        framer.push(b" \n");
+        assert_eq!(framer.next_frame(), Ok(None));
+        assert_eq!(framer.buffered(), 0);
+    }
+    framer.push(b"x");
+    assert_eq!(framer.next_frame(), Err(XmlFault::StrayText));
+}
+
+#[test]
+fn after_a_restart_a_new_header_is_awaited() {
+    let mut framer = Framer::new(XmlLimits::UNAUTHENTICATED);
+    framer.push(format!("{HEADER}<success/><?xml version='1.0'?>{HEADER}").as_bytes());
+    assert!(matches!(framer.next_frame(), Ok(Some(Frame::Header(_)))));
+    assert!(matches!(framer.next_frame(), Ok(Some(Frame::Element(_)))));
+    framer.restart();
+    assert!(
+        matches!(framer.next_frame(), Ok(Some(Frame::Header(_)))),
+        "what was buffered begins the new stream"
+    );
+    framer.push(b"<half");
+    framer.forget();
+    framer.restart();
+    framer.push(HEADER.as_bytes());
+    assert!(matches!(framer.next_frame(), Ok(Some(Frame::Header(_)))), "what was forgotten is gone");
+}
