@@ -4,15 +4,21 @@
 //! [`stream_values`] and [`flow_values`].
 
 pub mod flow_values;
+mod link;
 mod outbox;
 mod sip_connection;
 mod sip_edge;
 mod sip_udp;
+mod stream_policy;
 pub mod stream_values;
+mod xmpp_connection;
+mod xmpp_edge;
 
 pub use flow_values::{FlowFacts, FlowId, FlowPort, FlowSink, FromFlow, ToFlow, Transport};
+pub use link::{LinkListener, LinkPort, LinkSettings, LinkSink};
 pub use sip_edge::{SipEdge, SipEdgeSettings};
 pub use stream_values::{
     BEAT, BEAT_LOST, DialId, DomainPair, EdgePort, FromEdge, ProofMethod, STREAM_WINDOW_BYTES,
     StreamDirection, StreamEnd, StreamId, StreamSink, ToEdge,
 };
+pub use xmpp_edge::{XmppEdge, XmppEdgeSettings};

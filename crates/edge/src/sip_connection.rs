@@ -25,14 +25,14 @@ pub(crate) struct SipConnection {
 }
 
 impl SipConnection {
-    /// Moves the socket to its arbiter, where it stays.
+    /// Begins to carry messages, on the arbiter that has the socket.
     pub(crate) fn start(
         stream: AnyStream,
+        index: usize,
         facts: Arc<FlowFacts>,
         outbox: Arc<Outbox>,
         shared: Arc<SipShared>,
     ) {
-        let index = shared.placement.by_hash(facts.flow.0);
         let placement = shared.placement.clone();
         placement.start_in(index, move |_: &mut _| Self {
             facts,

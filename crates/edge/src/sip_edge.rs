@@ -13,6 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::RwLock;
+use rand::RngExt;
 use tokio::net::{TcpStream, UdpSocket};
 use tombolo_net::{
     AnyStream, CertificateStore, PeerCertificates, Resolver, Role, Trust, accept_tls, client_config, connect,
@@ -195,6 +196,7 @@ impl SipShared {
     pub(crate) fn adopt(
         self: &Arc<Self>,
         stream: AnyStream,
+        index: usize,
         transport: Transport,
         dial: Option<DialId>,
         certificates: &PeerCertificates,
@@ -214,7 +216,7 @@ impl SipShared {
         let outbox = Arc::new(Outbox::default());
         self.flows.write().insert(facts.flow, Way::Connection(outbox.clone()));
         self.tell(FromFlow::FlowUp(facts.clone()));
-        SipConnection::start(stream, facts, outbox, self.clone());
+        SipConnection::start(stream, index, facts, outbox, self.clone());
         Ok(())
     }
 
@@ -283,37 +285,53 @@ impl SipShared {
                 socket.2.do_send(crate::sip_udp::Meet { remote, dial });
                 Ok(())
             }
-            Transport::Tcp => {
+            Transport::Tcp | Transport::Tls => {
                 let stream = connect(addresses, CONNECT_LIMIT).await.map_err(text)?;
-                let none = PeerCertificates::default();
-                self.adopt(AnyStream::Plain(stream), transport, Some(dial), &none, Role::Server).map_err(text)
-            }
-            Transport::Tls => {
-                let stream = connect(addresses, CONNECT_LIMIT).await.map_err(text)?;
-                let config = client_config(self.certificates.certificate(domain), &[]);
-                let asked = connect_tls(stream, config, host, TLS_LIMIT).await;
-                let (stream, facts) = asked.map_err(|error| error.to_string())?;
-                // The next hop's host or the domain must be proved (RFC 5922 §7.3); its owner is who we asked for.
-                let names = facts.certificates.sip_domains(&self.trust, Role::Server, self.clock.now().wall);
-                let is_right = names
-                    .iter()
-                    .any(|name| name.eq_ignore_ascii_case(host) || name.eq_ignore_ascii_case(domain));
-                if !is_right {
-                    let why = facts.certificates.verify(
-                        &self.trust,
-                        Role::Server,
-                        true,
-                        true,
-                        self.clock.now().wall,
-                    );
-                    return Err(match why {
-                        Err(fault) => fault.to_string(),
-                        Ok(()) => format!("the certificate names neither {host} nor {domain}"),
-                    });
-                }
-                self.adopt(stream, transport, Some(dial), &facts.certificates, Role::Server).map_err(text)
+                let stream = stream.into_std().map_err(text)?;
+                let index = self.placement.by_hash(rand::rng().random());
+                let (owner, host, domain) = (self.clone(), host.to_owned(), domain.to_owned());
+                let (done, waiting) = tokio::sync::oneshot::channel();
+                // The socket lives with the reactor of its arbiter from here on.
+                self.placement.spawn_in(index, async move {
+                    let outcome = owner.prove_and_adopt(stream, index, dial, transport, &host, &domain).await;
+                    let _ = done.send(outcome);
+                });
+                waiting.await.unwrap_or_else(|_| Err("the arbiter ended".to_owned()))
             }
         }
+    }
+
+    async fn prove_and_adopt(
+        self: &Arc<Self>,
+        stream: std::net::TcpStream,
+        index: usize,
+        dial: DialId,
+        transport: Transport,
+        host: &str,
+        domain: &str,
+    ) -> Result<(), String> {
+        let text = |error: io::Error| error.to_string();
+        let stream = TcpStream::from_std(stream).map_err(text)?;
+        if transport == Transport::Tcp {
+            let none = PeerCertificates::default();
+            let plain = AnyStream::Plain(stream);
+            return self.adopt(plain, index, transport, Some(dial), &none, Role::Server).map_err(text);
+        }
+        let config = client_config(self.certificates.certificate(domain), &[]);
+        let (stream, facts) =
+            connect_tls(stream, config, host, TLS_LIMIT).await.map_err(|error| error.to_string())?;
+        // The next hop's host or the domain must be proved (RFC 5922 §7.3): both were our own choice.
+        let wall = self.clock.now().wall;
+        let names = facts.certificates.sip_domains(&self.trust, Role::Server, wall);
+        let is_right =
+            names.iter().any(|name| name.eq_ignore_ascii_case(host) || name.eq_ignore_ascii_case(domain));
+        if !is_right {
+            return Err(match facts.certificates.verify(&self.trust, Role::Server, true, true, wall) {
+                Err(fault) => fault.to_string(),
+                Ok(()) => format!("the certificate names neither {host} nor {domain}"),
+            });
+        }
+        self.adopt(stream, index, transport, Some(dial), &facts.certificates, Role::Server).map_err(text)
     }
 }
 
@@ -321,11 +339,13 @@ async fn accept(listener: tokio::net::TcpListener, transport: Transport, shared:
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let shared = shared.clone();
-                // Handshakes never run in the accept loop.
-                tokio::spawn(async move {
-                    if let Err(error) = welcome(stream, transport, &shared).await {
-                        shared.metrics.malformed_input();
+                let Ok(stream) = stream.into_std() else { continue };
+                let owner = shared.clone();
+                // The socket lives with the reactor of its arbiter from here on; no handshake in the accept loop.
+                let index = shared.placement.by_hash(rand::rng().random());
+                shared.placement.spawn_in(index, async move {
+                    if let Err(error) = welcome(stream, transport, index, &owner).await {
+                        owner.metrics.malformed_input();
                         tracing::debug!(%error, "sip connection refused");
                     }
                 });
@@ -338,15 +358,21 @@ async fn accept(listener: tokio::net::TcpListener, transport: Transport, shared:
     }
 }
 
-async fn welcome(stream: TcpStream, transport: Transport, shared: &Arc<SipShared>) -> io::Result<()> {
+async fn welcome(
+    stream: std::net::TcpStream,
+    transport: Transport,
+    index: usize,
+    shared: &Arc<SipShared>,
+) -> io::Result<()> {
+    let stream = TcpStream::from_std(stream)?;
     stream.set_nodelay(true)?;
     if transport == Transport::Tcp {
         let none = PeerCertificates::default();
-        return shared.adopt(AnyStream::Plain(stream), transport, None, &none, Role::Client);
+        return shared.adopt(AnyStream::Plain(stream), index, transport, None, &none, Role::Client);
     }
     let config = server_config(&shared.certificates, &[]);
     let (stream, facts) = accept_tls(stream, config, TLS_LIMIT).await.map_err(io::Error::other)?;
-    shared.adopt(stream, transport, None, &facts.certificates, Role::Client)
+    shared.adopt(stream, index, transport, None, &facts.certificates, Role::Client)
 }
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);

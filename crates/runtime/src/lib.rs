@@ -1,1 +1,17 @@
-//! (being written)
+//! How actors are placed, timed and woken.
+//!
+//! In: how many arbiters there shall be, and the actors. Out: a [`Placement`] that starts each on its arbiter, a
+//! [`Clock`] that is the only source of time, an [`Inbox`] for each consumer of bulk, a [`Turn`] that bounds what one
+//! handler does, and a [`guard`] that turns a panic into a value. Nothing here knows a protocol.
+
+mod clock;
+mod guard;
+mod inbox;
+mod placement;
+mod turn;
+
+pub use clock::Clock;
+pub use guard::{PanicCount, Panicked, guard};
+pub use inbox::{Inbox, InboxSender, Wake, inbox};
+pub use placement::Placement;
+pub use turn::{TURN_ITEMS, TURN_SPAN, Turn};

@@ -1,0 +1,96 @@
+//! The frames of a link: four octets of length, then a value in postcard's form.
+
+use bytes::{Buf, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use super::partners::PartnerRows;
+use crate::{FromEdge, ToEdge};
+
+/// One frame.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum LinkFrame {
+    /// The first frame of each side: what it speaks.
+    Hello {
+        /// [`VERSION`].
+        version: u16,
+    },
+    /// From the edge.
+    FromEdge(FromEdge),
+    /// From the gateway.
+    ToEdge(ToEdge),
+    /// From the gateway: whom the edge may talk to.
+    Partners(PartnerRows),
+}
+
+/// The version of this form. Ends of different versions part at once.
+pub(super) const VERSION: u16 = 1;
+
+/// Why bytes are no frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum FrameFault {
+    #[error("a frame of {len} octets is over the limit of {LIMIT}")]
+    TooBig { len: usize },
+    #[error("a frame that cannot be read")]
+    Malformed,
+}
+
+/// Octets of the largest frame.
+const LIMIT: usize = 16 << 20;
+
+impl LinkFrame {
+    /// The frame's octets.
+    pub(super) fn encode(&self) -> Bytes {
+        let mut bytes =
+            postcard::to_extend(self, vec![0; 4]).expect("frames hold nothing that cannot be written");
+        let len = u32::try_from(bytes.len() - 4).expect("frames are far below 4 GiB");
+        bytes[..4].copy_from_slice(&len.to_be_bytes());
+        bytes.into()
+    }
+
+    /// Takes one frame off the front of a buffer; `None` until it is whole.
+    pub(super) fn decode(buffer: &mut BytesMut) -> Result<Option<Self>, FrameFault> {
+        let Some(head) = buffer.first_chunk::<4>() else { return Ok(None) };
+        let len = u32::from_be_bytes(*head) as usize;
+        if len > LIMIT {
+            return Err(FrameFault::TooBig { len });
+        }
+        if buffer.len() < 4 + len {
+            return Ok(None);
+        }
+        buffer.advance(4);
+        let body = buffer.split_to(len);
+        postcard::from_bytes(&body).map(Some).map_err(|_| FrameFault::Malformed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StreamId;
+
+    #[test]
+    fn frames_come_back_whatever_the_segments_were() {
+        let frame = LinkFrame::FromEdge(FromEdge::Stanzas {
+            stream: StreamId(7),
+            first: 3,
+            stanzas: vec![Bytes::from_static(b"<presence/>"), Bytes::from_static(b"<message/>")],
+        });
+        let bytes = frame.encode();
+        for split in 0..bytes.len() {
+            let mut buffer = BytesMut::from(&bytes[..split]);
+            assert!(LinkFrame::decode(&mut buffer).expect("no fault").is_none(), "at {split}");
+            buffer.extend_from_slice(&bytes[split..]);
+            let back = LinkFrame::decode(&mut buffer).expect("no fault").expect("whole");
+            assert_eq!(format!("{back:?}"), format!("{frame:?}"));
+            assert!(buffer.is_empty());
+        }
+    }
+
+    #[test]
+    fn oversized_and_senseless_frames_are_refused() {
+        let mut buffer = BytesMut::from(&[0xff; 8][..]);
+        assert!(matches!(LinkFrame::decode(&mut buffer), Err(FrameFault::TooBig { .. })));
+        let mut buffer = BytesMut::from(&[0, 0, 0, 2, 0xff, 0xff][..]);
+        assert!(matches!(LinkFrame::decode(&mut buffer), Err(FrameFault::Malformed)));
+    }
+}

@@ -1,0 +1,51 @@
+//! The inside link between an edge and a gateway: versioned frames over mutual TLS, opened by the gateway, so that the
+//! firewall needs no hole from the outside inward.
+
+mod frame;
+mod listener;
+mod partners;
+mod port;
+mod wire;
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use tombolo_net::{CertificateStore, Trust};
+
+pub use listener::{LinkListener, LinkSink};
+pub use port::LinkPort;
+
+/// What proves one end of a link, and whom it trusts.
+#[derive(Debug, Clone)]
+pub struct LinkSettings {
+    /// Our chain, PEM.
+    pub certificate: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// The authorities that the other end must lead to, PEM.
+    pub trust: PathBuf,
+}
+
+/// The settings, read.
+struct Identity {
+    certificates: Arc<CertificateStore>,
+    trust: Trust,
+}
+
+impl Identity {
+    fn read(settings: &LinkSettings) -> io::Result<Self> {
+        let certificates = Arc::new(CertificateStore::default());
+        certificates
+            .load(OWN, &settings.certificate, &settings.key)
+            .map_err(|error| io::Error::other(format!("link: {error}")))?;
+        let trust = Trust::from_pem_file(&settings.trust)
+            .map_err(|error| io::Error::other(format!("link: {error}")))?;
+        Ok(Self { certificates, trust })
+    }
+}
+
+/// Under what name our own certificate is kept.
+const OWN: &str = "link";
+/// A handshake takes so long at most.
+const TLS_LIMIT: Duration = Duration::from_secs(10);
+/// Octets of one stream's stanzas that may be on their way to a gateway and not taken.
+const CREDIT_BYTES: usize = 256 << 10;

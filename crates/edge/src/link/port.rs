@@ -1,0 +1,278 @@
+//! The gateway's end: it opens a link to each edge, and is to the broker what the edge's streams would be.
+
+use std::{
+    collections::HashSet,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::sleep;
+use tombolo_net::{AnyStream, Resolver, Role, client_config, connect, connect_tls};
+use tombolo_policy::Table;
+use tombolo_runtime::{Clock, Placement};
+
+use super::{
+    Identity, LinkSettings, OWN, TLS_LIMIT,
+    frame::LinkFrame,
+    partners::PartnerRows,
+    wire::{End, carry},
+};
+use crate::{DialId, EdgePort, FromEdge, StreamEnd, StreamId, StreamSink, ToEdge, outbox::Outbox};
+
+/// All edges of a gateway.
+pub struct LinkPort {
+    edges: Vec<Arc<Edge>>,
+    next: AtomicUsize,
+    sink: Arc<dyn StreamSink>,
+}
+
+/// One edge, linked or not.
+struct Edge {
+    number: u64,
+    host: String,
+    port: u16,
+    link: Mutex<Option<Arc<Outbox>>>,
+    /// What the broker must be told to be over when the link ends.
+    streams: Mutex<HashSet<StreamId>>,
+    dials: Mutex<HashSet<DialId>>,
+}
+
+impl LinkPort {
+    /// Begins to open a link to each edge, and again when one ends. A broken setting is logged, and its links stay down.
+    pub fn start(
+        settings: LinkSettings,
+        edges: Vec<(String, u16)>,
+        resolver: Resolver,
+        policy: Arc<ArcSwap<Table>>,
+        sink: Arc<dyn StreamSink>,
+        placement: Placement,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        let identity = Arc::new(Identity::read(&settings)?);
+        let edges: Vec<Arc<Edge>> = edges
+            .into_iter()
+            .zip(1..)
+            .map(|((host, port), number)| {
+                Arc::new(Edge {
+                    number,
+                    host,
+                    port,
+                    link: Mutex::default(),
+                    streams: Mutex::default(),
+                    dials: Mutex::default(),
+                })
+            })
+            .collect();
+        for edge in &edges {
+            let (edge, identity, resolver) = (edge.clone(), identity.clone(), resolver.clone());
+            let (policy, sink, clock) = (policy.clone(), sink.clone(), clock.clone());
+            placement.helpers().spawn(async move {
+                let mut wait = RECONNECT_FLOOR;
+                loop {
+                    match edge.open(&identity, &resolver, &clock).await {
+                        Ok(stream) => {
+                            wait = RECONNECT_FLOOR;
+                            tracing::info!(edge = edge.host, "edge linked");
+                            let error = edge.run(stream, &policy, &sink).await;
+                            tracing::warn!(edge = edge.host, %error, "link ended");
+                            edge.end(&sink);
+                        }
+                        Err(error) => tracing::warn!(edge = edge.host, %error, "no link"),
+                    }
+                    sleep(wait).await;
+                    wait = (wait * 2).min(RECONNECT_CAP);
+                }
+            });
+        }
+        Ok(Self { edges, next: AtomicUsize::new(0), sink })
+    }
+
+    fn edge_of(&self, stream: StreamId) -> Option<&Arc<Edge>> {
+        let number = stream.0 >> EDGE_SHIFT;
+        self.edges.iter().find(|edge| edge.number == number)
+    }
+}
+
+impl EdgePort for LinkPort {
+    fn send(&self, value: ToEdge) {
+        let edge = match &value {
+            ToEdge::Dial { .. } => {
+                // Round robin over the edges that are linked.
+                let first = self.next.fetch_add(1, Ordering::Relaxed);
+                let count = self.edges.len();
+                (0..count).map(|n| &self.edges[(first + n) % count]).find(|edge| edge.link.lock().is_some())
+            }
+            ToEdge::Stanzas { stream, .. } | ToEdge::Credit { stream, .. } | ToEdge::Close { stream } => {
+                self.edge_of(*stream)
+            }
+            ToEdge::Beat => None,
+        };
+        let link = edge.and_then(|edge| edge.link.lock().clone());
+        match (edge, link, value) {
+            (Some(edge), Some(link), value) => {
+                if let ToEdge::Dial { dial, .. } = &value {
+                    edge.dials.lock().insert(*dial);
+                }
+                if !link.push(LinkFrame::ToEdge(edge.outward(value)).encode(), 0) {
+                    link.close();
+                }
+            }
+            (_, _, ToEdge::Dial { dial, .. }) => {
+                let failed = FromEdge::DialFailed { dial, end: StreamEnd::LinkLost };
+                // Always taken, by the sink's contract.
+                let _ = self.sink.offer(failed);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Edge {
+    async fn open(&self, identity: &Identity, resolver: &Resolver, clock: &Clock) -> io::Result<AnyStream> {
+        let addresses = resolver.addresses(&self.host, self.port).await.map_err(io::Error::other)?;
+        let socket = connect(&addresses, CONNECT_LIMIT).await?;
+        let config = client_config(identity.certificates.certificate(OWN), &[]);
+        let (stream, facts) =
+            connect_tls(socket, config, &self.host, TLS_LIMIT).await.map_err(io::Error::other)?;
+        facts
+            .certificates
+            .verify(&identity.trust, Role::Server, true, false, clock.now().wall)
+            .map_err(io::Error::other)?;
+        Ok(stream)
+    }
+
+    async fn run(
+        self: &Arc<Self>,
+        stream: AnyStream,
+        policy: &ArcSwap<Table>,
+        sink: &Arc<dyn StreamSink>,
+    ) -> io::Error {
+        let outbox = Arc::new(Outbox::default());
+        let table = policy.load_full();
+        let pusher = {
+            // The hello goes first, then the table; without one an edge refuses everybody.
+            let outbox = outbox.clone();
+            move || outbox.push(LinkFrame::Partners(PartnerRows::of(&table)).encode(), 0)
+        };
+        let carried = carry(stream, End::Gateway, outbox.clone(), |frame| {
+            let (edge, sink, outbox) = (self.clone(), sink.clone(), outbox.clone());
+            async move {
+                if let LinkFrame::FromEdge(value) = frame {
+                    edge.take(value, &sink, &outbox).await;
+                }
+            }
+        });
+        let begun = async {
+            // `carry` has pushed the hello by the time it is first polled.
+            tokio::task::yield_now().await;
+            pusher();
+            *self.link.lock() = Some(outbox.clone());
+            std::future::pending::<io::Error>().await
+        };
+        tokio::select! {
+            biased;
+            error = carried => error,
+            error = begun => error,
+        }
+    }
+
+    /// One value from the edge, for the broker; its stream numbers are made unique over edges.
+    async fn take(&self, value: FromEdge, sink: &Arc<dyn StreamSink>, outbox: &Outbox) {
+        let value = self.inward(value);
+        match &value {
+            FromEdge::StreamUp { stream, dial, .. } => {
+                self.streams.lock().insert(*stream);
+                if let Some(dial) = dial {
+                    self.dials.lock().remove(dial);
+                }
+            }
+            FromEdge::StreamDown { stream, .. } => {
+                self.streams.lock().remove(stream);
+            }
+            FromEdge::DialFailed { dial, .. } => {
+                self.dials.lock().remove(dial);
+            }
+            _ => {}
+        }
+        let credit = match &value {
+            FromEdge::Stanzas { stream, stanzas, .. } => {
+                Some((*stream, stanzas.iter().map(Bytes::len).sum::<usize>() as u32))
+            }
+            _ => None,
+        };
+        let mut offered = value;
+        while let Err(rest) = sink.offer(offered) {
+            offered = rest;
+            sleep(FULL_PAUSE).await;
+        }
+        if let Some((stream, bytes)) = credit {
+            outbox.push(LinkFrame::ToEdge(self.outward(ToEdge::Credit { stream, bytes })).encode(), 0);
+        }
+    }
+
+    /// The link ended: with it all of its streams and dials.
+    fn end(&self, sink: &Arc<dyn StreamSink>) {
+        *self.link.lock() = None;
+        let streams = std::mem::take(&mut *self.streams.lock());
+        let dials = std::mem::take(&mut *self.dials.lock());
+        for stream in streams {
+            let down = FromEdge::StreamDown { stream, end: StreamEnd::LinkLost, last_written: 0 };
+            let _ = sink.offer(down);
+        }
+        for dial in dials {
+            let _ = sink.offer(FromEdge::DialFailed { dial, end: StreamEnd::LinkLost });
+        }
+    }
+
+    fn outer(&self, stream: StreamId) -> StreamId {
+        StreamId(stream.0 & STREAM_MASK | self.number << EDGE_SHIFT)
+    }
+
+    fn inward(&self, value: FromEdge) -> FromEdge {
+        let outer = |stream| self.outer(stream);
+        match value {
+            FromEdge::StreamUp { stream, direction, dial, pair, method, window_bytes } => {
+                FromEdge::StreamUp { stream: outer(stream), direction, dial, pair, method, window_bytes }
+            }
+            FromEdge::PairProved { stream, pair } => FromEdge::PairProved { stream: outer(stream), pair },
+            FromEdge::PairLost { stream, pair } => FromEdge::PairLost { stream: outer(stream), pair },
+            FromEdge::Stanzas { stream, first, stanzas } => {
+                FromEdge::Stanzas { stream: outer(stream), first, stanzas }
+            }
+            FromEdge::Written { stream, last, bytes } => {
+                FromEdge::Written { stream: outer(stream), last, bytes }
+            }
+            FromEdge::StreamDown { stream, end, last_written } => {
+                FromEdge::StreamDown { stream: outer(stream), end, last_written }
+            }
+            other @ (FromEdge::DialFailed { .. } | FromEdge::Beat) => other,
+        }
+    }
+
+    fn outward(&self, value: ToEdge) -> ToEdge {
+        let inner = |stream: StreamId| StreamId(stream.0 & STREAM_MASK);
+        match value {
+            ToEdge::Stanzas { stream, count, bytes } => {
+                ToEdge::Stanzas { stream: inner(stream), count, bytes }
+            }
+            ToEdge::Credit { stream, bytes } => ToEdge::Credit { stream: inner(stream), bytes },
+            ToEdge::Close { stream } => ToEdge::Close { stream: inner(stream) },
+            other @ (ToEdge::Dial { .. } | ToEdge::Beat) => other,
+        }
+    }
+}
+
+/// The edge's number stands above its own stream numbers.
+const EDGE_SHIFT: u32 = 48;
+const STREAM_MASK: u64 = (1 << EDGE_SHIFT) - 1;
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+const RECONNECT_FLOOR: Duration = Duration::from_millis(500);
+const RECONNECT_CAP: Duration = Duration::from_secs(15);
+const FULL_PAUSE: Duration = Duration::from_millis(2);

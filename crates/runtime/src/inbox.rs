@@ -1,0 +1,279 @@
+//! The bounded inbox of a consumer of bulk, with at most one wake in flight.
+//!
+//! In: items from any thread. Out: items to one consumer, and a wake when there is something after there was nothing.
+//! A full inbox gives the item back to its producer, who keeps it and stops reading; nothing here waits or grows.
+//!
+//! The flag says "the consumer is awake, or is about to be". A push sets it and wakes only if it was clear. Only a turn
+//! that has found the queue empty clears it, and then looks once more: an item pushed in between would otherwise lie
+//! there with nobody awake. Set and clear are read-modify-writes, so whichever comes second has seen what the other
+//! did to the queue before.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use actix::{Message, Recipient};
+use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
+use parking_lot::Mutex;
+
+/// Tells an actor that its inbox has something.
+///
+/// May come when the inbox is empty again; the turn then finds nothing and that is all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct Wake;
+
+type Waker = Arc<dyn Fn() + Send + Sync>;
+
+struct Shared<T> {
+    queue: ArrayQueue<T>,
+    is_awake: CachePadded<AtomicBool>,
+    refused: AtomicU64,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl<T> Shared<T> {
+    fn wake(&self) {
+        let waker = self.waker.lock().clone();
+        if let Some(waker) = waker {
+            waker();
+        }
+    }
+}
+
+/// An inbox of `capacity` items (at least 1), and the first of its senders.
+///
+/// Items may be pushed before the consumer has said how it is woken.
+pub fn inbox<T: Send + 'static>(capacity: usize) -> (InboxSender<T>, Inbox<T>) {
+    let shared = Arc::new(Shared {
+        queue: ArrayQueue::new(capacity.max(1)),
+        is_awake: CachePadded::new(AtomicBool::new(false)),
+        refused: AtomicU64::new(0),
+        waker: Mutex::new(None),
+    });
+    (InboxSender { shared: shared.clone() }, Inbox { shared })
+}
+
+/// The producers' end; clone it for each producer.
+pub struct InboxSender<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> Clone for InboxSender<T> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<T> std::fmt::Debug for InboxSender<T> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "InboxSender({}/{})", self.len(), self.capacity())
+    }
+}
+
+impl<T> InboxSender<T> {
+    /// Puts `item` at the end, and wakes the consumer if it rests.
+    ///
+    /// # Errors
+    /// Gives the item back when the inbox is full; that is counted.
+    pub fn push(&self, item: T) -> Result<(), T> {
+        if let Err(item) = self.shared.queue.push(item) {
+            self.shared.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(item);
+        }
+        if !self.shared.is_awake.swap(true, Ordering::AcqRel) {
+            self.shared.wake();
+        }
+        Ok(())
+    }
+
+    /// Items that wait; another thread may have changed it meanwhile.
+    pub fn len(&self) -> usize {
+        self.shared.queue.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.shared.queue.is_empty()
+    }
+
+    /// Items that fit.
+    pub fn capacity(&self) -> usize {
+        self.shared.queue.capacity()
+    }
+
+    /// Pushes that were given back since the start.
+    pub fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::Relaxed)
+    }
+}
+
+/// The consumer's end: one actor.
+pub struct Inbox<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> std::fmt::Debug for Inbox<T> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Inbox({}/{})", self.len(), self.shared.queue.capacity())
+    }
+}
+
+impl<T> Inbox<T> {
+    /// From now on the consumer is woken by a [`Wake`] to `recipient`, which is kept. For `Actor::started`.
+    ///
+    /// A mailbox takes it whatever it holds; what bounds it is the flag, which allows one wake in flight.
+    pub fn wake_actor(&self, recipient: Recipient<Wake>) {
+        self.wake_by(move || recipient.do_send(Wake));
+    }
+
+    /// From now on the consumer is woken by calling `waker`, from a producer's thread.
+    ///
+    /// If there were pushes before, `waker` is called at once.
+    pub fn wake_by(&self, waker: impl Fn() + Send + Sync + 'static) {
+        *self.shared.waker.lock() = Some(Arc::new(waker));
+        // The lock orders this with a push that found no waker: then we see its flag. One wake too many is harmless.
+        if self.shared.is_awake.load(Ordering::Acquire) {
+            self.shared.wake();
+        }
+    }
+
+    /// The oldest item.
+    pub fn pop(&self) -> Option<T> {
+        self.shared.queue.pop()
+    }
+
+    /// Ends a turn: `true` if the consumer must take another one (after a yield), `false` if it may rest until woken.
+    ///
+    /// A turn that ends without this call leaves the flag set, and nobody wakes the consumer again.
+    #[must_use = "on true nobody wakes the consumer: it has to go on by itself"]
+    pub fn finish_turn(&self) -> bool {
+        if !self.shared.queue.is_empty() {
+            return true;
+        }
+        self.shared.is_awake.swap(false, Ordering::AcqRel);
+        // If a push came between and has set the flag again, its wake is on its way.
+        !self.shared.queue.is_empty() && !self.shared.is_awake.swap(true, Ordering::AcqRel)
+    }
+
+    /// Another sender to this inbox.
+    pub fn sender(&self) -> InboxSender<T> {
+        InboxSender { shared: self.shared.clone() }
+    }
+
+    /// Items that wait; another thread may have changed it meanwhile.
+    pub fn len(&self) -> usize {
+        self.shared.queue.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.shared.queue.is_empty()
+    }
+
+    /// Pushes that were given back since the start.
+    pub fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc::{RecvTimeoutError, channel};
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn counted(inbox: &Inbox<u32>) -> Arc<AtomicUsize> {
+        let wakes = Arc::new(AtomicUsize::new(0));
+        let count = wakes.clone();
+        inbox.wake_by(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        wakes
+    }
+
+    #[test]
+    fn a_full_inbox_gives_the_item_back_and_counts_it() {
+        let (sender, inbox) = inbox(2);
+        assert_eq!(sender.push(1), Ok(()));
+        assert_eq!(sender.push(2), Ok(()));
+        assert_eq!(sender.push(3), Err(3));
+        assert_eq!((sender.refused(), inbox.refused(), inbox.len()), (1, 1, 2));
+        assert_eq!(inbox.pop(), Some(1));
+        assert_eq!(sender.push(3), Ok(()));
+    }
+
+    #[test]
+    fn only_the_first_push_after_rest_wakes() {
+        let (sender, inbox) = inbox(8);
+        let wakes = counted(&inbox);
+        for item in 0..4 {
+            sender.push(item).unwrap();
+        }
+        assert_eq!(wakes.load(Ordering::SeqCst), 1);
+        inbox.pop();
+        assert!(inbox.finish_turn(), "three are left, so the consumer goes on");
+        sender.push(9).unwrap();
+        assert_eq!(wakes.load(Ordering::SeqCst), 1, "an awake consumer is not woken");
+        while inbox.pop().is_some() {}
+        assert!(!inbox.finish_turn());
+        sender.push(10).unwrap();
+        assert_eq!(wakes.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn what_was_pushed_before_the_consumer_was_there_wakes_it_when_it_comes() {
+        let (sender, inbox) = inbox(8);
+        sender.push(1).unwrap();
+        let wakes = counted(&inbox);
+        assert_eq!(wakes.load(Ordering::SeqCst), 1);
+    }
+
+    /// Four producers against a consumer that rests as often as it can: a lost wake shows as a wait that runs out.
+    #[test]
+    fn no_wake_is_lost_between_four_threads_and_a_consumer_that_keeps_falling_asleep() {
+        const PRODUCERS: u32 = 4;
+        const ITEMS: u32 = 30_000;
+        let (sender, inbox) = inbox::<(u32, u32)>(7);
+        let (wake, woken) = channel();
+        inbox.wake_by(move || wake.send(()).unwrap());
+        let producers: Vec<_> = (0..PRODUCERS)
+            .map(|producer| {
+                let sender = sender.clone();
+                thread::spawn(move || {
+                    for number in 0..ITEMS {
+                        let mut item = (producer, number);
+                        while let Err(back) = sender.push(item) {
+                            item = back;
+                            thread::yield_now();
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut next = [0; PRODUCERS as usize];
+        while next.iter().sum::<u32>() < PRODUCERS * ITEMS {
+            match woken.recv_timeout(Duration::from_secs(20)) {
+                Ok(()) => {}
+                Err(RecvTimeoutError::Timeout) => panic!("a wake was lost with {} waiting", inbox.len()),
+                Err(RecvTimeoutError::Disconnected) => unreachable!("the inbox holds the waker"),
+            }
+            loop {
+                for (producer, number) in std::iter::from_fn(|| inbox.pop()).take(3) {
+                    assert_eq!(number, next[producer as usize], "order of producer {producer}");
+                    next[producer as usize] += 1;
+                }
+                if !inbox.finish_turn() {
+                    break;
+                }
+            }
+        }
+        for producer in producers {
+            producer.join().unwrap();
+        }
+        assert_eq!(next, [ITEMS; PRODUCERS as usize]);
+    }
+}

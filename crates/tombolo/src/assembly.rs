@@ -1,0 +1,330 @@
+//! Which parts a role is made of. No part knows its role: it is known here only.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use arc_swap::ArcSwap;
+use rand::RngExt;
+use tokio::sync::Notify;
+use tombolo_admin::AdminState;
+use tombolo_broker::{Broker, BrokerSettings};
+use tombolo_config::{LinkEnd, LinkSettings, Role, Settings, StoreSettings, Trust as TrustSetting};
+use tombolo_edge::{
+    EdgePort, LinkListener, LinkPort, LinkSettings as LinkParts, SipEdge, SipEdgeSettings, StreamSink,
+    Transport, XmppEdge, XmppEdgeSettings,
+};
+use tombolo_net::{CertificateStore, Resolver, Trust};
+use tombolo_policy::{SipTransport, Table};
+use tombolo_runtime::{Clock, Placement};
+use tombolo_sip::message::MessageLimits;
+use tombolo_store::{MemoryStore, RedbOptions, RedbStore, StateStore};
+use tombolo_telemetry::Metrics;
+use tombolo_xmpp::stream::StreamLimits;
+
+use crate::{book::Book, data_dir};
+
+/// A running role.
+pub struct Assembled {
+    /// What administration is asked about.
+    pub admin: Arc<AdminState>,
+    /// What is listened on, for people: what it is for, and where.
+    pub listening: Vec<(String, SocketAddr)>,
+    /// Told when somebody orders the end.
+    pub shutdown: Arc<Notify>,
+    store: Option<Arc<dyn StateStore>>,
+    xmpp: Option<Arc<XmppEdge>>,
+    _sip: Option<Arc<SipEdge>>,
+    _link: Option<Arc<LinkPort>>,
+}
+
+impl Assembled {
+    /// Ends in order: streams are closed, rows are on disk.
+    pub async fn stop(&self) {
+        if let Some(xmpp) = &self.xmpp {
+            xmpp.close_all();
+            // Peers get a moment to close their side.
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        if let Some(store) = self.store.clone() {
+            let stopped = tokio::task::spawn_blocking(move || store.shutdown()).await;
+            if let Ok(Err(error)) = stopped {
+                tracing::error!(%error, "the store could not be closed");
+            }
+        }
+    }
+}
+
+/// What every role begins with.
+struct Basis {
+    placement: Placement,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    policy: Arc<ArcSwap<Table>>,
+    certificates: Arc<CertificateStore>,
+    resolver: Resolver,
+}
+
+fn basis(settings: &Settings) -> io::Result<Basis> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let placement = Placement::threads(cores)?;
+    let certificates = Arc::new(CertificateStore::default());
+    for domain in &settings.domains {
+        if let Some(files) = &domain.certificate {
+            certificates
+                .load(domain.name.as_str(), &files.certificate, &files.key)
+                .map_err(|error| io::Error::other(error.to_string()))?;
+        }
+    }
+    let resolver = {
+        let helpers = placement.helpers();
+        let _inside = helpers.enter();
+        match &settings.dns.servers[..] {
+            [] => Resolver::system(),
+            servers => Resolver::with_servers(servers),
+        }
+    };
+    Ok(Basis {
+        metrics: Arc::new(Metrics::new(placement.count())),
+        placement,
+        clock: Clock::system(),
+        policy: Arc::new(ArcSwap::from_pointee(settings.policy_table(1))),
+        certificates,
+        resolver: resolver.map_err(|error| io::Error::other(format!("dns: {error}")))?,
+    })
+}
+
+fn trust(setting: &TrustSetting) -> io::Result<Trust> {
+    let trust = match setting {
+        TrustSetting::System => Trust::system(),
+        TrustSetting::File(path) => Trust::from_pem_file(path),
+    };
+    trust.map_err(|error| io::Error::other(error.to_string()))
+}
+
+/// Assembles the role that the settings name, on the thread of an actix `System`.
+pub fn assemble(settings: &Settings) -> io::Result<Assembled> {
+    match settings.role {
+        Role::AllInOne => all_in_one(settings),
+        Role::Edge => edge(settings),
+        Role::Gateway => gateway(settings),
+    }
+}
+
+/// Both parts in one process: what would be frames of the link are values.
+fn all_in_one(settings: &Settings) -> io::Result<Assembled> {
+    let basis = basis(settings)?;
+    let parts = broker(settings, &basis)?;
+    let sink: Arc<dyn StreamSink> = parts.broker.router();
+    let (xmpp, bound) = xmpp_edge(settings, &basis, sink)?;
+    let xmpp = Arc::new(xmpp);
+    let mut listening: Vec<_> = bound.into_iter().map(|at| ("XMPP partners".to_owned(), at)).collect();
+    let port: Arc<dyn EdgePort> = xmpp.clone();
+    finish_gateway(settings, &basis, parts, port, &mut listening, Some(xmpp), None)
+}
+
+/// The public side alone: no users, no store, no SIP.
+fn edge(settings: &Settings) -> io::Result<Assembled> {
+    let basis = basis(settings)?;
+    let (link, LinkEnd::Listen(listen)) = link_of(settings)? else {
+        return Err(io::Error::other("an edge has link.listen"));
+    };
+    let (sink, listener) = LinkListener::bind(link, *listen, basis.placement.clone(), basis.clock.clone())?;
+    let link_at = listener.local_addr();
+    let (xmpp, bound) = xmpp_edge(settings, &basis, Arc::new(sink))?;
+    let xmpp = Arc::new(xmpp);
+    listener.start(xmpp.clone(), basis.policy.clone());
+    let mut listening: Vec<_> = bound.into_iter().map(|at| ("XMPP partners".to_owned(), at)).collect();
+    listening.push(("gateways".to_owned(), link_at));
+    let shutdown = Arc::new(Notify::new());
+    let admin = admin(settings, &basis, None, None, shutdown.clone());
+    Ok(Assembled { admin, listening, shutdown, store: None, xmpp: Some(xmpp), _sip: None, _link: None })
+}
+
+/// The inside alone: its streams are at edges, to which it opens links.
+fn gateway(settings: &Settings) -> io::Result<Assembled> {
+    let basis = basis(settings)?;
+    let (link, LinkEnd::Edges(edges)) = link_of(settings)? else {
+        return Err(io::Error::other("a gateway has link.edges"));
+    };
+    let parts = broker(settings, &basis)?;
+    let edges = edges.iter().map(|edge| (edge.host.to_string(), edge.port)).collect();
+    let sink: Arc<dyn StreamSink> = parts.broker.router();
+    let port = Arc::new(LinkPort::start(
+        link,
+        edges,
+        basis.resolver.clone(),
+        basis.policy.clone(),
+        sink,
+        basis.placement.clone(),
+        basis.clock.clone(),
+    )?);
+    let mut listening = Vec::new();
+    finish_gateway(settings, &basis, parts, port.clone(), &mut listening, None, Some(port))
+}
+
+struct BrokerParts {
+    broker: Arc<Broker>,
+    book: Arc<Book>,
+    store: Arc<dyn StateStore>,
+}
+
+fn broker(settings: &Settings, basis: &Basis) -> io::Result<BrokerParts> {
+    let store: Arc<dyn StateStore> = match &settings.store {
+        Some(StoreSettings::File(path)) => Arc::new(
+            RedbStore::open(path, RedbOptions::default())
+                .map_err(|error| io::Error::other(format!("store: {error}")))?,
+        ),
+        Some(StoreSettings::Memory) | None => Arc::new(MemoryStore::new()),
+    };
+    let homes = settings.domains.iter().filter(|domain| domain.home == Some(tombolo_policy::Home::BuiltIn));
+    let homes = homes.map(|domain| domain.name.to_string()).collect();
+    let path = settings.accounts_file.clone().unwrap_or_else(|| PathBuf::from("accounts.toml"));
+    let book = Arc::new(Book::new(path, homes));
+    let accounts = book.load().map_err(io::Error::other)?;
+    let broker = Broker::start(BrokerSettings {
+        placement: basis.placement.clone(),
+        clock: basis.clock.clone(),
+        store: store.clone(),
+        metrics: basis.metrics.clone(),
+        policy: basis.policy.clone(),
+        accounts: Book::for_broker(&accounts),
+        secret: data_dir::secret(&settings.data_dir, "token.key")?,
+        seed: rand::rng().random(),
+        watcher_interval: watcher_interval(),
+    });
+    let broker = Arc::new(broker.map_err(|error| io::Error::other(format!("store: {error}")))?);
+    book.connect(broker.clone());
+    Ok(BrokerParts { broker, book, store })
+}
+
+/// RFC 3856 §6.10 wants 5 s between two states to one watcher; load tests may say otherwise.
+fn watcher_interval() -> std::time::Duration {
+    let milliseconds = std::env::var("TOMBOLO_WATCHER_INTERVAL_MS").ok().and_then(|text| text.parse().ok());
+    std::time::Duration::from_millis(milliseconds.unwrap_or(5000))
+}
+
+fn xmpp_edge(
+    settings: &Settings,
+    basis: &Basis,
+    sink: Arc<dyn StreamSink>,
+) -> io::Result<(XmppEdge, Vec<SocketAddr>)> {
+    let xmpp = settings.xmpp.as_ref().ok_or_else(|| io::Error::other("this role has [xmpp]"))?;
+    let mut limits = StreamLimits {
+        stanza_bytes: xmpp.limits.stanza_bytes,
+        time_to_authenticate: xmpp.limits.authenticate_within,
+        sasl_attempts: xmpp.limits.sasl_attempts,
+        pairs: xmpp.limits.pairs,
+        ..StreamLimits::default()
+    };
+    limits.unauthenticated = limits.unauthenticated.with_element_bytes(xmpp.limits.early_element_bytes);
+    let edge_settings = XmppEdgeSettings {
+        listen: xmpp.listen.clone(),
+        direct_tls_listen: xmpp.direct_tls_listen.clone(),
+        certificates: basis.certificates.clone(),
+        trust: trust(&xmpp.trust)?,
+        dialback_secret: data_dir::secret(&settings.data_dir, "dialback.key")?.to_vec(),
+        limits,
+        unproved_connections: xmpp.limits.unproved_connections,
+        unproved_connections_per_address: xmpp.limits.unproved_connections_per_address,
+        resolver: basis.resolver.clone(),
+    };
+    XmppEdge::start(
+        edge_settings,
+        basis.policy.clone(),
+        sink,
+        basis.placement.clone(),
+        basis.clock.clone(),
+        basis.metrics.clone(),
+    )
+}
+
+fn finish_gateway(
+    settings: &Settings,
+    basis: &Basis,
+    parts: BrokerParts,
+    port: Arc<dyn EdgePort>,
+    listening: &mut Vec<(String, SocketAddr)>,
+    xmpp: Option<Arc<XmppEdge>>,
+    link: Option<Arc<LinkPort>>,
+) -> io::Result<Assembled> {
+    let sip = settings.sip.as_ref().ok_or_else(|| io::Error::other("this role has [sip]"))?;
+    let listen = sip.listen.iter().map(|listen| {
+        let transport = match listen.transport {
+            SipTransport::Tls => Transport::Tls,
+            SipTransport::Tcp => Transport::Tcp,
+            SipTransport::Udp => Transport::Udp,
+        };
+        (transport, listen.address)
+    });
+    let sip_settings = SipEdgeSettings {
+        listen: listen.collect(),
+        certificates: basis.certificates.clone(),
+        trust: trust(&sip.trust)?,
+        limits: MessageLimits {
+            message: sip.limits.message_bytes,
+            field: sip.limits.header_bytes,
+            fields: sip.limits.headers,
+            vias: sip.limits.vias,
+        },
+        resolver: basis.resolver.clone(),
+    };
+    let (sip, bound) = SipEdge::start(
+        sip_settings,
+        parts.broker.router(),
+        basis.placement.clone(),
+        basis.clock.clone(),
+        basis.metrics.clone(),
+    )?;
+    let sip = Arc::new(sip);
+    listening
+        .extend(bound.into_iter().map(|(transport, at)| (format!("SIP over {}", transport.via_name()), at)));
+    parts.broker.connect(port, sip.clone());
+    let shutdown = Arc::new(Notify::new());
+    let users = settings.has_built_in_home().then(|| parts.book.clone());
+    let admin = admin(settings, basis, Some(parts.broker), users, shutdown.clone());
+    Ok(Assembled {
+        admin,
+        listening: std::mem::take(listening),
+        shutdown,
+        store: Some(parts.store),
+        xmpp,
+        _sip: Some(sip),
+        _link: link,
+    })
+}
+
+fn admin(
+    settings: &Settings,
+    basis: &Basis,
+    broker: Option<Arc<Broker>>,
+    users: Option<Arc<Book>>,
+    shutdown: Arc<Notify>,
+) -> Arc<AdminState> {
+    let clock = basis.clock.clone();
+    Arc::new(AdminState {
+        role: settings.role.as_str(),
+        begun: basis.clock.now().instant,
+        is_ready: AtomicBool::new(false),
+        broker,
+        policy: basis.policy.clone(),
+        metrics: basis.metrics.clone(),
+        users: users.map(|users| users as Arc<dyn tombolo_admin::UserBook>),
+        shutdown,
+        now: Box::new(move || clock.now().instant),
+    })
+}
+
+fn link_of(settings: &Settings) -> io::Result<(LinkParts, &LinkEnd)> {
+    let link: &LinkSettings =
+        settings.link.as_ref().ok_or_else(|| io::Error::other("this role has [link]"))?;
+    let parts = LinkParts {
+        certificate: link.certificate.certificate.clone(),
+        key: link.certificate.key.clone(),
+        trust: link.trust.clone(),
+    };
+    Ok((parts, &link.end))
+}

@@ -1,0 +1,91 @@
+//! The accounts of built-in homes while the process runs: the file, and what the broker is told of it.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
+
+use tombolo_admin::UserBook;
+use tombolo_broker::{Account, Accounts, Broker};
+use tombolo_policy::Approve;
+use tombolo_presence::Address;
+use tombolo_sip::digest::{Algorithm, Ha1, ha1};
+
+/// The accounts of a process.
+pub struct Book {
+    path: PathBuf,
+    /// Domains with a built-in home.
+    homes: Vec<String>,
+    broker: OnceLock<Arc<Broker>>,
+}
+
+impl Book {
+    /// The accounts in a file, which need not exist yet.
+    pub fn new(path: PathBuf, homes: Vec<String>) -> Self {
+        Self { path, homes, broker: OnceLock::new() }
+    }
+
+    /// Names the broker that is told of changes, once.
+    pub fn connect(&self, broker: Arc<Broker>) {
+        // A second name would be a fault of the assembly; the first one stays.
+        let _ = self.broker.set(broker);
+    }
+
+    /// What the file says; none when it does not exist.
+    pub fn load(&self) -> Result<tombolo_config::Accounts, String> {
+        if !self.path.exists() {
+            return Ok(tombolo_config::Accounts::default());
+        }
+        tombolo_config::Accounts::load(&self.path).map_err(|errors| tombolo_config::report(&errors))
+    }
+
+    /// The form that the broker takes.
+    pub fn for_broker(accounts: &tombolo_config::Accounts) -> Accounts {
+        accounts.iter().map(account).collect()
+    }
+
+    /// Adds a user to the file.
+    pub fn add_to_file(
+        &self,
+        aor: &Address,
+        password: &str,
+        approve: Approve,
+    ) -> Result<tombolo_config::Accounts, String> {
+        if !self.homes.iter().any(|home| home == aor.domain()) {
+            let homes = self.homes.join(", ");
+            return Err(format!("{} has no built-in home here; accepted: a user of {homes}", aor.domain()));
+        }
+        let mut accounts = self.load()?;
+        let hash = |algorithm| ha1(algorithm, aor.local(), aor.domain(), password).hex().into();
+        let new = tombolo_config::Account {
+            aor: aor.clone(),
+            ha1_sha256: Some(hash(Algorithm::Sha256)),
+            ha1_md5: Some(hash(Algorithm::Md5)),
+            approve,
+        };
+        accounts.add(new).map_err(|error| error.to_string())?;
+        accounts.save(&self.path).map_err(|error| format!("{}: {error}", self.path.display()))?;
+        Ok(accounts)
+    }
+}
+
+impl UserBook for Book {
+    fn list(&self) -> Vec<(Address, Approve)> {
+        let accounts = self.load().unwrap_or_default();
+        accounts.iter().map(|account| (account.aor.clone(), account.approve)).collect()
+    }
+
+    fn add(&self, aor: &Address, password: &str, approve: Approve) -> Result<(), String> {
+        let accounts = self.add_to_file(aor, password, approve)?;
+        if let Some(broker) = self.broker.get() {
+            broker.set_accounts(Self::for_broker(&accounts));
+        }
+        Ok(())
+    }
+}
+
+fn account(account: &tombolo_config::Account) -> Account {
+    let sha = account.ha1_sha256.as_deref().and_then(|hash| Ha1::from_hex(Algorithm::Sha256, hash));
+    let md5 = account.ha1_md5.as_deref().and_then(|hash| Ha1::from_hex(Algorithm::Md5, hash));
+    Account { aor: account.aor.clone(), ha1: sha.into_iter().chain(md5).collect(), approve: account.approve }
+}

@@ -1,0 +1,358 @@
+//! The command line. Every command that prints for people prints JSON on demand, exits non-zero on failure, and says
+//! what to do next.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+use tombolo_admin::{
+    DecisionAnswer, PartnerAnswer, PendingAnswer, SessionAnswer, StatusAnswer, UserAnswer,
+    client::{AskError, ask, order, segment},
+};
+use tombolo_config::Role;
+
+use crate::run::{self, DEFAULT_DATA_DIR, settings_of};
+
+/// Joins SIP/SIMPLE enterprises to XMPP domains.
+#[derive(Debug, Parser)]
+#[command(name = "tombolo", version, about)]
+pub struct CommandLine {
+    /// The data directory of the running process that is asked.
+    #[arg(long, global = true, env = "TOMBOLO_DATA_DIR", default_value = DEFAULT_DATA_DIR)]
+    data_dir: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What a process is.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum RoleName {
+    /// Edge and gateway in one process.
+    AllInOne,
+    /// The public side alone.
+    Edge,
+    /// The inside alone.
+    Gateway,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the server; without a file with safe defaults on loopback.
+    Run {
+        /// The settings file.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// Instead of the file's role.
+        #[arg(long)]
+        role: Option<RoleName>,
+    },
+    /// Check a settings file: exit code 0, or 1 with each error's place, reason and what is accepted.
+    Check {
+        /// The settings file.
+        file: PathBuf,
+    },
+    /// What the running process is at.
+    Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Partners of the running process.
+    Partner {
+        #[command(subcommand)]
+        command: PartnerCommand,
+    },
+    /// What FROM may do toward TO, by which rule, and what is seen.
+    Explain {
+        /// Who acts: user@domain.
+        from: String,
+        /// Toward whom: user@domain.
+        to: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Users of built-in homes.
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Play a partner and two phones against the running defaults.
+    Demo {
+        /// Print JSON, one object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// End the running process in order.
+    Shutdown,
+}
+
+#[derive(Debug, Subcommand)]
+enum PartnerCommand {
+    /// All partners.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// One partner.
+    Show {
+        /// Its domain.
+        domain: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try a partner that cannot be reached, now.
+    Retry {
+        /// Its domain.
+        domain: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum UserCommand {
+    /// Add a user to a built-in home. The password is read from the standard input unless it is given.
+    Add {
+        /// user@domain
+        aor: String,
+        /// The password; others can see it in the list of processes.
+        #[arg(long)]
+        password: Option<String>,
+        /// How watchers are approved: ask, partner or all.
+        #[arg(long, default_value = "ask")]
+        approve: String,
+    },
+    /// All users of built-in homes.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Who waits for a user's decision.
+    Pending {
+        /// user@domain
+        aor: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a watcher see the user; without a contact, all who wait.
+    Approve {
+        /// user@domain
+        aor: String,
+        /// The watcher.
+        contact: Option<String>,
+    },
+    /// Refuse a watcher, or take back what was granted; without a contact, all who wait.
+    Deny {
+        /// user@domain
+        aor: String,
+        /// The watcher.
+        contact: Option<String>,
+    },
+}
+
+impl CommandLine {
+    /// Does what was asked.
+    pub fn run(self) -> ExitCode {
+        let outcome = match self.command {
+            Command::Run { config, role } => {
+                let role = role.map(|role| match role {
+                    RoleName::AllInOne => Role::AllInOne,
+                    RoleName::Edge => Role::Edge,
+                    RoleName::Gateway => Role::Gateway,
+                });
+                settings_of(config.as_deref(), role, Some(&self.data_dir))
+                    .and_then(|settings| run::run(&settings, config.is_none()))
+            }
+            Command::Check { file } => settings_of(Some(&file), None, None).map(|settings| {
+                println!(
+                    "{}: good; role {}, {} local domains, {} partners",
+                    file.display(),
+                    settings.role.as_str(),
+                    settings.domains.len(),
+                    settings.partners.len()
+                );
+            }),
+            command => ask_running(command, &self.data_dir),
+        };
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{}", error.trim_end());
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn ask_running(command: Command, data_dir: &Path) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        match command {
+            Command::Demo { json } => crate::demo::demo(data_dir, json).await,
+            command => asked(command, data_dir).await.map_err(|error| error.to_string()),
+        }
+    })
+}
+
+async fn asked(command: Command, data_dir: &Path) -> Result<(), AskError> {
+    match command {
+        Command::Status { json } => {
+            let status: StatusAnswer = ask(data_dir, "/api/v1/status").await?;
+            if json { print_json(&status) } else { print_status(&status) }
+        }
+        Command::Partner { command: PartnerCommand::List { json } } => {
+            let partners: Vec<PartnerAnswer> = ask(data_dir, "/api/v1/partners").await?;
+            if json { print_json(&partners) } else { partners.iter().for_each(print_partner) }
+        }
+        Command::Partner { command: PartnerCommand::Show { domain, json } } => {
+            let partner: PartnerAnswer =
+                ask(data_dir, &format!("/api/v1/partners/{}", segment(&domain))).await?;
+            if json { print_json(&partner) } else { print_partner(&partner) }
+        }
+        Command::Partner { command: PartnerCommand::Retry { domain } } => {
+            let path = format!("/api/v1/partners/{}/retry", segment(&domain));
+            let answer: Value = order(data_dir, &path, &json!({})).await?;
+            println!("{} sessions are tried now; see: tombolo partner show {domain}", answer["sessions"]);
+        }
+        Command::Explain { from, to, json } => {
+            let path = format!("/api/v1/explain?from={}&to={}", segment(&from), segment(&to));
+            let answer: Value = ask(data_dir, &path).await?;
+            if json { print_json(&answer) } else { print_explanation(&answer) }
+        }
+        Command::User { command } => ask_about_user(command, data_dir).await?,
+        Command::Shutdown => {
+            let _: Value = order(data_dir, "/api/v1/shutdown", &json!({})).await?;
+            println!("ending");
+        }
+        Command::Run { .. } | Command::Check { .. } | Command::Demo { .. } => {}
+    }
+    Ok(())
+}
+
+async fn ask_about_user(command: UserCommand, data_dir: &Path) -> Result<(), AskError> {
+    match command {
+        UserCommand::Add { aor, password, approve } => {
+            let password = match password {
+                Some(password) => password,
+                None => read_password().map_err(AskError::Refused)?,
+            };
+            let path = format!("/api/v1/users/{}/add", segment(&aor));
+            let body = json!({ "password": password, "approve": approve });
+            let user: UserAnswer = order(data_dir, &path, &body).await?;
+            println!("{} may register; watchers: {}", user.aor, user.approve);
+        }
+        UserCommand::List { json } => {
+            let users: Vec<UserAnswer> = ask(data_dir, "/api/v1/users").await?;
+            if json {
+                print_json(&users);
+            } else {
+                users.iter().for_each(|user| println!("{:<40} approve = {}", user.aor, user.approve));
+            }
+        }
+        UserCommand::Pending { aor, json } => {
+            let path = format!("/api/v1/users/{}", segment(&aor));
+            let pending: PendingAnswer = ask(data_dir, &path).await?;
+            if json {
+                print_json(&pending);
+            } else if pending.pending.is_empty() {
+                println!("nobody waits for {}", pending.aor);
+            } else {
+                pending.pending.iter().for_each(|watcher| println!("{watcher}"));
+                println!("Next: tombolo user approve {} CONTACT, or deny", pending.aor);
+            }
+        }
+        UserCommand::Approve { aor, contact } => decide(data_dir, &aor, contact, "approve").await?,
+        UserCommand::Deny { aor, contact } => decide(data_dir, &aor, contact, "deny").await?,
+    }
+    Ok(())
+}
+
+async fn decide(data_dir: &Path, aor: &str, contact: Option<String>, verb: &str) -> Result<(), AskError> {
+    let path = format!("/api/v1/users/{}/{verb}", segment(aor));
+    let decision: DecisionAnswer = order(data_dir, &path, &json!({ "contact": contact })).await?;
+    let done = if verb == "approve" { "approved" } else { "denied" };
+    decision.watchers.iter().for_each(|watcher| println!("{done}: {watcher}"));
+    Ok(())
+}
+
+fn read_password() -> Result<String, String> {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).map_err(|error| error.to_string())?;
+    let password = line.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err("no password: give it on the standard input, or with --password".to_owned());
+    }
+    Ok(password.to_owned())
+}
+
+fn print_json(value: &impl serde::Serialize) {
+    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+}
+
+fn print_status(status: &StatusAnswer) {
+    let readiness = if status.is_ready { "ready" } else { "starting" };
+    println!("{} {readiness}, up {} s", status.role, status.uptime_seconds);
+    println!(
+        "users {}  pairs {}  dialogs {} + {}  sip peers {} on {} flows  waiting {}  refused {}",
+        status.users,
+        status.pairs,
+        status.notifier_dialogs,
+        status.subscriber_dialogs,
+        status.peers,
+        status.flows,
+        status.waiting_inputs,
+        status.refused_inputs
+    );
+    for stream in &status.streams {
+        println!("stream {} {}: {}", stream.stream, stream.direction, stream.pairs.join(", "));
+    }
+    status.sessions.iter().for_each(print_session);
+}
+
+fn print_session(session: &SessionAnswer) {
+    let state = match (session.is_connected, session.is_lost) {
+        (true, _) => "connected",
+        (false, true) => "lost",
+        (false, false) => "idle",
+    };
+    println!(
+        "session {} ↔ {}: {state}, {} stanzas out, {} messages wait",
+        session.local, session.partner, session.stanzas_out, session.waiting_messages
+    );
+    if let Some(failure) = session.last_failure.as_ref().filter(|_| !session.is_connected) {
+        println!("  last: {failure}");
+    }
+}
+
+fn print_partner(partner: &PartnerAnswer) {
+    println!("{} ({}), proved by {}", partner.domain, partner.kind, partner.authenticate.join(" or "));
+    if !partner.further_domains.is_empty() {
+        println!("  also {}", partner.further_domains.join(", "));
+    }
+    if let Some(proxy) = &partner.proxy {
+        println!("  dialled at {proxy}");
+    }
+    partner.sessions.iter().for_each(print_session);
+}
+
+fn print_explanation(answer: &Value) {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    println!("{} → {}", text(&answer["from"]), text(&answer["to"]));
+    for capability in ["watch", "message"] {
+        let explanation = &answer[capability];
+        println!("{capability}: {}", text(&explanation["outcome"]));
+        for step in explanation["steps"].as_array().into_iter().flatten() {
+            println!("  {}", text(step.get("text").unwrap_or(step)));
+        }
+    }
+    if !answer["subscription"].is_null() {
+        println!("subscription {}, seen: {}", text(&answer["subscription"]), text(&answer["heard"]));
+    }
+}

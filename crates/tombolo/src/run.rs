@@ -1,0 +1,110 @@
+//! `tombolo run`: from settings to a running role, and its end.
+
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tombolo_admin::client::socket_of;
+use tombolo_config::{LogFormat as FormatSetting, Role, Settings, embedded_defaults, load_as, report};
+use tombolo_telemetry::{LogFormat, LogSettings, init_logs};
+
+use crate::{assembly::assemble, data_dir};
+
+/// What is run when no file is named keeps its data here.
+pub const DEFAULT_DATA_DIR: &str = "tombolo-data";
+
+/// The settings of a file, or the embedded defaults. The error is the report for the operator.
+pub fn settings_of(
+    config: Option<&Path>,
+    role: Option<Role>,
+    data_dir: Option<&Path>,
+) -> Result<Settings, String> {
+    match config {
+        Some(path) => load_as(path, role).map_err(|errors| report(&errors)),
+        None => match role {
+            None | Some(Role::AllInOne) => {
+                Ok(embedded_defaults(data_dir.unwrap_or(Path::new(DEFAULT_DATA_DIR))))
+            }
+            Some(role) => Err(format!(
+                "role {} needs a settings file: tombolo run --role {} --config FILE; see config/{}.toml",
+                role.as_str(),
+                role.as_str(),
+                role.as_str()
+            )),
+        },
+    }
+}
+
+/// Runs until it is told to end. The error says what could not be started; then nothing was.
+pub fn run(settings: &Settings, is_embedded: bool) -> Result<(), String> {
+    let format = match settings.log.format {
+        // The setting's default is for people; output that nobody reads is for programs.
+        FormatSetting::Text => LogFormat::Auto,
+        FormatSetting::Json => LogFormat::Json,
+    };
+    init_logs(&LogSettings {
+        format,
+        level: settings.log.level.as_str().to_owned(),
+        shows_addresses: settings.log.show_addresses,
+    })?;
+    data_dir::prepare(&settings.data_dir).map_err(|error| error.to_string())?;
+    if is_embedded {
+        data_dir::make_certificates(settings).map_err(|error| error.to_string())?;
+    }
+    let system = actix::System::new();
+    system.block_on(serve(settings, is_embedded))
+}
+
+async fn serve(settings: &Settings, is_embedded: bool) -> Result<(), String> {
+    let assembled = assemble(settings).map_err(|error| error.to_string())?;
+    let socket = socket_of(&settings.data_dir);
+    let (admin_at, administration) =
+        tombolo_admin::serve(assembled.admin.clone(), settings.admin.listen, socket)
+            .await
+            .map_err(|error| format!("admin {}: {error}", settings.admin.listen))?;
+    let administration = actix::spawn(administration);
+    assembled.admin.is_ready.store(true, Ordering::Relaxed);
+    announce(settings, &assembled.listening, admin_at, is_embedded).map_err(|error| error.to_string())?;
+    tracing::info!(role = settings.role.as_str(), "ready");
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    tokio::select! {
+        () = assembled.shutdown.notified() => tracing::info!("ending: ordered"),
+        _ = terminate.recv() => tracing::info!("ending: SIGTERM"),
+        _ = tokio::signal::ctrl_c() => tracing::info!("ending: interrupted"),
+    }
+    assembled.admin.is_ready.store(false, Ordering::Relaxed);
+    assembled.stop().await;
+    administration.abort();
+    Ok(())
+}
+
+/// What it listens on, and what to try next.
+fn announce(
+    settings: &Settings,
+    listening: &[(String, SocketAddr)],
+    admin: SocketAddr,
+    is_embedded: bool,
+) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let domains: Vec<&str> = settings.domains.iter().map(|domain| domain.name.as_str()).collect();
+    writeln!(out, "tombolo {} for {}", settings.role.as_str(), domains.join(", "))?;
+    for (what, at) in listening {
+        writeln!(out, "  {what:<16} {at}")?;
+    }
+    writeln!(out, "  {:<16} http://{admin} (/healthz /readyz /metrics /api/v1/status)", "administration")?;
+    let data_dir: PathBuf = settings.data_dir.clone();
+    writeln!(out, "  {:<16} {}", "data", data_dir.display())?;
+    if is_embedded {
+        writeln!(
+            out,
+            "Next, in another terminal: tombolo demo    (two phones and a partner, as it happens)"
+        )?;
+    } else {
+        writeln!(out, "Next: tombolo --data-dir {} status", data_dir.display())?;
+    }
+    out.flush()
+}

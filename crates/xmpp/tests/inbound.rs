@@ -1,0 +1,812 @@
+//! Streams that a peer opened: header, STARTTLS, SASL, dialback, stanzas, end.
+
+mod common;
+
+use common::*;
+use tombolo_xmpp::{
+    dialback::DialbackCondition,
+    stream::{CloseCause, KeyAnswer, KeyQuestion, StreamEvent, StreamFault, StreamLimits, TlsStart},
+    stream_error::StreamCondition,
+    xml::XmlFault,
+};
+
+const US: &str = "us.example";
+const PEER: &str = "peer.example";
+
+/// A stream from `peer.example`, whose certificate names `names`, on these terms.
+fn stream(terms: tombolo_xmpp::stream::PartnerTerms, names: &[&'static str]) -> Side {
+    let mut table = Table::new(&[US, "two.example"], &[(PEER, terms), ("rooms.peer.example", terms)]);
+    table.gone.push("old.example");
+    Side::inbound(inbound_with(StreamLimits::default(), "ours", TlsStart::StartTls, 1), table, names)
+}
+
+/// The same, up to the features after TLS, which are returned too.
+fn over_tls(terms: tombolo_xmpp::stream::PartnerTerms, names: &[&'static str]) -> (Side, String) {
+    let mut side = stream(terms, names);
+    side.hear(&header(PEER, US));
+    assert_eq!(side.hear(STARTTLS), PROCEED);
+    side.start_tls();
+    let features = side.hear(&header(PEER, US));
+    (side, features)
+}
+
+/// The same, authenticated by SASL EXTERNAL.
+fn authenticated() -> Side {
+    let (mut side, _) = over_tls(EXTERNAL, &[PEER]);
+    assert_eq!(side.hear(&auth("=")), "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>");
+    side.hear(&header(PEER, US));
+    assert!(side.is_proved(US, PEER));
+    side
+}
+
+fn fault(side: &Side) -> &StreamFault {
+    match side.cause() {
+        Some(CloseCause::Fault(fault)) => fault,
+        other => panic!("no fault but {other:?}"),
+    }
+}
+
+fn shown(side: &Side) -> KeyQuestion {
+    let question = side.events.iter().rev().find_map(|event| match event {
+        StreamEvent::KeyShown(question) => Some(question.clone()),
+        _ => None,
+    });
+    question.expect("a key was shown")
+}
+
+fn result(from: &str, to: &str, key: &str) -> String {
+    format!("<db:result from='{from}' to='{to}'>{key}</db:result>")
+}
+
+#[test]
+fn xs_str_02_the_response_header_swaps_the_addresses_and_has_a_new_id_each_time() {
+    let mut side = stream(EXTERNAL, &[PEER]);
+    let plain = side.hear(&header(PEER, US));
+    side.hear(STARTTLS);
+    side.start_tls();
+    let tls = side.hear(&header(PEER, US));
+    side.hear(&auth("="));
+    let authenticated = side.hear(&header(PEER, US));
+    let mut ids = Vec::new();
+    for answer in [&plain, &tls, &authenticated] {
+        let (head, _) = answer.split_once("<stream:features>").expect("header and features");
+        assert!(head.contains(" from='us.example' to='peer.example'"), "{head}");
+        assert!(head.contains(" version='1.0'") && head.contains(" xml:lang='en'"), "{head}");
+        assert!(head.contains(" xmlns='jabber:server'"), "{head}");
+        ids.push(last_attribute(head, "id").to_owned());
+    }
+    ids.dedup();
+    assert_eq!(ids.len(), 3, "{ids:?}");
+}
+
+#[test]
+fn xs_str_03_a_bad_header_is_answered_by_header_error_and_close() {
+    let good = header(PEER, US);
+    for (bad, condition) in [
+        (
+            good.replace("http://etherx.jabber.org/streams", "http://wrong.example/streams"),
+            "invalid-namespace",
+        ),
+        (good.replace("xmlns='jabber:server'", "xmlns='jabber:client'"), "invalid-namespace"),
+        (good.replace("jabber:server:dialback", "jabber:other"), "invalid-namespace"),
+        (
+            good.replace("stream:stream", "s:stream").replace("xmlns:stream", "xmlns:s"),
+            "bad-namespace-prefix",
+        ),
+        (
+            good.replace(
+                "<stream:stream xmlns='jabber:server'",
+                "<stream xmlns='http://etherx.jabber.org/streams'",
+            ),
+            "bad-namespace-prefix",
+        ),
+        (good.replace("version='1.0'>", "version='2.0'>"), "unsupported-version"),
+        (good.replace("version='1.0'>", "version='x'>"), "unsupported-version"),
+        (good.replace("stream:stream", "stream:flood"), "invalid-namespace"),
+        (good.replace("version='1.0'>", "to='x' version='1.0'>"), "not-well-formed"),
+    ] {
+        let mut side = stream(EXTERNAL, &[PEER]);
+        let answer = side.hear(&bad);
+        assert_eq!(side.error_sent(), Some(condition), "{bad}");
+        assert!(answer.starts_with("<?xml version='1.0'?><stream:stream "), "{answer}");
+        assert!(answer.ends_with("</stream:error></stream:stream>"), "{answer}");
+        assert!(side.stream.is_closed());
+    }
+}
+
+#[test]
+fn xs_str_04_a_stream_for_a_domain_that_is_not_served_ends_with_host_unknown_or_host_gone() {
+    for (to, condition) in [
+        ("to='stranger.example'", "host-unknown"),
+        ("to='not a domain'", "host-unknown"),
+        ("", "host-unknown"),
+        ("to='old.example'", "host-gone"),
+    ] {
+        let mut side = stream(EXTERNAL, &[PEER]);
+        let answer = side.hear(&header(PEER, US).replace("to='us.example'", to));
+        assert!(
+            answer.starts_with("<?xml version='1.0'?><stream:stream ") && !answer.contains(" from="),
+            "{answer}"
+        );
+        assert_eq!(side.error_sent(), Some(condition), "{to}");
+    }
+}
+
+#[test]
+fn a_peer_that_is_no_partner_is_refused_by_its_name() {
+    let mut side = stream(EXTERNAL, &[]);
+    side.hear(&header("stranger.example", US));
+    assert_eq!(side.error_sent(), Some("policy-violation"));
+    let mut side = stream(EXTERNAL, &[]);
+    side.hear(&header("not a domain", US));
+    assert_eq!(side.error_sent(), Some("invalid-from"));
+}
+
+#[test]
+fn xs_str_05_a_peer_of_version_1_gets_features_after_each_header_and_an_older_one_none() {
+    let mut side = stream(EXTERNAL, &[PEER]);
+    assert!(side.hear(&header(PEER, US)).contains("<stream:features>"));
+    side.hear(STARTTLS);
+    side.start_tls();
+    assert!(side.hear(&header(PEER, US)).contains("<stream:features>"));
+    side.hear(&auth("="));
+    assert!(side.hear(&header(PEER, US)).contains("<stream:features>"));
+
+    let mut old = stream(PLAIN, &[]);
+    let answer = old.hear(&header(PEER, US).replace(" version='1.0'>", ">"));
+    assert!(!answer.contains("features") && !answer.contains(" version='1.0' "), "{answer}");
+}
+
+#[test]
+fn xs_str_06_a_stanza_before_authentication_is_refused_and_not_delivered() {
+    for before_tls in [true, false] {
+        let mut side = if before_tls {
+            let mut side = stream(EXTERNAL, &[PEER]);
+            side.hear(&header(PEER, US));
+            side
+        } else {
+            over_tls(EXTERNAL, &[PEER]).0
+        };
+        side.hear("<message from='a@peer.example' to='b@us.example'><body>early</body></message>");
+        assert_eq!(side.error_sent(), Some("not-authorized"));
+        assert_eq!(side.stanzas(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn xs_str_07_stanzas_that_come_between_our_close_and_the_peers_are_handled() {
+    let mut side = authenticated();
+    side.stream.close(side.now);
+    assert_eq!(side.settle(), "</stream:stream>");
+    for n in 0..100 {
+        side.hear(&format!("<message from='a@peer.example' to='b@us.example' id='{n}'/>"));
+    }
+    assert_eq!(side.stanzas().len(), 100);
+    assert_eq!(side.hear("</stream:stream>"), "", "we closed already");
+    assert!(matches!(side.cause(), Some(CloseCause::Ordered)));
+
+    let mut silent = authenticated();
+    silent.stream.close(silent.now);
+    assert_eq!(silent.stream.poll_timeout(), Some(after(5)));
+    silent.settle();
+    silent.at(after(5));
+    assert!(matches!(silent.cause(), Some(CloseCause::CloseTimedOut)));
+
+    let mut peer_first = authenticated();
+    assert_eq!(peer_first.hear("</stream:stream>"), "</stream:stream>");
+    assert!(matches!(peer_first.cause(), Some(CloseCause::Ordered)));
+}
+
+#[test]
+fn xs_str_08_an_error_of_the_peer_ends_the_stream_and_nothing_behind_it_counts() {
+    for condition in StreamCondition::ALL {
+        let mut side = authenticated();
+        let answer = side.hear(&format!(
+            "<stream:error><{} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>\
+             <message from='a@peer.example' to='b@us.example'/></stream:stream>",
+            condition.as_str()
+        ));
+        assert_eq!(answer, "</stream:stream>");
+        assert_eq!(side.stanzas().len(), 0);
+        match side.cause() {
+            Some(CloseCause::PeerError { error, .. }) => assert_eq!(error.condition, *condition),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(side.hear("<presence from='a@peer.example' to='b@us.example'/>"), "");
+        assert_eq!(side.count("Closed"), 1);
+    }
+}
+
+#[test]
+fn starttls_is_offered_as_required() {
+    let mut side = stream(BOTH, &[PEER]);
+    let features = side.hear(&header(PEER, US));
+    assert!(
+        features.contains("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>"),
+        "{features}"
+    );
+    assert!(!features.contains("mechanism") && !features.contains("dialback>"), "{features}");
+
+    let mut insecure = stream(PLAIN, &[]);
+    let features = insecure.hear(&header(PEER, US));
+    assert!(features.contains("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"), "{features}");
+}
+
+#[test]
+fn xs_tls_02_bytes_behind_starttls_in_the_same_segment_end_the_stream() {
+    for after_starttls in [
+        header(PEER, US),
+        " ".into(),
+        "<presence from='a@peer.example' to='b@us.example'/>".into(),
+        "\u{16}\u{3}\u{1}".into(),
+    ] {
+        let mut side = stream(BOTH, &[PEER]);
+        side.hear(&header(PEER, US));
+        let answer = side.hear(&format!("{STARTTLS}{after_starttls}"));
+        assert!(!answer.contains("proceed"), "{answer}");
+        assert_eq!(fault(&side), &StreamFault::BytesBeforeTls);
+    }
+    // Also when they come a little later, before TLS.
+    let mut side = stream(BOTH, &[PEER]);
+    side.hear(&header(PEER, US));
+    assert_eq!(side.hear(STARTTLS), PROCEED);
+    assert_eq!(side.hear(&header(PEER, US)), "", "nothing in the clear behind proceed");
+    assert_eq!(fault(&side), &StreamFault::BytesBeforeTls);
+}
+
+#[test]
+fn xs_tls_02_what_was_said_before_tls_is_forgotten() {
+    let mut side = stream(BOTH, &["two-faced.example"]);
+    side.table.partners.insert("two-faced.example", EXTERNAL);
+    side.hear(&header(PEER, US));
+    side.hear(STARTTLS);
+    side.start_tls();
+    // The header before TLS named peer.example; only the new one counts.
+    let features = side.hear(&header("two-faced.example", "two.example"));
+    assert!(features.contains("from='two.example' to='two-faced.example'"), "{features}");
+    assert!(features.contains("<mechanism>EXTERNAL</mechanism>"), "{features}");
+    side.hear(&auth("="));
+    side.hear(&header("two-faced.example", "two.example"));
+    assert!(side.is_proved("two.example", "two-faced.example") && !side.is_proved(US, PEER));
+}
+
+#[test]
+fn direct_tls_begins_with_tls_and_never_offers_starttls() {
+    let table = Table::new(&[US], &[(PEER, EXTERNAL)]);
+    let stream = inbound_with(StreamLimits::default(), "ours", TlsStart::Direct, 1);
+    let mut side = Side::inbound(stream, table.clone(), &[PEER]);
+    side.tls_up();
+    let features = side.hear(&header(PEER, US));
+    assert!(!features.contains("starttls") && features.contains("EXTERNAL"), "{features}");
+    let answer = side.hear(STARTTLS);
+    assert_eq!(answer, "<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>");
+    assert_eq!(fault(&side), &StreamFault::TlsTwice);
+
+    let stream = inbound_with(StreamLimits::default(), "ours", TlsStart::Direct, 1);
+    let mut plain = Side::inbound(stream, table, &[PEER]);
+    assert_eq!(plain.hear(&header(PEER, US)), "");
+    assert_eq!(fault(&plain), &StreamFault::BytesBeforeTls);
+}
+
+#[test]
+fn xs_tls_05_when_tls_fails_the_stream_is_dropped_without_a_word() {
+    let mut side = stream(BOTH, &[PEER]);
+    side.hear(&header(PEER, US));
+    side.hear(STARTTLS);
+    side.stream.handle_connection_lost();
+    assert_eq!(side.settle(), "");
+    assert!(matches!(side.cause(), Some(CloseCause::ConnectionLost)));
+}
+
+#[test]
+fn xs_sasl_01_external_is_offered_only_to_a_certificate_that_fits_the_from_and_never_before_tls() {
+    let offers = |names: &[&'static str]| over_tls(BOTH, names).1.contains("<mechanism>EXTERNAL</mechanism>");
+    assert!(offers(&[PEER]), "good certificate");
+    assert!(!offers(&["other.example"]), "another domain's");
+    assert!(!offers(&[]), "none");
+    let mut side = stream(BOTH, &[PEER]);
+    assert!(!side.hear(&header(PEER, US)).contains("EXTERNAL"), "before TLS");
+    let answer = side.hear(&auth("="));
+    assert!(answer.contains("<encryption-required/>"), "{answer}");
+}
+
+#[test]
+fn xs_sasl_02_the_authorization_identity_must_be_the_from_that_the_certificate_names() {
+    // peer.example and foreign.example in base64.
+    for (text, is_good) in [
+        ("=", true),
+        ("cGVlci5leGFtcGxl", true),
+        ("UEVFUi5leGFtcGxlLg==", true),
+        ("Zm9yZWlnbi5leGFtcGxl", false),
+        ("bm90IGEgZG9tYWlu", false),
+    ] {
+        let (mut side, _) = over_tls(EXTERNAL, &[PEER, "foreign.example"]);
+        let answer = side.hear(&auth(text));
+        assert_eq!(answer.contains("<success"), is_good, "{text}: {answer}");
+        assert_eq!(answer.contains("<invalid-authzid/>"), !is_good, "{text}: {answer}");
+    }
+    // Without an initial response there is one challenge.
+    let (mut side, _) = over_tls(EXTERNAL, &[PEER]);
+    assert_eq!(side.hear(&auth("")), "<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>");
+    let answer = side.hear("<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>cGVlci5leGFtcGxl</response>");
+    assert!(answer.contains("<success"), "{answer}");
+}
+
+#[test]
+fn xs_sasl_03_success_makes_a_new_stream_and_failures_end_it_after_three() {
+    let mut side = authenticated();
+    assert_eq!(side.count("PairProved"), 1);
+    side.hear("<presence from='a@peer.example' to='b@us.example'/>");
+    assert_eq!(side.stanzas().len(), 1);
+
+    let (mut side, _) = over_tls(BOTH, &["other.example"]);
+    for _ in 0..2 {
+        let answer = side.hear(&auth("="));
+        assert!(answer.contains("<not-authorized/>") && !answer.contains("stream:error"), "{answer}");
+    }
+    side.hear(&auth("="));
+    assert_eq!(side.error_sent(), Some("policy-violation"));
+
+    // After a failure dialback is still open, where it is allowed.
+    let (mut side, _) = over_tls(BOTH, &["other.example"]);
+    side.hear(&auth("="));
+    side.hear(&result(PEER, US, "k"));
+    let question = shown(&side);
+    side.as_inbound().handle_key_answer(&question, KeyAnswer::Valid);
+    side.settle();
+    assert!(side.is_proved(US, PEER));
+}
+
+#[test]
+fn xs_sasl_03_a_stream_restarted_after_sasl_keeps_the_authenticated_domain_only() {
+    // CVE-2018-10847: another `from` after authentication.
+    let (mut side, _) = over_tls(EXTERNAL, &[PEER]);
+    side.hear(&auth("="));
+    side.hear(&header("rooms.peer.example", US));
+    assert_eq!(side.error_sent(), Some("invalid-from"));
+    assert!(!side.is_proved(US, "rooms.peer.example"));
+
+    // Without a `from` it is still the authenticated one.
+    let (mut side, _) = over_tls(EXTERNAL, &[PEER]);
+    side.hear(&auth("="));
+    side.hear(&header(PEER, "two.example").replace("from='peer.example'", ""));
+    assert!(side.is_proved("two.example", PEER) && !side.is_proved(US, PEER));
+}
+
+#[test]
+fn xs_sasl_04_base64_is_strict() {
+    let (mut side, _) = over_tls(EXTERNAL, &[PEER]);
+    let answer = side.hear(&auth("cGVlci5leGFtcGxl\n"));
+    assert!(answer.contains("<incorrect-encoding/>"), "{answer}");
+    let answer =
+        side.hear("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGEAYg==</auth>");
+    assert!(answer.contains("<invalid-mechanism/>"), "{answer}");
+}
+
+#[test]
+fn xs_dna_03_a_partner_bound_to_a_certificate_is_not_let_in_by_dialback() {
+    let mut side = stream(EXTERNAL, &["self-signed.example"]);
+    side.hear(&header(PEER, US));
+    side.hear(STARTTLS);
+    side.start_tls();
+    side.hear(&header(PEER, US));
+    assert_eq!(side.error_sent(), Some("not-authorized"), "no features, no dialback");
+
+    // Nor when it hides its name first.
+    let mut side = stream(EXTERNAL, &["self-signed.example"]);
+    side.hear(&header(PEER, US));
+    side.hear(STARTTLS);
+    side.start_tls();
+    side.hear(&header(PEER, US).replace("from='peer.example'", ""));
+    let answer = side.hear(&result(PEER, US, "k"));
+    assert!(answer.contains("type='error'") && answer.contains("<not-authorized "), "{answer}");
+    assert!(!side.is_proved(US, PEER) && side.count("KeyShown") == 0);
+}
+
+#[test]
+fn xs_db_07_dialback_errors_are_advertised() {
+    let (_, features) = over_tls(DIALBACK, &[]);
+    assert!(
+        features.contains("<dialback xmlns='urn:xmpp:features:dialback'><errors/></dialback>"),
+        "{features}"
+    );
+    let (_, features) = over_tls(EXTERNAL, &[PEER]);
+    assert!(features.contains("<errors/>"), "for further domains: {features}");
+}
+
+#[test]
+fn xs_db_01_as_receiving_server_a_key_is_asked_about_and_its_answer_decides() {
+    let (mut side, features) = over_tls(DIALBACK, &[]);
+    assert_eq!(side.hear(&result(PEER, US, "  the-key\n")), "");
+    let question = shown(&side);
+    let (head, _) = features.split_once("<stream:features>").expect("a header");
+    assert_eq!((&question.pair, &*question.key), (&pair(US, PEER), "the-key"));
+    assert_eq!(&*question.stream_id, last_attribute(head, "id"));
+    side.as_inbound().handle_key_answer(&question, KeyAnswer::Valid);
+    assert_eq!(side.settle(), "<db:result from='us.example' to='peer.example' type='valid'/>");
+    assert!(side.is_proved(US, PEER));
+    side.hear("<presence from='a@peer.example' to='b@us.example'/>");
+    assert_eq!(side.stanzas().len(), 1);
+}
+
+#[test]
+fn xs_db_05_each_refusal_of_a_dialback_request_has_its_condition_and_leaves_the_stream() {
+    let (mut side, _) = over_tls(DIALBACK, &[]);
+    let answer = side.hear(&result(PEER, "stranger.example", "k"));
+    assert_eq!(
+        answer,
+        "<db:result from='stranger.example' to='peer.example' type='error'><error type='cancel'>\
+         <item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></db:result>"
+    );
+    assert!(side.hear(&result("stranger.example", US, "k")).contains("<policy-violation "));
+    for (failure, name) in [
+        (DialbackCondition::RemoteConnectionFailed, "remote-connection-failed"),
+        (DialbackCondition::RemoteServerNotFound, "remote-server-not-found"),
+        (DialbackCondition::RemoteServerTimeout, "remote-server-timeout"),
+    ] {
+        side.hear(&result(PEER, US, "k"));
+        let question = shown(&side);
+        side.as_inbound().handle_key_answer(&question, KeyAnswer::Failed(failure));
+        let answer = side.settle();
+        assert!(answer.contains("type='error'") && answer.contains(&format!("<{name} ")), "{answer}");
+        assert!(!side.stream.is_closed());
+    }
+    // A bad key of one pair of several: forbidden. Of the only one: invalid, and the end.
+    side.hear(&result(PEER, US, "k"));
+    side.hear(&result(PEER, "two.example", "k"));
+    let question = shown(&side);
+    side.as_inbound().handle_key_answer(&question, KeyAnswer::Invalid);
+    assert!(side.settle().contains("<forbidden "));
+    let question = KeyQuestion { pair: pair(US, PEER), ..question };
+    side.as_inbound().handle_key_answer(&question, KeyAnswer::Invalid);
+    assert_eq!(
+        side.settle(),
+        "<db:result from='us.example' to='peer.example' type='invalid'/></stream:stream>"
+    );
+    assert_eq!(fault(&side), &StreamFault::KeyInvalid { domain: domain(PEER) });
+
+    // In the clear, where TLS is wanted.
+    let mut plain = stream(DIALBACK, &[]);
+    plain.hear(&header(PEER, US));
+    let answer = plain.hear(&result(PEER, US, "k"));
+    assert!(answer.contains("type='error'") && answer.contains("<policy-violation "), "{answer}");
+}
+
+#[test]
+fn xs_db_05_an_authoritative_server_that_does_not_answer_is_a_timeout() {
+    let (mut side, _) = over_tls(DIALBACK, &[]);
+    side.now = after(10);
+    side.hear(&result(PEER, US, "k"));
+    let question = shown(&side);
+    assert_eq!(side.stream.poll_timeout(), Some(after(30)), "the stream as a whole");
+    // Another pair is proved meanwhile, so only the request runs out.
+    side.hear(&result(PEER, "two.example", "k"));
+    let other = shown(&side);
+    side.as_inbound().handle_key_answer(&other, KeyAnswer::Valid);
+    side.settle();
+    assert_eq!(side.stream.poll_timeout(), Some(after(40)));
+    let answer = side.at(after(40));
+    assert!(
+        answer.contains("to='peer.example' type='error'") && answer.contains("<remote-server-timeout "),
+        "{answer}"
+    );
+    // A late answer gives nothing.
+    side.as_inbound().handle_key_answer(&question, KeyAnswer::Valid);
+    assert_eq!(side.settle(), "");
+    assert!(!side.is_proved(US, PEER));
+}
+
+#[test]
+fn xs_db_04_answers_on_a_stream_that_a_peer_opened_give_no_authority() {
+    let (mut side, _) = over_tls(DIALBACK, &[]);
+    for unasked in [
+        "<db:result from='us.example' to='peer.example' type='valid'/>",
+        "<db:result from='peer.example' to='us.example' type='valid'/>",
+        "<db:verify from='peer.example' to='us.example' id='x' type='valid'/>",
+        "<db:verify from='peer.example' to='us.example' id='x' type='error'/>",
+    ] {
+        assert_eq!(side.hear(unasked), "");
+    }
+    assert_eq!(side.count("UnsolicitedDialback"), 4);
+    assert_eq!(side.stream.proved_pairs(), []);
+    side.hear("<presence from='a@peer.example' to='b@us.example'/>");
+    assert_eq!(side.error_sent(), Some("not-authorized"));
+}
+
+#[test]
+fn xs_db_04_an_answer_to_another_stream_or_pair_is_ignored() {
+    let (mut side, _) = over_tls(DIALBACK, &[]);
+    side.hear(&result(PEER, US, "k"));
+    let question = shown(&side);
+    for wrong in [
+        KeyQuestion { stream_id: "other".into(), ..question.clone() },
+        KeyQuestion { pair: pair("two.example", PEER), ..question.clone() },
+        KeyQuestion { pair: pair(PEER, US), ..question.clone() },
+    ] {
+        side.as_inbound().handle_key_answer(&wrong, KeyAnswer::Valid);
+        assert_eq!(side.settle(), "");
+    }
+    assert_eq!(side.stream.proved_pairs(), []);
+}
+
+#[test]
+fn xs_db_06_as_authoritative_server_any_node_with_the_secret_answers() {
+    // The key was made by another node for the stream `id` of the receiving server peer.example.
+    let key = secrets("ours").key(PEER, US, "D60000229F");
+    let verify = |to: &str, id: &str, key: &str| {
+        format!("<db:verify from='peer.example' to='{to}' id='{id}'>{key}</db:verify>")
+    };
+    let (mut side, _) = over_tls(DIALBACK, &[]);
+    assert_eq!(
+        side.hear(&verify(US, "D60000229F", &key)),
+        "<db:verify from='us.example' to='peer.example' id='D60000229F' type='valid'/>"
+    );
+    for (to, id, key) in
+        [(US, "D60000229E", &*key), (US, "D60000229F", &key[1..]), ("two.example", "D60000229F", &key)]
+    {
+        let answer = side.hear(&verify(to, id, key));
+        assert_eq!(answer, format!("<db:verify from='{to}' to='peer.example' id='{id}' type='invalid'/>"));
+    }
+    let answer = side.hear(&verify("stranger.example", "D60000229F", &key));
+    assert!(answer.contains("type='error'") && answer.contains("<item-not-found "), "{answer}");
+    assert_eq!(side.stream.proved_pairs(), [], "asking proves nothing");
+}
+
+#[test]
+fn xs_db_08_a_certificate_that_names_the_domain_answers_for_it_without_a_call_back() {
+    let mut side = authenticated();
+    side.peer_names.push("rooms.peer.example");
+    let answer = side.hear(&result("rooms.peer.example", US, "k"));
+    assert!(answer.contains("<not-authorized "), "the certificate names peer.example only: {answer}");
+    assert_eq!(side.count("KeyShown"), 0);
+
+    let (mut side, _) = over_tls(EXTERNAL, &[PEER, "rooms.peer.example"]);
+    side.hear(&auth("="));
+    side.hear(&header(PEER, US));
+    let answer = side.hear(&result("rooms.peer.example", US, "k"));
+    assert_eq!(answer, "<db:result from='us.example' to='rooms.peer.example' type='valid'/>");
+    assert!(side.is_proved(US, "rooms.peer.example"));
+    assert_eq!(side.count("KeyShown"), 0, "nobody was asked");
+}
+
+#[test]
+fn xs_mux_02_each_stanza_is_checked_against_the_exact_pair() {
+    let prove_two = || {
+        let (mut side, _) = over_tls(EXTERNAL, &[PEER, "rooms.peer.example"]);
+        side.hear(&auth("="));
+        side.hear(&header(PEER, US));
+        side.hear(&result("rooms.peer.example", "two.example", "k"));
+        assert_eq!(side.stream.proved_pairs().len(), 2);
+        side
+    };
+    let mut side = prove_two();
+    side.hear("<presence from='a@peer.example' to='b@us.example'/><presence from='rooms.peer.example/x' to='two.example'/>");
+    assert_eq!(side.stanzas().len(), 2);
+    for (from, to, condition) in [
+        ("a@other.example", "b@us.example", "invalid-from"),
+        ("us.example", "b@us.example", "invalid-from"),
+        ("a@peer.example", "b@two.example", "host-unknown"),
+        ("a@rooms.peer.example", "b@us.example", "host-unknown"),
+        ("a@peer.example", "b@stranger.example", "host-unknown"),
+        ("a@xpeer.example", "b@us.example", "invalid-from"),
+    ] {
+        let mut side = prove_two();
+        side.hear(&format!("<presence from='{from}' to='{to}'/>"));
+        assert_eq!(side.error_sent(), Some(condition), "{from} to {to}");
+        assert_eq!(side.stanzas().len(), 0);
+    }
+}
+
+#[test]
+fn xs_adr_01_a_stanza_needs_two_addresses() {
+    for stanza in [
+        "<presence to='b@us.example'/>",
+        "<presence from='a@peer.example'/>",
+        "<presence from='' to='b@us.example'/>",
+        "<presence from='@peer.example' to='b@us.example'/>",
+        "<presence from='a@peer.example' to=''/>",
+        "<presence from='a@peer.example' to='b@'/>",
+    ] {
+        let mut side = authenticated();
+        side.hear(stanza);
+        assert_eq!(side.error_sent(), Some("improper-addressing"), "{stanza}");
+    }
+    // The domains are right: it can be answered, and the stream lives.
+    for stanza in [
+        "<message from='a@peer.example' to='b b@us.example'/>",
+        "<message from='a@peer.example' to='us.example/'/>",
+    ] {
+        let mut side = authenticated();
+        side.hear(stanza);
+        assert!(!side.stream.is_closed(), "{stanza}");
+        assert_eq!(side.count("MalformedTo"), 1, "{stanza}");
+    }
+}
+
+#[test]
+fn xs_xml_03_an_unknown_element_at_the_top_ends_the_stream() {
+    let mut side = authenticated();
+    side.hear("<foo xmlns='urn:example'/>");
+    assert_eq!(side.error_sent(), Some("unsupported-stanza-type"));
+
+    let mut side = authenticated();
+    side.hear("<presence from='a@peer.example' to='b@us.example'><x xmlns='urn:example'/></presence>");
+    assert_eq!(
+        side.stanzas(),
+        ["<presence from='a@peer.example' to='b@us.example'><x xmlns='urn:example'/></presence>"]
+    );
+}
+
+#[test]
+fn xs_str_03_a_stanza_in_another_namespace_ends_the_stream() {
+    for (stanza, condition) in [
+        ("<presence xmlns='jabber:client' from='a@peer.example' to='b@us.example'/>", "invalid-namespace"),
+        ("<presence xmlns='' from='a@peer.example' to='b@us.example'/>", "invalid-namespace"),
+        (
+            "<s:presence xmlns:s='jabber:server' from='a@peer.example' to='b@us.example'/>",
+            "bad-namespace-prefix",
+        ),
+    ] {
+        let mut side = authenticated();
+        side.hear(stanza);
+        assert_eq!(side.error_sent(), Some(condition), "{stanza}");
+    }
+}
+
+#[test]
+fn a_stanza_that_uses_a_prefix_of_the_header_is_completed() {
+    let (mut side, _) = over_tls(EXTERNAL, &[PEER]);
+    side.hear(&auth("="));
+    side.hear(&header(PEER, US).replace("xmlns:db", "xmlns:p='urn:p&amp;' xmlns:db"));
+    side.hear("<presence from='a@peer.example' to='b@us.example'><p:x/></presence>");
+    assert_eq!(
+        side.stanzas(),
+        ["<presence xmlns:p='urn:p&amp;' from='a@peer.example' to='b@us.example'><p:x/></presence>"]
+    );
+}
+
+#[test]
+fn xs_lim_01_a_stanza_over_the_limit_ends_the_stream_and_one_of_10_000_passes() {
+    let stanza = |len: usize| {
+        let empty = "<message from='a@peer.example' to='b@us.example'></message>";
+        empty.replace("><", &format!(">{}<", "x".repeat(len - empty.len())))
+    };
+    let mut side = authenticated();
+    side.hear(&stanza(10_000));
+    side.hear(&stanza(256 * 1024));
+    assert_eq!(side.stanzas().len(), 2);
+    side.hear(&stanza(256 * 1024 + 1));
+    assert_eq!(side.error_sent(), Some("policy-violation"));
+    assert!(side.sent.contains("<stanza-too-big xmlns='urn:xmpp:errors'/>"));
+
+    let mut side = authenticated();
+    side.stream.set_stanza_bytes(1);
+    side.hear(&stanza(10_000));
+    assert_eq!(side.stanzas().len(), 1, "never under 10,000");
+    side.hear(&stanza(10_001));
+    assert_eq!(fault(&side), &StreamFault::Xml(XmlFault::TooBig { limit: 10_000 }));
+
+    // Before authentication 10,000 holds for everything.
+    let (mut side, _) = over_tls(EXTERNAL, &[PEER]);
+    side.hear(&stanza(10_001));
+    assert_eq!(fault(&side), &StreamFault::Xml(XmlFault::TooBig { limit: 10_000 }));
+}
+
+#[test]
+fn a_peer_that_does_not_authenticate_is_left_after_30_seconds() {
+    let mut side = stream(BOTH, &[PEER]);
+    assert_eq!(side.stream.poll_timeout(), Some(after(30)));
+    side.now = after(10);
+    side.hear(&header(PEER, US));
+    side.hear(STARTTLS);
+    side.start_tls();
+    side.hear(&header(PEER, US));
+    assert_eq!(side.stream.poll_timeout(), Some(after(30)), "no step of it buys time");
+    assert_eq!(side.at(after(29)), "");
+    side.at(after(30));
+    assert_eq!(side.error_sent(), Some("connection-timeout"));
+
+    let side = authenticated();
+    assert_eq!(side.stream.poll_timeout(), None);
+}
+
+#[test]
+fn before_authentication_elements_are_counted() {
+    let (mut side, _) = over_tls(DIALBACK, &[]);
+    for n in 0..128 {
+        side.hear(&format!("<db:verify from='peer.example' to='us.example' id='{n}'>00</db:verify>"));
+        assert!(!side.stream.is_closed(), "{n}");
+    }
+    side.hear("<db:verify from='peer.example' to='us.example' id='x'>00</db:verify>");
+    assert_eq!(fault(&side), &StreamFault::TooManyElements { limit: 128 });
+}
+
+#[test]
+fn pairs_of_a_stream_are_bounded() {
+    let mut table =
+        Table::new(&[US], &[(PEER, EXTERNAL), ("a.peer.example", EXTERNAL), ("b.peer.example", EXTERNAL)]);
+    table.served.push("two.example");
+    let limits = StreamLimits { pairs: 2, ..StreamLimits::default() };
+    let names = [PEER, "a.peer.example", "b.peer.example"];
+    let mut side = Side::inbound(inbound_with(limits, "ours", TlsStart::Direct, 1), table, &names);
+    side.tls_up();
+    side.hear(&header(PEER, US));
+    side.hear(&auth("="));
+    side.hear(&header(PEER, US));
+    assert!(side.hear(&result("a.peer.example", US, "k")).contains("type='valid'"));
+    assert!(side.hear(&result("b.peer.example", US, "k")).contains("<resource-constraint "));
+    assert!(side.hear(&result("a.peer.example", US, "k")).contains("type='valid'"), "proved already");
+}
+
+#[test]
+fn xs_xml_01_forbidden_xml_ends_a_stream_in_every_state() {
+    for (bad, condition) in [
+        ("<!DOCTYPE x [<!ENTITY lol 'lol'>]>", "restricted-xml"),
+        ("<presence from='a@peer.example' to='b@us.example'>&lol;</presence>", "restricted-xml"),
+        ("<presence from='a@peer.example' to='b@us.example'><!-- --></presence>", "restricted-xml"),
+        ("<presence from='a@peer.example' to='b@us.example'><?x?></presence>", "restricted-xml"),
+        ("<presence from='a@peer.example' to='b@us.example'>\u{1}</presence>", "not-well-formed"),
+        ("<presence from='a@peer.example' to='b@us.example'>&#0;</presence>", "not-well-formed"),
+        ("<presence from='a@peer.example' to='b@us.example'>\u{FFFE}</presence>", "not-well-formed"),
+        ("<presence from='a@peer.example' to='b@us.example'></message>", "not-well-formed"),
+        ("</stream>", "not-well-formed"),
+        ("text", "bad-format"),
+    ] {
+        let mut side = authenticated();
+        side.hear(bad);
+        assert_eq!(side.error_sent(), Some(condition), "{bad}");
+        assert_eq!(side.stanzas().len(), 0);
+        let (mut side, _) = over_tls(EXTERNAL, &[PEER]);
+        side.hear(bad);
+        assert_eq!(side.error_sent(), Some(condition), "{bad}");
+    }
+    let mut side = authenticated();
+    let mut bytes = b"<presence from='a@peer.example' to='b@us.example'>".to_vec();
+    bytes.extend_from_slice(b"\xc0\x80</presence>");
+    side.stream.handle_input(&bytes, side.now, &side.table);
+    side.settle();
+    assert_eq!(side.error_sent(), Some("unsupported-encoding"));
+}
+
+#[test]
+fn xs_xml_04_a_whole_session_is_the_same_in_steps_of_one_octet() {
+    let session = [
+        header(PEER, US),
+        STARTTLS.into(),
+        header(PEER, US) + &auth("cGVlci5leGFtcGxl"),
+        header(PEER, US)
+            + "<presence from='a@peer.example' to='b@us.example'><status>ü€𝄞 <![CDATA[]]]]></status></presence> \n"
+            + &result(PEER, "two.example", "k")
+            + "<message from='a@peer.example' to='b@two.example'/></stream:stream>",
+    ];
+    let run = |step: usize| {
+        let mut side = stream(EXTERNAL, &[PEER]);
+        for (flight, bytes) in session.iter().enumerate() {
+            for piece in bytes.as_bytes().chunks(step) {
+                side.stream.handle_input(piece, side.now, &side.table);
+                side.settle();
+            }
+            if flight == 1 {
+                side.start_tls();
+            }
+        }
+        (side.sent.clone(), format!("{:?}", side.events))
+    };
+    let whole = run(usize::MAX);
+    assert!(whole.1.matches("Stanza(").count() == 2 && whole.1.ends_with("Closed(Ordered)]"), "{}", whole.1);
+    for step in [1, 2, 3, 5] {
+        assert_eq!(run(step), whole, "in steps of {step}");
+    }
+}
+
+#[test]
+fn xs_str_09_nothing_but_negotiation_is_ever_sent_on_a_stream_that_a_peer_opened() {
+    let mut side = authenticated();
+    let before = side.sent.len();
+    side.hear(
+        "<iq from='a@peer.example' to='us.example' type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>",
+    );
+    side.hear("<presence from='a@peer.example' to='b@us.example' type='probe'/>");
+    assert_eq!(side.stanzas().len(), 2);
+    assert_eq!(side.sent.len(), before, "replies are for our own stream");
+}
