@@ -290,11 +290,6 @@ impl S2sStream {
         either!(self, stream => stream.is_closed())
     }
 
-    /// Size of the largest stanza that is taken once a pair is proved. Under 10,000 counts as 10,000.
-    pub fn set_stanza_bytes(&mut self, stanza_bytes: usize) {
-        either!(self, stream => stream.set_stanza_bytes(stanza_bytes));
-    }
-
     /// The pairs that are proved, oldest first.
     pub fn proved_pairs(&self) -> &[Pair] {
         either!(self, stream => stream.proved_pairs())

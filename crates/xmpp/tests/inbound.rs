@@ -5,7 +5,9 @@ mod common;
 use common::*;
 use tombolo_xmpp::{
     dialback::DialbackCondition,
-    stream::{CloseCause, KeyAnswer, KeyQuestion, StreamEvent, StreamFault, StreamLimits, TlsStart},
+    stream::{
+        CloseCause, KeyAnswer, KeyQuestion, PartnerTerms, StreamEvent, StreamFault, StreamLimits, TlsStart,
+    },
     stream_error::StreamCondition,
     xml::XmlFault,
 };
@@ -14,14 +16,14 @@ const US: &str = "us.example";
 const PEER: &str = "peer.example";
 
 /// A stream from `peer.example`, whose certificate names `names`, on these terms.
-fn stream(terms: tombolo_xmpp::stream::PartnerTerms, names: &[&'static str]) -> Side {
+fn stream(terms: PartnerTerms, names: &[&'static str]) -> Side {
     let mut table = Table::new(&[US, "two.example"], &[(PEER, terms), ("rooms.peer.example", terms)]);
     table.gone.push("old.example");
     Side::inbound(inbound_with(StreamLimits::default(), "ours", TlsStart::StartTls, 1), table, names)
 }
 
 /// The same, up to the features after TLS, which are returned too.
-fn over_tls(terms: tombolo_xmpp::stream::PartnerTerms, names: &[&'static str]) -> (Side, String) {
+fn over_tls(terms: PartnerTerms, names: &[&'static str]) -> (Side, String) {
     let mut side = stream(terms, names);
     side.hear(&header(PEER, US));
     assert_eq!(side.hear(STARTTLS), PROCEED);
@@ -679,8 +681,10 @@ fn xs_lim_01_a_stanza_over_the_limit_ends_the_stream_and_one_of_10_000_passes() 
     assert_eq!(side.error_sent(), Some("policy-violation"));
     assert!(side.sent.contains("<stanza-too-big xmlns='urn:xmpp:errors'/>"));
 
-    let mut side = authenticated();
-    side.stream.set_stanza_bytes(1);
+    // Settable per partner.
+    let (mut side, _) = over_tls(PartnerTerms { stanza_bytes: Some(1), ..EXTERNAL }, &[PEER]);
+    side.hear(&auth("="));
+    side.hear(&header(PEER, US));
     side.hear(&stanza(10_000));
     assert_eq!(side.stanzas().len(), 1, "never under 10,000");
     side.hear(&stanza(10_001));

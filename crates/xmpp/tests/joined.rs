@@ -113,12 +113,10 @@ fn xs_db_01_dialback_with_an_authoritative_server_lets_the_pair_through() {
 }
 
 #[test]
-fn dialback_in_the_clear_works_between_servers_that_both_allow_it() {
-    // Both sides know STARTTLS, so they use it although it is not demanded.
-    let with_tls = PartnerTerms { dialback_with_tls: true, ..PLAIN };
-    let (mut initiator, mut receiver) = servers(with_tls, TlsStart::StartTls, &[], &[]);
+fn servers_that_may_do_without_tls_use_it_all_the_same() {
+    let (mut initiator, mut receiver) = servers(PLAIN, TlsStart::StartTls, &[], &[]);
     let question = shown(&receiver);
-    receiver.as_inbound().handle_key_answer(&question, ask(&question, "of capulet", with_tls));
+    receiver.as_inbound().handle_key_answer(&question, ask(&question, "of capulet", PLAIN));
     join(&mut initiator, &mut receiver);
     assert_eq!(method(&receiver), Some(Method::DialbackWithTls));
 }

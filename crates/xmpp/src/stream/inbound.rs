@@ -55,7 +55,6 @@ pub enum KeyAnswer {
 pub struct InboundStream {
     wire: Wire,
     settings: Arc<InboundSettings>,
-    stanza_bytes: usize,
     ids: StreamIds,
     state: State,
 }
@@ -89,6 +88,7 @@ struct Opened {
 #[derive(Debug)]
 struct Pending {
     pair: Pair,
+    stanza_bytes: Option<usize>,
     until: Instant,
 }
 
@@ -106,13 +106,21 @@ struct Proved {
     pairs: ProvedPairs,
 }
 
+/// A pair that may now send.
+struct Proof {
+    pair: Pair,
+    method: Method,
+    /// Octets of its largest stanza; `None` for the default.
+    stanza_bytes: Option<usize>,
+}
+
 /// What a frame leads to.
 enum Next {
     Stay,
     StartTls,
     /// SASL succeeded: a new stream header must come.
     Restart(Domain),
-    Prove(Pair, Method),
+    Prove(Proof),
     PeerFailed(StreamError),
     /// End our side in order, for this reason.
     Refuse(StreamFault),
@@ -127,7 +135,7 @@ impl InboundStream {
             TlsStart::StartTls => State::Opening { security: Security::Plain, authenticated: None, until },
         };
         let wire = Wire::new(settings.limits.unauthenticated);
-        Self { wire, stanza_bytes: settings.limits.stanza_bytes, settings, ids, state }
+        Self { wire, settings, ids, state }
     }
 
     /// Takes bytes that came from the peer.
@@ -248,16 +256,6 @@ impl InboundStream {
         self.wire.is_closed()
     }
 
-    /// Size of the largest stanza that is taken once a pair is proved. Under 10,000 counts as 10,000.
-    pub fn set_stanza_bytes(&mut self, stanza_bytes: usize) {
-        self.stanza_bytes = stanza_bytes;
-        if let State::Proved(_) = self.state {
-            self.wire
-                .framer
-                .set_limits(self.settings.limits.unauthenticated.with_element_bytes(stanza_bytes));
-        }
-    }
-
     /// The pairs that are proved, oldest first.
     pub fn proved_pairs(&self) -> &[Pair] {
         match &self.state {
@@ -316,7 +314,7 @@ impl InboundStream {
         let is_proved = claimed.as_ref().is_some_and(|remote| security.proves(remote));
         if let (Some(terms), Some(remote), true) = (&terms, &claimed, security.has_tls())
             && !is_proved
-            && !terms.dialback_with_tls
+            && !terms.allow_dialback(true)
         {
             return Err(StreamFault::Certificate { domain: remote.clone() });
         }
@@ -353,7 +351,8 @@ impl InboundStream {
         let sasl = sasl::Progress::new(may_external);
         self.state = State::Negotiating(Negotiating { opened, sasl, elements: 0, until });
         if let (Some(pair), true) = (pair, authenticated.is_some()) {
-            self.prove(pair, Method::External);
+            let stanza_bytes = terms.and_then(|terms| terms.stanza_bytes);
+            self.prove(Proof { pair, method: Method::External, stanza_bytes });
         }
         Ok(())
     }
@@ -453,7 +452,7 @@ impl InboundStream {
                     self.state = State::Opening { security, authenticated: Some(domain), until };
                 }
             }
-            Next::Prove(pair, method) => self.prove(pair, method),
+            Next::Prove(proof) => self.prove(proof),
             Next::PeerFailed(error) => {
                 let is_trusted = self.state.opened().is_some_and(|opened| {
                     opened.claimed.as_ref().is_some_and(|remote| opened.security.proves(remote))
@@ -465,16 +464,22 @@ impl InboundStream {
     }
 
     /// The only way by which a pair becomes proved.
-    fn prove(&mut self, pair: Pair, method: Method) {
+    fn prove(&mut self, proof: Proof) {
+        let Proof { pair, method, stanza_bytes } = proof;
+        let mut stanza_bytes = stanza_bytes.unwrap_or(self.settings.limits.stanza_bytes);
         if let State::Negotiating(Negotiating { until, .. }) = self.state
             && let State::Negotiating(negotiating) = mem::replace(&mut self.state, State::AwaitTls { until })
         {
-            let limits = self.settings.limits.unauthenticated.with_element_bytes(self.stanza_bytes);
-            self.wire.framer.set_limits(limits);
             self.state = State::Proved(Proved { opened: negotiating.opened, pairs: ProvedPairs::default() });
+        } else {
+            // The pairs of one stream share its largest limit: a frame's sender is known only when it is whole.
+            stanza_bytes = stanza_bytes.max(self.wire.framer.limits().element_bytes);
         }
         if let State::Proved(proved) = &mut self.state {
             proved.pairs.add(pair.clone());
+            self.wire
+                .framer
+                .set_limits(self.settings.limits.unauthenticated.with_element_bytes(stanza_bytes));
             self.wire.events.push_back(StreamEvent::PairProved { pair, method });
         }
     }

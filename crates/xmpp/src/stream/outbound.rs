@@ -181,7 +181,7 @@ impl OutboundStream {
         self.state = State::AwaitHeader { security, sasl: Sasl::Ahead, until };
         match policy.terms(&self.dial.pair.local, &self.dial.pair.remote) {
             None => self.fail(self.unknown_partner()),
-            Some(terms) if !is_proved && !terms.dialback_with_tls => {
+            Some(terms) if !is_proved && !terms.allow_dialback(true) => {
                 self.fail(StreamFault::Certificate { domain: self.dial.pair.remote.clone() });
             }
             Some(_) => {}
@@ -304,9 +304,6 @@ impl OutboundStream {
         self.wire.is_closed()
     }
 
-    /// Has no effect: no stanza is taken on a stream that we opened.
-    pub fn set_stanza_bytes(&mut self, _stanza_bytes: usize) {}
-
     /// The pairs that are proved, oldest first.
     pub fn proved_pairs(&self) -> &[Pair] {
         match &self.state {
@@ -359,12 +356,12 @@ impl OutboundStream {
         let id = header.id.unwrap_or_default();
         let opened =
             Opened { security, id, scope: Arc::new(header.scope), has_features: header.has_features };
-        if opened.has_features {
-            self.state = State::AwaitFeatures { opened, sasl, until };
+        let must_wait = opened.has_features || opened.id.is_empty();
+        self.state = State::AwaitFeatures { opened, sasl, until };
+        if must_wait {
             return Ok(());
         }
         // A peer without features knows neither TLS nor SASL.
-        self.state = State::AwaitFeatures { opened, sasl, until };
         self.handle_features(Features::default(), now, policy)
     }
 

@@ -23,9 +23,9 @@ impl PartnerTerms {
     pub const CERTIFICATE: Self =
         Self { external: true, dialback_with_tls: false, dialback_without_tls: false, stanza_bytes: None };
 
-    /// True when dialback is allowed on a stream with or without TLS.
+    /// True when dialback is allowed on a stream with or without TLS. Where it may do without TLS, TLS does no harm.
     pub fn allow_dialback(&self, has_tls: bool) -> bool {
-        if has_tls { self.dialback_with_tls } else { self.dialback_without_tls }
+        self.dialback_without_tls || (has_tls && self.dialback_with_tls)
     }
 }
 

@@ -263,7 +263,7 @@ pub fn header(from: &str, to: &str) -> String {
 
 /// The header of a peer that answers.
 pub fn response(from: &str, to: &str, id: &str) -> String {
-    header(from, to).replace("version", &format!("id='{id}' version"))
+    header(from, to).replace(" version='1.0'>", &format!(" id='{id}' version='1.0'>"))
 }
 
 pub const STARTTLS: &str = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";

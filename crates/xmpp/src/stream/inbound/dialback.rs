@@ -2,13 +2,15 @@
 
 use std::time::Instant;
 
-use super::{InboundStream, KeyAnswer, Next, Opened, Pending, State};
+use super::{InboundStream, KeyAnswer, Next, Opened, Pending, Proof, State};
 use crate::{
     dialback::{
         Dialback, DialbackCondition, DialbackContent, DialbackElement, DialbackFault, write_answer,
         write_error,
     },
-    stream::{KeyQuestion, Method, Pair, StreamEvent, StreamFault, StreamPolicy, policy::Security},
+    stream::{
+        KeyQuestion, Method, Pair, PartnerTerms, StreamEvent, StreamFault, StreamPolicy, policy::Security,
+    },
     xml::{Reader, Tag},
 };
 
@@ -69,6 +71,7 @@ impl InboundStream {
         };
         let most = self.settings.limits.pairs;
         let until = now + self.settings.limits.dialback_wait;
+        let terms = policy.terms(&pair.local, &pair.remote);
         let Some(opened) = self.state.opened_mut() else { return Next::Stay };
         let output = &mut self.wire.output;
         let verdict = if is_proved {
@@ -78,19 +81,21 @@ impl InboundStream {
         } else if proved + opened.pending.len() >= most {
             Verdict::Refused(DialbackCondition::ResourceConstraint)
         } else {
-            judge(&opened.security, &pair, policy)
+            judge(&opened.security, &pair, terms, policy.is_served(&pair.local))
         };
         match verdict {
             Verdict::Valid(method) => {
                 write_answer(output, DialbackElement::Result, &pair.local, &pair.remote, "", true);
-                method.map_or(Next::Stay, |method| Next::Prove(pair, method))
+                let stanza_bytes = terms.and_then(|terms| terms.stanza_bytes);
+                method.map_or(Next::Stay, |method| Next::Prove(Proof { pair, method, stanza_bytes }))
             }
             Verdict::Refused(condition) => {
                 write_error(output, DialbackElement::Result, &pair.local, &pair.remote, "", condition);
                 Next::Stay
             }
             Verdict::Ask => {
-                opened.pending.push(Pending { pair: pair.clone(), until });
+                let stanza_bytes = terms.and_then(|terms| terms.stanza_bytes);
+                opened.pending.push(Pending { pair: pair.clone(), stanza_bytes, until });
                 let question = KeyQuestion { pair, stream_id: opened.id.clone(), key: key.into() };
                 self.wire.events.push_back(StreamEvent::KeyShown(question));
                 Next::Stay
@@ -108,7 +113,7 @@ impl InboundStream {
         if opened.id != question.stream_id {
             return Next::Stay;
         }
-        let Pending { pair, .. } = opened.pending.swap_remove(at);
+        let Pending { pair, stanza_bytes, .. } = opened.pending.swap_remove(at);
         let output = &mut self.wire.output;
         let (local, remote) = (&pair.local, &pair.remote);
         match answer {
@@ -116,7 +121,7 @@ impl InboundStream {
                 write_answer(output, DialbackElement::Result, local, remote, "", true);
                 let has_tls = opened.security.has_tls();
                 let method = if has_tls { Method::DialbackWithTls } else { Method::DialbackInTheClear };
-                Next::Prove(pair, method)
+                Next::Prove(Proof { pair, method, stanza_bytes })
             }
             KeyAnswer::Invalid if !is_any_proved && opened.pending.is_empty() => {
                 write_answer(output, DialbackElement::Result, local, remote, "", false);
@@ -143,16 +148,16 @@ enum Verdict {
     Refused(DialbackCondition),
 }
 
-fn judge(security: &Security, pair: &Pair, policy: &dyn StreamPolicy) -> Verdict {
+fn judge(security: &Security, pair: &Pair, terms: Option<PartnerTerms>, is_served: bool) -> Verdict {
     let has_tls = security.has_tls();
-    if !policy.is_served(&pair.local) {
+    if !is_served {
         return Verdict::Refused(DialbackCondition::ItemNotFound);
     }
-    let Some(terms) = policy.terms(&pair.local, &pair.remote) else {
+    let Some(terms) = terms else {
         return Verdict::Refused(DialbackCondition::PolicyViolation);
     };
     // XEP-0344 §2.4: a certificate is more than any key. It counts where it or less is enough.
-    if security.proves(&pair.remote) && (terms.external || terms.dialback_with_tls) {
+    if security.proves(&pair.remote) && (terms.external || terms.allow_dialback(true)) {
         Verdict::Valid(Some(Method::Certificate))
     } else if terms.allow_dialback(has_tls) {
         Verdict::Ask
@@ -166,7 +171,7 @@ fn judge(security: &Security, pair: &Pair, policy: &dyn StreamPolicy) -> Verdict
 impl Opened {
     /// Answers for authoritative servers that did not answer in time.
     pub(super) fn expire_keys(&mut self, output: &mut Vec<u8>, now: Instant) {
-        self.pending.retain(|Pending { pair, until }| {
+        self.pending.retain(|Pending { pair, until, .. }| {
             let is_waiting = *until > now;
             if !is_waiting {
                 let condition = DialbackCondition::RemoteServerTimeout;

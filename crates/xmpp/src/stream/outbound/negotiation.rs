@@ -54,7 +54,7 @@ impl OutboundStream {
             self.state = State::AwaitSasl { opened, features, until };
             return Ok(());
         }
-        if self.dial.purpose == Purpose::Send && !terms.dialback_with_tls {
+        if self.dial.purpose == Purpose::Send && !terms.allow_dialback(true) {
             return Err(StreamFault::NoMethod);
         }
         self.establish(opened, features, None, until);
@@ -94,7 +94,7 @@ impl OutboundStream {
     ) -> Result<(), StreamFault> {
         self.wire.events.push_back(StreamEvent::SaslFailed { condition: condition.into() });
         let Pair { local, remote } = &self.dial.pair;
-        if !policy.terms(local, remote).is_some_and(|terms| terms.dialback_with_tls) {
+        if !policy.terms(local, remote).is_some_and(|terms| terms.allow_dialback(true)) {
             return Err(StreamFault::SaslRefused { condition: condition.into() });
         }
         let until = self.state.until().unwrap_or(now);
