@@ -191,14 +191,13 @@ impl CommandLine {
 }
 
 fn ask_running(command: Command, data_dir: &Path) -> Result<(), String> {
+    if let Command::Demo { json } = command {
+        // The simulated partner is made of actors, as the server is.
+        return actix::System::new().block_on(crate::demo::demo(data_dir, json));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
-    runtime.block_on(async {
-        match command {
-            Command::Demo { json } => crate::demo::demo(data_dir, json).await,
-            command => asked(command, data_dir).await.map_err(|error| error.to_string()),
-        }
-    })
+    runtime.block_on(asked(command, data_dir)).map_err(|error| error.to_string())
 }
 
 async fn asked(command: Command, data_dir: &Path) -> Result<(), AskError> {

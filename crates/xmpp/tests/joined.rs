@@ -25,18 +25,8 @@ fn servers(
     let mut initiator = Side::outbound(initiator, of_capulet, montague_shows);
     let mut receiver = Side::inbound(receiver, of_montague, capulet_shows);
     if tls == TlsStart::Direct {
-        receiver.tls_up();
-        let first = initiator.tls_up();
-        receiver.hear(&first);
-        let answer = std::mem::take(&mut receiver.sent);
-        receiver.settle();
-        initiator.hear(&answer);
-        // What the initiator said to that is still to be carried.
-        let said = initiator.sent[first.len()..].to_owned();
-        let answer = receiver.hear(&said);
-        let said = initiator.hear(&answer);
-        let answer = receiver.hear(&said);
-        initiator.hear(&answer);
+        initiator.begin_with_tls();
+        receiver.begin_with_tls();
     }
     join(&mut initiator, &mut receiver);
     (initiator, receiver)

@@ -159,6 +159,11 @@ impl Side {
         self.tls_up()
     }
 
+    /// For direct TLS: it begins with the connection.
+    pub fn begin_with_tls(&mut self) {
+        self.wants_tls = true;
+    }
+
     pub fn tls_up(&mut self) -> String {
         let facts = facts(&self.peer_names);
         self.stream.handle_tls_established(facts, self.now, &self.table);

@@ -1,0 +1,148 @@
+//! A simulated XMPP partner: accepts streams for its domains, opens one to ours, and hands over what comes.
+
+use std::{io, net::SocketAddr, path::Path, sync::Arc};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tombolo_edge::{
+    DialId, DomainPair, EdgePort, FromEdge, StreamDirection, StreamEnd, StreamId, StreamSink, ToEdge,
+    XmppEdge, XmppEdgeSettings,
+};
+use tombolo_net::{CertificateStore, Resolver, Trust};
+use tombolo_policy::{Home, LocalDomain, Method, Partner as Entry, Proxy, Table};
+use tombolo_presence::Domain;
+use tombolo_runtime::{Clock, Placement};
+use tombolo_telemetry::Metrics;
+use tombolo_xmpp::stream::StreamLimits;
+
+/// What a partner hands over.
+#[derive(Debug)]
+pub enum PartnerEvent {
+    /// A stream to us is open, for this pair (its `local` is the partner's own domain).
+    Connected(StreamId, DomainPair),
+    /// No stream to us.
+    Failed(StreamEnd),
+    /// Stanzas that came.
+    Stanzas(Vec<Bytes>),
+    /// A stream ended.
+    Ended(StreamId, StreamEnd),
+    /// So many octets were written to a stream.
+    Written(StreamId, u32),
+}
+
+/// A partner with one or more domains.
+pub struct Partner {
+    edge: XmppEdge,
+    events: mpsc::UnboundedReceiver<PartnerEvent>,
+    next_dial: u64,
+}
+
+struct Sink(mpsc::UnboundedSender<PartnerEvent>);
+
+impl StreamSink for Sink {
+    fn offer(&self, value: FromEdge) -> Result<(), FromEdge> {
+        let event = match value {
+            FromEdge::StreamUp { stream, direction: StreamDirection::Outgoing, pair, .. } => {
+                PartnerEvent::Connected(stream, pair)
+            }
+            FromEdge::Stanzas { stanzas, .. } => PartnerEvent::Stanzas(stanzas),
+            FromEdge::StreamDown { stream, end, .. } => PartnerEvent::Ended(stream, end),
+            FromEdge::DialFailed { end, .. } => PartnerEvent::Failed(end),
+            FromEdge::Written { stream, bytes, .. } => PartnerEvent::Written(stream, bytes),
+            _ => return Ok(()),
+        };
+        // Nobody listens any more when the simulation ends. Its length is bounded by what the simulation makes.
+        let _ = self.0.send(event);
+        Ok(())
+    }
+}
+
+/// How a partner is set up.
+pub struct PartnerSettings<'a> {
+    /// Its own domains.
+    pub domains: Vec<Domain>,
+    /// The domains of the gateway that it talks to, and where the gateway listens.
+    pub gateway: (Vec<Domain>, SocketAddr),
+    /// Where it listens itself.
+    pub listen: SocketAddr,
+    /// A folder with `DOMAIN.pem`, `DOMAIN.key` for its domains, and `ca.pem`.
+    pub certificates: &'a Path,
+    /// How it lets the gateway prove itself.
+    pub methods: Vec<Method>,
+}
+
+impl Partner {
+    /// Begins to listen. Call it inside an actix `System`.
+    pub fn start(settings: &PartnerSettings<'_>, placement: &Placement) -> io::Result<(Self, SocketAddr)> {
+        let certificates = Arc::new(CertificateStore::default());
+        for domain in &settings.domains {
+            let file = |end: &str| settings.certificates.join(format!("{domain}.{end}"));
+            certificates
+                .load(domain.as_str(), &file("pem"), &file("key"))
+                .map_err(|error| io::Error::other(error.to_string()))?;
+        }
+        let trust = Trust::from_pem_file(&settings.certificates.join("ca.pem"));
+        let (gateway_domains, gateway) = &settings.gateway;
+        let entry = |domain: &Domain| Entry {
+            authenticate: settings.methods.clone(),
+            proxy: Some(Proxy { host: gateway.ip().to_string().into(), port: gateway.port() }),
+            ..Entry::new(domain.clone())
+        };
+        let locals =
+            settings.domains.iter().map(|name| LocalDomain { name: name.clone(), home: Home::BuiltIn });
+        let table = Table::new(1, locals.collect(), gateway_domains.iter().map(entry).collect())
+            .map_err(|_| io::Error::other("a domain is named twice"))?;
+        let (sender, events) = mpsc::unbounded_channel();
+        let edge_settings = XmppEdgeSettings {
+            listen: vec![settings.listen],
+            direct_tls_listen: Vec::new(),
+            certificates,
+            trust: trust.map_err(|error| io::Error::other(error.to_string()))?,
+            dialback_secret: rand::random::<[u8; 32]>().to_vec(),
+            limits: StreamLimits::default(),
+            unproved_connections: 1000,
+            unproved_connections_per_address: 1000,
+            resolver: Resolver::with_servers(&[]).map_err(|error| io::Error::other(error.to_string()))?,
+        };
+        let (edge, bound) = XmppEdge::start(
+            edge_settings,
+            Arc::new(ArcSwap::from_pointee(table)),
+            Arc::new(Sink(sender)),
+            placement.clone(),
+            Clock::system(),
+            Arc::new(Metrics::new(1)),
+        )?;
+        Ok((Self { edge, events, next_dial: 1 }, bound[0]))
+    }
+
+    /// The next thing that happened.
+    pub async fn event(&mut self) -> Option<PartnerEvent> {
+        self.events.recv().await
+    }
+
+    /// Opens a stream to the gateway; its end comes as an event.
+    pub fn dial(&mut self, local: &Domain, remote: &Domain) {
+        let pair = DomainPair { local: local.clone(), remote: remote.clone() };
+        self.edge.send(ToEdge::Dial { dial: DialId(self.next_dial), pair });
+        self.next_dial += 1;
+    }
+
+    /// Sends stanzas by a stream.
+    pub fn send(&self, stream: StreamId, count: u32, bytes: impl Into<Bytes>) {
+        self.edge.send(ToEdge::Stanzas { stream, count, bytes: bytes.into() });
+    }
+
+    /// Opens a stream and waits for it. What comes meanwhile is lost.
+    pub async fn connect(&mut self, local: &Domain, remote: &Domain) -> Result<StreamId, String> {
+        self.dial(local, remote);
+        loop {
+            match self.event().await {
+                Some(PartnerEvent::Connected(stream, _)) => return Ok(stream),
+                Some(PartnerEvent::Failed(end)) => return Err(end.to_string()),
+                Some(_) => {}
+                None => return Err("the partner ended".to_owned()),
+            }
+        }
+    }
+}
