@@ -80,14 +80,17 @@ impl<'a> Attribute<'a> {
     }
 
     fn read(text: &'a str) -> Option<(Self, &'a str)> {
-        let text = text.trim_start_matches(|c: char| c.is_ascii() && is_space(c as u8));
-        let (name, rest) = split_name(text)?;
-        let (_, rest) = rest.split_once('=')?;
-        let rest = rest.trim_start_matches(|c: char| c.is_ascii() && is_space(c as u8));
+        let (name, rest) = split_name(skip_space(text))?;
+        let rest = skip_space(skip_space(rest).strip_prefix('=')?);
         let quote = rest.bytes().next().filter(|byte| matches!(byte, b'"' | b'\''))?;
         let end = memchr::memchr(quote, &rest.as_bytes()[1..])? + 1;
         Some((Self { name, raw_value: &rest[1..end] }, &rest[end + 1..]))
     }
+}
+
+fn skip_space(text: &str) -> &str {
+    let len = text.bytes().take_while(|byte| is_space(*byte)).count();
+    &text[len..]
 }
 
 /// A name with its prefix, and what follows it.
@@ -267,7 +270,7 @@ impl<'a> Reader<'a> {
         self.open.push(self.bindings.len() as u32);
         let (prefix, name) = written.split_once(':').unwrap_or(("", written));
         let mut tag = Tag { ns: Cow::Borrowed(""), name, prefix, attributes, start };
-        if !attributes.is_empty() {
+        if memchr::memmem::find(attributes.as_bytes(), b"xmlns").is_some() {
             let declarations = tag.attributes().filter_map(|attribute| attribute.declaration());
             self.bindings.extend(declarations.map(|(prefix, namespace)| Binding { prefix, namespace }));
         }
