@@ -149,28 +149,32 @@ pub fn dialback(data: &[u8]) {
 }
 
 /// A stream that a peer opened: no stanza comes out before a proof, whatever is sent, and all cuts do the same.
-pub fn stream_inbound(data: &[u8]) {
-    same_for_all_cuts(data, || {
+///
+/// `now` may be any instant: only differences count.
+pub fn stream_inbound(data: &[u8], now: Instant) {
+    same_for_all_cuts(data, now, || {
         let settings =
             InboundSettings { limits: StreamLimits::default(), secrets: DialbackSecrets::new(b"secret") };
         let ids = StreamIds::new([7; 32]);
-        S2sStream::Inbound(InboundStream::new(Arc::new(settings), TlsStart::StartTls, ids, epoch()))
+        S2sStream::Inbound(InboundStream::new(Arc::new(settings), TlsStart::StartTls, ids, now))
     });
 }
 
 /// A stream that we opened: nothing that a peer sends gives out a stanza, and all cuts do the same.
-pub fn stream_outbound(data: &[u8]) {
-    same_for_all_cuts(data, || {
+///
+/// `now` may be any instant: only differences count.
+pub fn stream_outbound(data: &[u8], now: Instant) {
+    same_for_all_cuts(data, now, || {
         let settings =
             OutboundSettings { limits: StreamLimits::default(), secrets: DialbackSecrets::new(b"secret") };
         let dial = Dial { pair: pair(), purpose: Purpose::Send, tls: TlsStart::StartTls };
-        S2sStream::Outbound(OutboundStream::new(Arc::new(settings), dial, epoch()))
+        S2sStream::Outbound(OutboundStream::new(Arc::new(settings), dial, now))
     });
 }
 
-fn same_for_all_cuts(data: &[u8], stream: impl Fn() -> S2sStream) {
-    let whole = Owner::new(stream()).drive(data, data.len().max(1));
-    let single = Owner::new(stream()).drive(data, 1);
+fn same_for_all_cuts(data: &[u8], now: Instant, stream: impl Fn() -> S2sStream) {
+    let whole = Owner::new(stream()).drive(data, data.len().max(1), now);
+    let single = Owner::new(stream()).drive(data, 1, now);
     // Bytes that follow too early are refused in every cut, but what is said before they are seen is not the same.
     let is_too_early = |events: &[String]| events.iter().any(|event| event.contains("BytesBeforeTls"));
     if is_too_early(&whole.0) || is_too_early(&single.0) {
@@ -203,8 +207,7 @@ impl Owner {
     }
 
     /// Feeds the stream in pieces. NUL ends a flight: only then keys are answered and TLS is begun.
-    fn drive(mut self, data: &[u8], step: usize) -> (Vec<String>, String) {
-        let now = epoch();
+    fn drive(mut self, data: &[u8], step: usize, now: Instant) -> (Vec<String>, String) {
         for flight in data.split(|byte| *byte == 0) {
             for piece in flight.chunks(step) {
                 self.stream.handle_input(piece, now, &OnePartner);
@@ -259,15 +262,6 @@ fn pair() -> Pair {
         local: Domain::parse("us.example").expect("a domain"),
         remote: Domain::parse("peer.example").expect("a domain"),
     }
-}
-
-/// Some instant: the machines only add to it and compare.
-fn epoch() -> Instant {
-    static EPOCH: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(|| {
-        #[allow(clippy::disallowed_methods)] // Fuzzing has no clock to be given; only differences count.
-        Instant::now()
-    });
-    *EPOCH
 }
 
 struct OnePartner;

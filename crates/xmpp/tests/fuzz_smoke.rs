@@ -1,10 +1,12 @@
 //! A few seconds of every fuzz body with its own seeds.
 
+mod common;
+
 use tombolo_xmpp::fuzz_bodies::{
     self, DIALBACK_SEEDS, GATE_SEEDS, INBOUND_SEEDS, JID_SEEDS, Mutator, OUTBOUND_SEEDS,
 };
 
-fn smoke(seeds: &'static [&'static [u8]], rounds: usize, body: fn(&[u8])) {
+fn smoke(seeds: &'static [&'static [u8]], rounds: usize, body: impl Fn(&[u8])) {
     for seed in seeds {
         body(seed);
     }
@@ -41,10 +43,10 @@ fn no_bytes_break_dialback() {
 
 #[test]
 fn no_bytes_break_a_stream_that_a_peer_opened() {
-    smoke(INBOUND_SEEDS, 5_000, fuzz_bodies::stream_inbound);
+    smoke(INBOUND_SEEDS, 5_000, |data| fuzz_bodies::stream_inbound(data, common::epoch()));
 }
 
 #[test]
 fn no_bytes_break_a_stream_that_we_opened() {
-    smoke(OUTBOUND_SEEDS, 5_000, fuzz_bodies::stream_outbound);
+    smoke(OUTBOUND_SEEDS, 5_000, |data| fuzz_bodies::stream_outbound(data, common::epoch()));
 }

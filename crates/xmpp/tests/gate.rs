@@ -302,10 +302,15 @@ fn compare(xml: &[u8]) {
             Err(XmlFault::NotWellFormed { why: "a namespace is declared twice" | "a section is no element" }),
             _,
         ) => {}
-        // rxml takes a carriage return only in front of a line feed; XML 1.0 §2.11 takes it alone too.
-        (Ok(_), None)
-            if xml.split(|byte| *byte == b'\r').skip(1).any(|rest| rest.first() != Some(&b'\n')) => {}
-        (Ok(ours), Some(theirs)) => assert_eq!(ours, theirs, "{}", String::from_utf8_lossy(xml)),
+        // A carriage return without a line feed is a line end too (XML 1.0 §2.11): rxml refuses it or drops it.
+        (Ok(_), _) if xml.split(|byte| *byte == b'\r').skip(1).any(|rest| rest.first() != Some(&b'\n')) => {}
+        // It leaves U+FDF0 to U+FFFD out of names, which XML 1.0 §2.3 lets in.
+        (Ok(ours), None) if ours.contains(|c| ('\u{FDF0}'..='\u{FFFD}').contains(&c)) => {}
+        (Ok(ours), Some(theirs)) => {
+            // Behind a `]` in CDATA rxml forgets to make one line end of the two characters (XML 1.0 §2.11).
+            let lines = |text: &str| text.replace("\\r\\n", "\\n");
+            assert_eq!(lines(ours), lines(theirs), "{}", String::from_utf8_lossy(xml));
+        }
         (Err(_), None) => {}
         _ => panic!("we say {ours:?}, rxml says {theirs:?}: {}", String::from_utf8_lossy(xml)),
     }

@@ -170,6 +170,36 @@ fn a_further_domain_is_piggybacked_by_its_certificate_or_by_its_key() {
 }
 
 #[test]
+fn xs_mux_01_fifty_served_domains_share_one_stream() {
+    let domains: Vec<&'static str> = (0..50).map(|n| &*format!("d{n}.capulet.example").leak()).collect();
+    let (mut initiator, mut receiver) = servers(BOTH, TlsStart::StartTls, &[CAPULET], &[MONTAGUE]);
+    receiver.table.partners.extend(domains.iter().map(|domain| (*domain, BOTH)));
+    let table = initiator.table.clone();
+    for domain in &domains {
+        initiator.as_outbound().prove(pair(domain, MONTAGUE), epoch(), &table);
+    }
+    join(&mut initiator, &mut receiver);
+    let shown: Vec<KeyQuestion> = receiver
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            StreamEvent::KeyShown(question) => Some(question.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(shown.len(), 50);
+    for question in &shown {
+        receiver.as_inbound().handle_key_answer(question, KeyAnswer::Valid);
+    }
+    join(&mut initiator, &mut receiver);
+    for domain in &domains {
+        let presence = format!("<presence from='a@{domain}' to='romeo@montague.example'/>");
+        send(&mut initiator, &mut receiver, domain, MONTAGUE, &presence);
+    }
+    assert_eq!(receiver.stanzas().len(), 50);
+}
+
+#[test]
 fn a_stranger_is_refused_by_name() {
     let limits = StreamLimits::default();
     let stranger =

@@ -346,7 +346,7 @@ fn a_question_that_is_not_answered_fails_in_time_and_with_the_stream() {
 }
 
 #[test]
-fn xs_mux_01_a_further_pair_is_asked_for_on_the_same_stream() {
+fn a_further_pair_is_asked_for_on_the_same_stream() {
     let mut side = authenticated(&[PEER, "rooms.peer.example"]);
     assert!(side.as_outbound().has_dialback_errors());
     let (table, rooms) = (side.table.clone(), pair(US, "rooms.peer.example"));

@@ -1,6 +1,8 @@
 //! Two stream machines joined in memory, and a stream driven by hand, with a table of partners and stub certificates.
 #![allow(dead_code)] // Each test file uses its part.
 
+pub mod caller;
+
 use std::{
     collections::HashMap,
     sync::Arc,
