@@ -18,7 +18,8 @@ pub use row::{FIRST_VOLATILE_TABLE, Row};
 pub trait StateStore: Send + Sync {
     /// Writes all of `rows` or none, and calls `reply` with `token` when they are on disk or lost.
     ///
-    /// Answers come in the order of the commits of one submitter, refusals too. `reply` runs on the store's own thread
+    /// Answers come in the order of the commits of one submitter, refusals too; only that the store is closed, or as full
+    /// as it can get, may be said at once. `reply` runs on the store's own thread
     /// (or inside this call, in memory) and must not block: it puts a value into an inbox. Never blocks itself. Of two
     /// rows of one call with the same key the later one counts. An empty `rows` is answered in its turn.
     fn commit(&self, rows: Vec<Row>, token: u64, reply: Reply);

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use crossbeam::channel::{Sender, unbounded};
+use crossbeam::channel::{Sender, TrySendError, bounded};
 use parking_lot::{Mutex, RwLock};
 use redb::{
     Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
@@ -44,8 +44,10 @@ pub struct RedbOptions {
     pub group_rows: usize,
     /// How long the first commit of a group waits for others.
     pub group_span: Duration,
-    /// Rows that may wait; commits over it are refused with [`StoreError::Overloaded`].
+    /// Rows that may wait; commits over it are refused in their turn with [`StoreError::Overloaded`].
     pub waiting_rows: usize,
+    /// Commits that may wait, refused ones too; about 100 octets each. Over it the refusal comes at once.
+    pub waiting_commits: usize,
     /// Page cache in octets.
     pub cache_bytes: usize,
 }
@@ -56,6 +58,7 @@ impl Default for RedbOptions {
             group_rows: 5_000,
             group_span: Duration::from_millis(5),
             waiting_rows: 500_000,
+            waiting_commits: 65_536,
             cache_bytes: 64 << 20,
         }
     }
@@ -100,7 +103,7 @@ impl RedbStore {
             wall_mark: AtomicU64::new(meta.wall_mark.unwrap_or(0)),
         });
         let counters = Arc::<Counters>::default();
-        let (sender, jobs) = unbounded();
+        let (sender, jobs) = bounded(options.waiting_commits.max(1));
         let gathering = Gathering { rows: options.group_rows.max(1), span: options.group_span };
         let (of_writer, counted) = (engine.clone(), counters.clone());
         let mut marked = meta.wall_mark.unwrap_or(0);
@@ -132,7 +135,8 @@ impl RedbStore {
 }
 
 impl StateStore for RedbStore {
-    /// After a shutdown the answer is [`StoreError::Closed`] at once.
+    /// After a shutdown the answer is [`StoreError::Closed`] at once, and where [`RedbOptions::waiting_commits`] wait,
+    /// [`StoreError::Overloaded`]: these two overtake the answers that are still due.
     fn commit(&self, mut rows: Vec<Row>, token: u64, reply: Reply) {
         let jobs = self.jobs.read();
         let Some(sender) = &*jobs else {
@@ -146,13 +150,19 @@ impl StateStore for RedbStore {
             refused = Some(StoreError::Overloaded { waiting, limit: self.waiting_limit });
             rows = Vec::new();
         }
-        self.counters.waiting_rows.fetch_add(rows.len(), Ordering::Relaxed);
-        // The writer outlives every sender, so this fails only if its thread was lost.
-        if let Err(lost) = sender.send(Job::Commit { rows, token, reply, refused })
-            && let Job::Commit { reply, .. } = lost.0
-        {
-            drop(jobs);
-            reply(token, Err(StoreError::Closed));
+        let count = rows.len();
+        self.counters.waiting_rows.fetch_add(count, Ordering::Relaxed);
+        let Err(unsent) = sender.try_send(Job::Commit { rows, token, reply, refused }) else { return };
+        // Not under the lock: an answer may commit again.
+        drop(jobs);
+        self.counters.waiting_rows.fetch_sub(count, Ordering::Relaxed);
+        let failure = match &unsent {
+            TrySendError::Full(_) => StoreError::Overloaded { waiting, limit: self.waiting_limit },
+            // The writer outlives every sender, so this means that its thread was lost.
+            TrySendError::Disconnected(_) => StoreError::Closed,
+        };
+        if let Job::Commit { reply, .. } = unsent.into_inner() {
+            reply(token, Err(failure));
         }
     }
 
@@ -198,7 +208,10 @@ impl StateStore for RedbStore {
 
     fn flush(&self) -> Result<(), StoreError> {
         let (job, answer) = writer::flush_job();
-        self.jobs.read().as_ref().ok_or(StoreError::Closed)?.send(job).map_err(|_| StoreError::Closed)?;
+        // Waits for room in the queue, so not under the lock.
+        let sender = self.jobs.read().clone().ok_or(StoreError::Closed)?;
+        sender.send(job).map_err(|_| StoreError::Closed)?;
+        drop(sender);
         answer.recv().unwrap_or(Err(StoreError::Closed))
     }
 

@@ -155,7 +155,6 @@ pub(crate) fn sorted(rows: Vec<Row>) -> Vec<(Vec<u8>, Row)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crossbeam::channel::unbounded;
     use parking_lot::Mutex;
 
     fn row(key: &str, value: &str) -> Row {
@@ -180,7 +179,7 @@ mod tests {
         commits: Vec<(u64, usize, Option<StoreError>)>,
         mut write: impl FnMut(usize) -> Result<(), StoreError>,
     ) -> (Vec<usize>, Vec<(u64, bool)>) {
-        let (sender, jobs) = unbounded();
+        let (sender, jobs) = bounded(commits.len());
         let answers = Arc::new(Mutex::new(Vec::new()));
         for (token, count, refused) in commits {
             let rows = (0..count).map(|n| row(&format!("{token}-{n}"), "v")).collect();

@@ -92,6 +92,42 @@ fn over_the_limit_of_waiting_rows_a_commit_is_refused_in_its_turn() {
     assert_eq!(store.figures().waiting_rows, 0);
 }
 
+#[test]
+fn a_store_that_is_as_full_as_it_can_get_refuses_at_once_and_never_blocks() {
+    let scratch = Scratch::new("full");
+    let store =
+        RedbStore::open(&scratch.file(), RedbOptions { waiting_commits: 8, ..RedbOptions::default() });
+    let store = store.expect("opens");
+    // The first answer holds the writer until all others were handed in.
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (heard, answers) = std::sync::mpsc::channel();
+    let (held, is_held) = std::sync::mpsc::channel();
+    let hold = move |_, _| {
+        held.send(()).expect("waits");
+        wait.recv().expect("let go");
+    };
+    store.commit(vec![Row::put(1, 1, *b"first", vec![1])], 0, Box::new(hold));
+    is_held.recv().expect("the writer is held");
+    for token in 1..=20_u64 {
+        let heard = heard.clone();
+        let row = Row::put(1, 1, token.to_be_bytes(), vec![1]);
+        store.commit(
+            vec![row],
+            token,
+            Box::new(move |token, fate| heard.send((token, fate.is_ok())).expect("waits")),
+        );
+    }
+    let refused: Vec<_> = answers.try_iter().collect();
+    assert_eq!(refused, (9..=20).map(|token| (token, false)).collect::<Vec<_>>());
+    go.send(()).expect("waits");
+    store.flush().expect("flushes");
+    assert_eq!(
+        answers.try_iter().collect::<Vec<_>>(),
+        (1..=8).map(|token| (token, true)).collect::<Vec<_>>()
+    );
+    assert_eq!((rows(&store, 1).len(), store.figures().waiting_rows), (9, 0));
+}
+
 /// Set for the process that commits until it is killed; holds the path of the file.
 const VICTIM: &str = "TOMBOLO_STORE_VICTIM";
 
