@@ -1,0 +1,1 @@
+"""What the numbered cases share: places, processes, peers, users, flows."""

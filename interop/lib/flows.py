@@ -1,0 +1,262 @@
+"""What users do across the two worlds. Each flow is the same at every home, with every way to prove a stream, and
+whether the product is one process or two; the cases run them.
+
+A flow makes its own users, so that flows can follow each other in one case.
+"""
+import asyncio
+
+from .places import SIP_DOMAIN, XMPP_DOMAIN
+from .sipmessage import pidf
+
+# RFC 3856 §6.10: a watcher on the SIP side is told at most every 5 s, so the newest state may take that long.
+PACED = 5.0
+
+TEXT = "Wherefore art thou? \u2603 \U0001f600 \u05e9\u05dc\u05d5\u05dd \u00e9e\u0301\nsecond line <b>&amp;</b> \"'\n\n\tfourth, indented"
+
+
+def jid(phone):
+    return phone.aor.removeprefix("sip:")
+
+
+async def become_watcher(world, client, phone):
+    """The XMPP user adds the SIP user, who grants it."""
+    client.ask(jid(phone))
+    await world.home.wait_for_request(phone, client.boundjid.bare)
+    await world.home.grant(phone, client.boundjid.bare)
+    await client.until("subscribed", jid(phone))
+
+
+async def become_watched(client, phone):
+    """The SIP user subscribes to the XMPP user, who approves in the client; gives the dialog."""
+    dialog = await phone.subscribe(f"sip:{client.boundjid.bare}")
+    await client.until("subscribe", jid(phone))
+    client.grant(jid(phone))
+    await phone.notified(dialog, "active", "<basic>open")
+    return dialog
+
+
+async def xmpp_user_watches_sip_user(world):
+    """Asking, granting, away, busy, offline; and another SIP user who refuses."""
+    steps = world.steps
+    juliet, alice = await world.client("juliet"), await world.phone("alice")
+    contact, watcher = jid(alice), juliet.boundjid.bare
+    etag = await alice.publish(pidf(alice.aor, "open", "at my desk"))
+
+    mark = juliet.mark
+    juliet.ask(contact)
+    await steps.step("SIP user is told who asks to watch", world.home.wait_for_request(alice, watcher))
+    steps.check("nothing is shown before it is granted", not juliet.saw("available", contact, mark)
+                and not juliet.saw("subscribed", contact, mark), list(map(str, juliet.log[mark:])))
+    await steps.step("SIP user grants it", world.home.grant(alice, watcher))
+    await steps.step("XMPP user sees `subscribed`", juliet.until("subscribed", contact, mark))
+    await steps.step("XMPP user sees presence and its note", juliet.until(
+        "available", contact, mark, test=lambda e: e.status == "at my desk"))
+    kinds = [event.kind for event in juliet.log[mark:] if event.sender.startswith(contact)]
+    steps.check("`subscribed` came once, before any presence", kinds.count("subscribed") == 1
+                and kinds.index("subscribed") < kinds.index("available") if "available" in kinds else False, kinds)
+
+    for name, basic, activity, note, kind, show in (
+            ("away", "open", "away", "out for lunch", "available", "away"),
+            ("busy", "open", "busy", "in a meeting", "available", "dnd"),
+            ("back", "open", "", "back again", "available", "")):
+        mark = juliet.mark
+        etag = await alice.publish(pidf(alice.aor, basic, note, activity), etag)
+        await steps.step(f"SIP user {name}: XMPP user sees show `{show}` and the note", juliet.until(
+            kind, contact, mark, test=lambda e, show=show, note=note: e.show == show and e.status == note))
+    mark = juliet.mark
+    await alice.publish("", etag, expires=0)
+    await steps.step("SIP user offline: XMPP user sees `unavailable`", juliet.until("unavailable", contact, mark))
+
+    dave = await world.phone("dave")
+    mark = juliet.mark
+    juliet.ask(jid(dave))
+    await steps.step("another SIP user is asked", world.home.wait_for_request(dave, watcher))
+    await world.home.refuse(dave, watcher)
+    await steps.step("he refuses: XMPP user sees `unsubscribed`", juliet.until("unsubscribed", jid(dave), mark))
+    steps.check("and no presence of his", not juliet.saw("available", jid(dave), mark), list(map(str, juliet.log[mark:])))
+
+    mark = juliet.mark
+    juliet.send_presence(pto=contact, ptype="unsubscribe")
+    await steps.step("XMPP user ends the watch: SIP side answers `unsubscribed`", juliet.until("unsubscribed", contact, mark))
+
+
+async def sip_user_watches_xmpp_user(world):
+    """SUBSCRIBE, approval in the client, show and status, offline, refusal, end."""
+    steps = world.steps
+    nurse, bob = await world.client("nurse"), await world.phone("bob")
+    dialog = await steps.step("SIP user subscribes to the XMPP user", bob.subscribe(f"sip:{nurse.boundjid.bare}"))
+    if dialog is None:
+        return
+    await steps.step("NOTIFY `pending` at once", bob.notified(dialog, "pending"))
+    await steps.step("XMPP user is asked", nurse.until("subscribe", jid(bob)))
+    steps.check("nothing is shown before it is approved", not any("<basic>open" in n.text for n in bob.notifies(dialog)),
+                [n.text for n in bob.notifies(dialog)])
+    mark = bob.mark
+    nurse.grant(jid(bob))
+    notify = await steps.step("XMPP user approves: NOTIFY `active` with PIDF", bob.notified(dialog, "active", "<basic>open", mark))
+    if notify is not None:
+        steps.check("its body is a PIDF of the XMPP user", notify.get("content-type").startswith("application/pidf+xml")
+                    and f"{nurse.boundjid.bare}\"" in notify.text and "urn:ietf:params:xml:ns:pidf\"" in notify.text, notify.text)
+
+    for show, status in (("dnd", "tending to Juliet"), ("away", "at the friar's \u2603"), ("", "here")):
+        await asyncio.sleep(PACED)      # so that the time below is the way's, not the pacing's
+        mark = bob.mark
+        nurse.send_presence(pshow=show or None, pstatus=status)
+        await steps.step(f"show `{show}` and status arrive in a NOTIFY", bob.until(
+            "NOTIFY", lambda m, show=show, status=status: m.get("call-id") == dialog.call_id and status in m.text
+            and (f">{show}</" in m.text if show else ">dnd</" not in m.text and ">away</" not in m.text), mark))
+    await asyncio.sleep(PACED)
+    mark = bob.mark
+    await nurse.logout()
+    await steps.step("XMPP user logs out: NOTIFY `closed`", bob.until(
+        "NOTIFY", lambda m: m.get("call-id") == dialog.call_id and "<basic>open" not in m.text
+        and m.get("subscription-state").startswith("active"), mark))
+
+    romeo, carol = await world.client("romeo"), await world.phone("carol")
+    refused = await steps.step("another SIP user subscribes to another XMPP user", carol.subscribe(f"sip:{romeo.boundjid.bare}"))
+    if refused is not None:
+        await steps.step("who is asked", romeo.until("subscribe", jid(carol)))
+        romeo.refuse(jid(carol))
+        notify = await steps.step("refusal: NOTIFY `terminated`", carol.notified(refused, "terminated"))
+        steps.check("with reason `rejected`", notify is not None and "reason=rejected" in notify.get("subscription-state"),
+                    notify and notify.get("subscription-state"))
+
+    mark = bob.mark
+    await steps.step("SIP user unsubscribes", bob.refresh(dialog, 0))
+    await steps.step("and gets the final NOTIFY", bob.notified(dialog, "terminated", since=mark))
+
+
+async def blocked_watcher_sees_nobody(world):
+    """One of two SIP watchers is blocked at the XMPP server (XEP-0191): gone for one, there for the other."""
+    steps = world.steps
+    tybalt = await world.client("tybalt")
+    alice, eve = await world.phone("alice"), await world.phone("eve")
+    pair = []
+    for phone in (alice, eve):
+        pair.append(await steps.step(f"{phone.user} watches the XMPP user", become_watched(tybalt, phone)))
+    if None in pair:
+        return
+    seen, blocked = pair
+    await asyncio.sleep(PACED)
+    mark_eve, mark_alice = eve.mark, alice.mark
+    await steps.step("XMPP user blocks eve", tybalt.block(jid(eve)))
+    await steps.step("eve sees the XMPP user closed", eve.until(
+        "NOTIFY", lambda m: m.get("call-id") == blocked.call_id and "<basic>open" not in m.text, mark_eve))
+    mark_eve = eve.mark
+    tybalt.send_presence(pshow="dnd", pstatus="sharpening")
+    await steps.step("alice sees the next change", alice.notified(seen, "active", "sharpening", mark_alice))
+    await asyncio.sleep(PACED + 1)
+    steps.check("eve does not", not any("sharpening" in n.text or "<basic>open" in n.text for n in eve.notifies(blocked, mark_eve)),
+                [n.text for n in eve.notifies(blocked, mark_eve)])
+    steps.check("alice was never shown the XMPP user as gone", all("<basic>open" in n.text for n in alice.notifies(seen, mark_alice)),
+                [n.text for n in alice.notifies(seen, mark_alice)])
+
+
+async def messages_both_ways(world):
+    """Text arrives as it was written; who writes to nobody is told why."""
+    steps = world.steps
+    balthasar, bob = await world.client("balthasar"), await world.phone("bob")
+    here, there = balthasar.boundjid.bare, jid(bob)
+
+    def lines(text):
+        return text.replace("\r\n", "\n")
+
+    balthasar.say(there, TEXT)
+    got = await steps.step("XMPP to SIP: a message arrives", bob.until("MESSAGE", lambda m: here in m.get("from")))
+    if got is not None:
+        steps.check("with every character and line break", lines(got.text) == TEXT, repr(got.text))
+        steps.check("as text/plain in UTF-8", got.get("content-type").lower().replace(" ", "").startswith("text/plain"),
+                    got.get("content-type"))
+    mark = balthasar.mark
+    answer = await steps.step("SIP to XMPP: a message is accepted", bob.message(f"sip:{here}", TEXT.replace("\n", "\r\n")))
+    steps.check("with 200 or 202", answer is not None and answer.status in (200, 202), answer and answer.start)
+    got = await steps.step("and arrives", balthasar.until("message", there, mark, test=lambda e: e.type != "error"))
+    if got is not None:
+        steps.check("with every character and line break", lines(got.body) == TEXT, repr(got.body))
+    for count in range(5):
+        balthasar.say(there, f"number {count}")
+    await steps.step("XMPP to SIP: five more arrive", bob.until("MESSAGE", lambda m: m.text == "number 4"))
+    order = [m.text for m in bob.log if m.method == "MESSAGE" and m.text.startswith("number ")]
+    steps.check("once each and in order", order == [f"number {count}" for count in range(5)], order)
+
+    mark = balthasar.mark
+    asked = balthasar.say(f"nobody@{SIP_DOMAIN}", "hello?")
+    got = await steps.step("XMPP to a SIP user who does not exist: an error comes back", balthasar.until(
+        "message", f"nobody@{SIP_DOMAIN}", mark, timeout=40, test=lambda e: e.type == "error"))
+    steps.check("under the same id, with a cause", got is not None and got.id == asked and got.error != "", got and f"{got} id={got.id}")
+    await steps.step("SIP to an XMPP user who does not exist: the sender is told why",
+                     told_why(bob, f"nobody@{XMPP_DOMAIN}"))
+
+
+async def told_why(phone, contact):
+    """A failure as final response; or, where that came before the failure was known, a MESSAGE with the cause."""
+    mark = phone.mark
+    answer = await phone.message(f"sip:{contact}", "hello?")
+    if answer.status >= 300:
+        if answer.status in (408, 503):
+            raise RuntimeError(f"{answer.start}: not for one user's failure")
+        return answer.start
+    cause = await phone.until("MESSAGE", lambda m: contact in m.get("from"), mark)
+    if not cause.text.strip():
+        raise RuntimeError("the MESSAGE that comes back says nothing")
+    return cause.text
+
+
+async def killed_and_started_again(world):
+    """`kill -9` and start: presence flows again both ways, in the same dialog, and nobody is asked anything."""
+    steps, tombolo = world.steps, world.tombolo
+    mercutio = await world.client("mercutio")
+    alice, bob = await world.phone("alice"), await world.phone("bob")
+    etag = await alice.publish(pidf(alice.aor, "open", "before"))
+    if await steps.step("XMPP user watches a SIP user", become_watcher(world, mercutio, alice)) is None:
+        return
+    dialog = await steps.step("SIP user watches the XMPP user", become_watched(mercutio, bob))
+    if dialog is None:
+        return
+    await mercutio.until("available", jid(alice), test=lambda e: e.status == "before")
+    for round_ in range(1, world.rounds + 1):
+        name = f"round {round_}: " if world.rounds > 1 else ""
+        mark_client, mark_phone, mark_alice = mercutio.mark, bob.mark, alice.mark
+        tombolo.kill()
+        steps.check(f"{name}every process is gone", not tombolo.is_up())
+        begin = asyncio.get_running_loop().time()
+        await steps.step(f"{name}started again and ready", asyncio.to_thread(tombolo.start))
+        note = f"after kill {round_}"
+        etag = await steps.step(f"{name}SIP user publishes again", republish(alice, note, etag))
+        await steps.step(f"{name}XMPP user sees it", mercutio.until(
+            "available", jid(alice), mark_client, timeout=30, test=lambda e, note=note: e.status == note))
+        mercutio.send_presence(pstatus=f"alive {round_}")
+        await steps.step(f"{name}SIP user sees the XMPP user's change, in the dialog it had", bob.notified(
+            dialog, "active", f"alive {round_}", mark_phone, timeout=30))
+        print(f"       {name}whole again {asyncio.get_running_loop().time() - begin:.2f} s after the start", flush=True)
+        asked = mercutio.saw("subscribe", since=mark_client) + mercutio.saw("unsubscribed", since=mark_client)
+        steps.check(f"{name}XMPP user was asked and refused nothing", not asked, list(map(str, asked)))
+        ended = [n for n in bob.notifies(dialog, mark_phone) if n.get("subscription-state").startswith("terminated")]
+        steps.check(f"{name}no dialog was ended", not ended, [n.start for n in ended])
+        pending = [m for m in alice.log[mark_alice:] if m.method == "NOTIFY" and 'status="pending"' in m.text]
+        steps.check(f"{name}SIP user was not asked", not pending, [m.text for m in pending])
+
+
+async def republish(phone, note, etag):
+    """A phone's PUBLISH after its server was away: as a change, or anew where the tag is not known any more."""
+    deadline = asyncio.get_running_loop().time() + 15
+    while True:
+        try:
+            return await phone.publish(pidf(phone.aor, "open", note), etag)
+        except (RuntimeError, ConnectionError, TimeoutError) as error:
+            etag = None if "412" in str(error) else etag
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(0.3)
+
+
+async def streams_were_proved(world):
+    """How Prosody's own log says that the streams were proved, which must fit the case's row."""
+    seen = world.prosody.authentication()
+    if world.row["s2s"] == "external":
+        holds = seen["external in"] > 0 and seen["dialback in"] == seen["dialback out"] == 0
+        world.steps.check("Prosody saw SASL EXTERNAL and no dialback", holds, seen)
+    else:
+        holds = seen["external in"] == 0 and seen["dialback in"] > 0
+        world.steps.check("Prosody saw dialback and no SASL EXTERNAL", holds, seen)
+    world.steps.check("Prosody saw TLS", seen["streams over TLS"] > 0, seen)
