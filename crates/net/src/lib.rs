@@ -1,17 +1,28 @@
-//! TCP, TLS, DNS and certificates. Knows no protocol: names, bytes and verdicts go in and out.
+//! TCP, TLS, DNS and certificates.
+//!
+//! In: addresses, names, certificate files. Out: connections, targets in the order in which to try them, and verdicts
+//! on certificates. It reads no octet of XMPP or SIP; it knows only what their DNS and certificate rules are.
 
 mod authority;
+mod last_good;
+mod leaf;
 mod names;
 mod resolve;
+mod sip_location;
 mod socket;
+mod srv;
+mod store;
 mod stream;
 mod tls;
 mod trust;
 
 pub use authority::{Authority, AuthorityError};
 pub use names::CertificateNames;
-pub use resolve::{Resolver, Srv, Target, Unresolved, order_srv};
+pub use resolve::{Resolver, Unresolved};
+pub use sip_location::{SipLocation, SipTarget, SipTransport};
 pub use socket::{connect, listen, udp};
+pub use srv::{Srv, Target, order_srv};
+pub use store::{CertificateStore, StoreError};
 pub use stream::{AnyStream, TlsError, TlsFacts, accept_tls, connect_tls};
-pub use tls::{CertificateStore, StoreError, client_config, server_config};
+pub use tls::{ServerChoice, client_config, client_config_classic, server_config, server_config_for};
 pub use trust::{CertificateFault, PeerCertificates, Role, Trust, TrustError};

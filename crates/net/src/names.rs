@@ -1,5 +1,9 @@
-//! The names in a certificate that webpki does not read: SRVName, id-on-xmppAddr, and URIs (RFC 4985, RFC 6120
-//! §13.7.1.4, RFC 5922 §7.1).
+//! The names in a certificate, and whom they prove (RFC 6120 §13.7.1, RFC 6125 §6, RFC 5922 §7).
+//!
+//! In: one certificate in DER, and a domain or host. Out: a yes or no. Whether the certificate is to be trusted at all
+//! is not asked here. webpki reads only dNSName, so the names are read with x509-cert.
+
+use std::net::Ipv6Addr;
 
 use x509_cert::{
     Certificate,
@@ -12,7 +16,7 @@ use x509_cert::{
 pub struct CertificateNames {
     /// dNSName, lower case; may begin with `*.`.
     pub dns: Vec<String>,
-    /// SRVName, as written (`_xmpp-server.example.com`).
+    /// SRVName, as written (`_xmpp-server.example.com`, RFC 4985).
     pub srv: Vec<String>,
     /// id-on-xmppAddr.
     pub xmpp: Vec<String>,
@@ -20,36 +24,29 @@ pub struct CertificateNames {
     pub uris: Vec<String>,
 }
 
-/// id-on-dnsSRV.
-const SRV_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.8.7");
-/// id-on-xmppAddr.
-const XMPP_ADDR: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.8.5");
-
 impl CertificateNames {
     /// Reads the names; a certificate that cannot be read has none.
     pub fn read(der: &[u8]) -> Self {
         let mut names = Self::default();
         let Ok(certificate) = Certificate::from_der(der) else { return names };
-        let extensions = certificate.tbs_certificate().extensions().cloned().unwrap_or_default();
-        for extension in extensions.iter().filter(|extension| extension.extn_id == SUBJECT_ALT_NAME) {
-            let Ok(alternatives) = SubjectAltName::from_der(extension.extn_value.as_bytes()) else {
-                continue;
-            };
-            for name in alternatives.0 {
-                match name {
-                    GeneralName::DnsName(name) => names.dns.push(name.as_str().to_ascii_lowercase()),
-                    GeneralName::UniformResourceIdentifier(uri) => names.uris.push(uri.as_str().to_owned()),
-                    GeneralName::OtherName(other) => {
-                        // An IA5String or UTF8String; both are their octets.
-                        let text = String::from_utf8_lossy(other.value.value()).into_owned();
-                        if other.type_id == SRV_NAME {
-                            names.srv.push(text);
-                        } else if other.type_id == XMPP_ADDR {
-                            names.xmpp.push(text);
-                        }
+        let Ok(Some((_, alternatives))) = certificate.tbs_certificate().get_extension::<SubjectAltName>()
+        else {
+            return names;
+        };
+        for name in alternatives.0 {
+            match name {
+                GeneralName::DnsName(name) => names.dns.push(name.as_str().to_ascii_lowercase()),
+                GeneralName::UniformResourceIdentifier(uri) => names.uris.push(uri.as_str().to_owned()),
+                GeneralName::OtherName(other) => {
+                    // An IA5String or UTF8String; both are their octets, and tools mix them up.
+                    let Ok(text) = std::str::from_utf8(other.value.value()) else { continue };
+                    if other.type_id == SRV_NAME {
+                        names.srv.push(text.to_owned());
+                    } else if other.type_id == XMPP_ADDR {
+                        names.xmpp.push(text.to_owned());
                     }
-                    _ => {}
                 }
+                _ => {}
             }
         }
         names
@@ -58,34 +55,52 @@ impl CertificateNames {
     /// True when a name proves an XMPP domain: dNSName (with `*` as whole left-most label), SRVName of
     /// `_xmpp-server`, or id-on-xmppAddr. The subject's CN never counts (D-19).
     pub fn prove_xmpp(&self, domain: &str) -> bool {
-        let domain = domain.to_ascii_lowercase();
+        let domain = ascii(domain);
         self.dns.iter().any(|name| matches_with_wildcard(name, &domain))
             || self.srv.iter().any(|name| {
-                name.to_ascii_lowercase().strip_prefix("_xmpp-server.").is_some_and(|of| of == domain)
+                name.split_once('.').is_some_and(|(service, of)| {
+                    service.eq_ignore_ascii_case("_xmpp-server") && ascii(of) == domain
+                })
             })
-            || self.xmpp.iter().any(|name| name.to_lowercase() == domain)
+            || self.xmpp.iter().any(|name| ascii(name) == domain)
     }
 
     /// True when a name proves a host as TLS clients ask for it.
     pub fn prove_host(&self, host: &str) -> bool {
-        let host = host.to_ascii_lowercase();
+        let host = ascii(host);
         self.dns.iter().any(|name| matches_with_wildcard(name, &host))
     }
 
-    /// The SIP domains that the certificate is for (RFC 5922 §7.1): URIs `sip:host` without user part; if there is
-    /// none, dNSNames. A wildcard names nothing (§7.2).
+    /// The SIP domains that the certificate is for (RFC 5922 §7.1), in lower case: the hosts of URIs `sip:host` without
+    /// user part; if there is no such URI, dNSNames. A wildcard names nothing (§7.2), the subject's CN neither (D-19).
     pub fn sip_domains(&self) -> Vec<String> {
-        let of_uri = |uri: &String| {
-            let (scheme, rest) = uri.split_once(':')?;
-            let is_plain = scheme.eq_ignore_ascii_case("sip") && !rest.contains(['@', ';', '?', '*']);
-            is_plain.then(|| rest.to_ascii_lowercase())
-        };
-        let by_uri: Vec<String> = self.uris.iter().filter_map(of_uri).collect();
-        if !by_uri.is_empty() {
-            return by_uri;
-        }
-        self.dns.iter().filter(|name| !name.contains('*')).cloned().collect()
+        let by_uri: Vec<&str> = self.uris.iter().filter_map(|uri| sip_host(uri)).collect();
+        let hosts: Vec<&str> =
+            if by_uri.is_empty() { self.dns.iter().map(String::as_str).collect() } else { by_uri };
+        hosts.into_iter().filter(|host| !host.contains('*') && !host.starts_with('.')).map(ascii).collect()
     }
+}
+
+/// The host of `sip:host`, with or without port and parameters; nothing for another scheme or with a user part.
+fn sip_host(uri: &str) -> Option<&str> {
+    let (scheme, rest) = uri.split_once(':')?;
+    if !scheme.eq_ignore_ascii_case("sip") || rest.contains('@') {
+        return None;
+    }
+    let host_port = rest.split([';', '?']).next()?;
+    if let Some((literal, _)) = host_port.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
+        return literal.parse::<Ipv6Addr>().is_ok().then_some(literal);
+    }
+    let host = host_port.split(':').next()?;
+    (!host.is_empty()).then_some(host)
+}
+
+/// A domain as certificates write it: A-labels in lower case. What is no domain stays, and matches only itself.
+pub(crate) fn ascii(domain: &str) -> String {
+    if domain.is_ascii() {
+        return domain.to_ascii_lowercase();
+    }
+    idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.to_lowercase())
 }
 
 fn matches_with_wildcard(name: &str, domain: &str) -> bool {
@@ -97,7 +112,10 @@ fn matches_with_wildcard(name: &str, domain: &str) -> bool {
     }
 }
 
-const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
+/// id-on-dnsSRV.
+const SRV_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.8.7");
+/// id-on-xmppAddr.
+const XMPP_ADDR: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.8.5");
 
 #[cfg(test)]
 mod tests {
@@ -111,7 +129,8 @@ mod tests {
     fn a_wildcard_stands_for_exactly_one_label_on_xmpp_and_for_nothing_on_sip() {
         let names = dns(&["*.example.com"]);
         assert!(names.prove_xmpp("im.example.com") && names.prove_xmpp("IM.Example.COM"));
-        for domain in ["example.com", "a.b.example.com", ".example.com", "xexample.com"] {
+        for domain in ["example.com", "a.b.example.com", ".example.com", "xexample.com", "*.example.com.evil"]
+        {
             assert!(!names.prove_xmpp(domain), "{domain}");
         }
         assert!(!dns(&["i*.example.com"]).prove_xmpp("im.example.com"));
@@ -120,12 +139,28 @@ mod tests {
     }
 
     #[test]
-    fn sip_tls_01_uris_without_user_count_before_dns_names() {
+    fn a_domain_in_any_script_is_compared_by_its_a_labels() {
+        assert!(dns(&["xn--bcher-kva.example"]).prove_xmpp("Bücher.example"));
+        let xmpp = CertificateNames { xmpp: vec!["bücher.example".into()], ..Default::default() };
+        assert!(xmpp.prove_xmpp("xn--bcher-kva.example") && !xmpp.prove_xmpp("bucher.example"));
+    }
+
+    #[test]
+    fn uris_without_user_count_before_dns_names() {
         let mut names = dns(&["host.example.com"]);
         names.uris = vec!["sips:x.example".into(), "sip:user@y.example".into(), "http://z.example".into()];
         assert_eq!(names.sip_domains(), ["host.example.com"]);
-        names.uris.push("SIP:Example.com".into());
+        names.uris.push("SIP:Example.com:5061;transport=tls".into());
         assert_eq!(names.sip_domains(), ["example.com"]);
+        names.uris.push("sip:[2001:db8::1]:5061".into());
+        assert_eq!(names.sip_domains(), ["example.com", "2001:db8::1"]);
+    }
+
+    #[test]
+    fn a_wildcard_uri_names_nothing_and_yet_shuts_out_the_dns_names() {
+        let mut names = dns(&["host.example.com"]);
+        names.uris = vec!["sip:*.example.com".into()];
+        assert!(names.sip_domains().is_empty());
     }
 
     #[test]

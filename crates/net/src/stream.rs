@@ -1,4 +1,7 @@
 //! One connection, with or without TLS, from either side.
+//!
+//! In: a TCP connection, and a configuration for TLS on it. Out: octets, and what the handshake made known. A handshake
+//! here has a time limit and no task of its own: who calls it gives it one.
 
 use std::{
     io,
@@ -8,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig};
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -17,7 +20,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::PeerCertificates;
+use crate::{PeerCertificates, names::ascii};
 
 /// A TCP connection, perhaps with TLS on it.
 #[derive(Debug)]
@@ -35,12 +38,33 @@ pub enum AnyStream {
 pub struct TlsFacts {
     /// What the peer showed.
     pub certificates: PeerCertificates,
-    /// `TLS1_2` or `TLS1_3`.
+    /// `TLSv1.2` or `TLSv1.3`.
     pub version: String,
-    /// The cipher suite.
+    /// The cipher suite by its registered name.
     pub cipher: String,
+    /// The key exchange group.
+    pub key_exchange: String,
     /// The protocol that was agreed on (ALPN).
     pub alpn: Option<String>,
+}
+
+impl TlsFacts {
+    fn of(session: &CommonState) -> Self {
+        let version = match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "unknown",
+        };
+        let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+        let group = session.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name()));
+        Self {
+            certificates: PeerCertificates::new(session.peer_certificates()),
+            version: version.to_owned(),
+            cipher: suite.unwrap_or("unknown").to_owned(),
+            key_exchange: group.unwrap_or_else(|| "unknown".to_owned()),
+            alpn: session.alpn_protocol().map(|protocol| String::from_utf8_lossy(protocol).into_owned()),
+        }
+    }
 }
 
 /// Why there is no TLS.
@@ -68,34 +92,25 @@ pub async fn accept_tls(
         .map_err(|_| TlsError::Timeout(limit))??;
     let (_, session) = stream.get_mut();
     session.set_buffer_limit(Some(BUFFER_LIMIT));
-    let facts = TlsFacts {
-        certificates: PeerCertificates::new(session.peer_certificates()),
-        version: format!("{:?}", session.protocol_version()),
-        cipher: format!("{:?}", session.negotiated_cipher_suite().map(|suite| suite.suite())),
-        alpn: session.alpn_protocol().map(|protocol| String::from_utf8_lossy(protocol).into_owned()),
-    };
+    let facts = TlsFacts::of(session);
     Ok((AnyStream::Server(Box::new(stream)), facts))
 }
 
-/// Begins TLS on a connection and asks for `domain`, within `limit`.
+/// Begins TLS on a connection and asks for `domain` (in any script, or an address), within `limit`.
 pub async fn connect_tls(
     socket: TcpStream,
     config: Arc<ClientConfig>,
     domain: &str,
     limit: Duration,
 ) -> Result<(AnyStream, TlsFacts), TlsError> {
-    let name = ServerName::try_from(domain.to_owned()).map_err(|_| TlsError::Name(domain.to_owned()))?;
+    let name = domain.trim_matches(['[', ']']);
+    let name = ServerName::try_from(ascii(name)).map_err(|_| TlsError::Name(domain.to_owned()))?;
     let mut stream = timeout(limit, TlsConnector::from(config).connect(name, socket))
         .await
         .map_err(|_| TlsError::Timeout(limit))??;
     let (_, session) = stream.get_mut();
     session.set_buffer_limit(Some(BUFFER_LIMIT));
-    let facts = TlsFacts {
-        certificates: PeerCertificates::new(session.peer_certificates()),
-        version: format!("{:?}", session.protocol_version()),
-        cipher: format!("{:?}", session.negotiated_cipher_suite().map(|suite| suite.suite())),
-        alpn: session.alpn_protocol().map(|protocol| String::from_utf8_lossy(protocol).into_owned()),
-    };
+    let facts = TlsFacts::of(session);
     Ok((AnyStream::Client(Box::new(stream)), facts))
 }
 
@@ -134,6 +149,26 @@ impl AsyncWrite for AnyStream {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Server(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Client(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Server(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Client(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Server(stream) => stream.is_write_vectored(),
+            Self::Client(stream) => stream.is_write_vectored(),
         }
     }
 

@@ -1,118 +1,114 @@
-//! TLS settings: our certificates by name, and the two sides' configurations.
+//! TLS settings of both sides.
+//!
+//! In: our certificates and what the connection is for. Out: configurations for handshakes that prove keys and judge no
+//! chain: that is done afterwards ([`crate::PeerCertificates`]), so that a peer without a proof can still be told so.
+//! TLS 1.2 and 1.3 with the provider's suites; no resumption, so that each connection proves its key anew.
 
-use std::{collections::HashMap, fmt, path::Path, sync::Arc};
+use std::sync::{Arc, LazyLock};
 
-use arc_swap::ArcSwap;
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     server::{
-        ClientHello, ResolvesServerCert,
+        ClientHello, NoServerSessionStorage, ResolvesServerCert,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::CertifiedKey,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-/// Our certificates by domain; replaced while connections go on.
-#[derive(Default)]
-pub struct CertificateStore {
-    by_name: ArcSwap<HashMap<String, Arc<CertifiedKey>>>,
-}
+use crate::CertificateStore;
 
-/// Why a certificate or key cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{path}: {reason}")]
-pub struct StoreError {
-    /// The file.
-    pub path: String,
-    /// Why.
-    pub reason: String,
-}
+/// With the hybrid post-quantum group first.
+static POST_QUANTUM: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    let mut provider = aws_lc_rs::default_provider();
+    let hybrid = aws_lc_rs::kx_group::X25519MLKEM768;
+    provider.kx_groups.retain(|group| group.name() != hybrid.name());
+    provider.kx_groups.insert(0, hybrid);
+    Arc::new(provider)
+});
 
-impl fmt::Debug for CertificateStore {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_set().entries(self.by_name.load().keys()).finish()
-    }
-}
+/// Without it: its hello does not fit one packet, which some stacks of SIP front ends do not bear.
+static CLASSIC: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.kx_groups.retain(|group| group.name() != aws_lc_rs::kx_group::X25519MLKEM768.name());
+    Arc::new(provider)
+});
 
-impl CertificateStore {
-    /// Takes the certificate and key of a domain from PEM files, in place of what was there.
-    pub fn load(&self, domain: &str, certificate: &Path, key: &Path) -> Result<(), StoreError> {
-        let fault = |path: &Path, reason: String| StoreError { path: path.display().to_string(), reason };
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificate)
-            .map_err(|error| fault(certificate, error.to_string()))?
-            .collect();
-        let chain = chain.map_err(|error| fault(certificate, error.to_string()))?;
-        if chain.is_empty() {
-            return Err(fault(certificate, "holds no certificate".to_owned()));
-        }
-        let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| fault(key, error.to_string()))?;
-        let signer =
-            aws_lc_rs::sign::any_supported_type(&secret).map_err(|error| fault(key, error.to_string()))?;
-        let certified = CertifiedKey::new(chain, signer);
-        if let Err(error) = certified.keys_match()
-            && !matches!(error, Error::InconsistentKeys(rustls::InconsistentKeys::Unknown))
-        {
-            return Err(fault(key, "is not the key of the certificate".to_owned()));
-        }
-        self.by_name.rcu(|known| {
-            let mut names = HashMap::clone(known);
-            names.insert(domain.to_ascii_lowercase(), Arc::new(certified.clone()));
-            names
-        });
-        Ok(())
-    }
-
-    /// The certificate of a domain.
-    pub fn certificate(&self, domain: &str) -> Option<Arc<CertifiedKey>> {
-        self.by_name.load().get(&domain.to_ascii_lowercase()).cloned()
-    }
-
-    /// The one to show to who names no domain, or one that we do not have.
-    fn any(&self) -> Option<Arc<CertifiedKey>> {
-        let names = self.by_name.load();
-        let first = names.keys().min()?.clone();
-        names.get(&first).cloned()
-    }
+/// What a listening side may choose.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ServerChoice<'a> {
+    /// Protocols (ALPN). A client that offers others only is refused, one that offers none is taken.
+    pub alpn: &'a [&'a str],
+    /// Whose certificate is shown to a client that sends no SNI, such as the stream's `to`.
+    pub without_sni: Option<&'a str>,
+    /// Post-quantum key exchange is left out.
+    pub is_classic: bool,
 }
 
 #[derive(Debug)]
-struct BySni(Arc<CertificateStore>);
+struct BySni {
+    store: Arc<CertificateStore>,
+    without_sni: Option<String>,
+}
 
 impl ResolvesServerCert for BySni {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        hello.server_name().and_then(|name| self.0.certificate(name)).or_else(|| self.0.any())
+        let name = hello.server_name().or(self.without_sni.as_deref());
+        name.and_then(|name| self.store.certificate(name)).or_else(|| self.store.default_certificate())
     }
 }
 
-/// The server's side: our certificate by SNI; a client certificate is asked for and not demanded. Its chain is
-/// checked afterwards ([`crate::PeerCertificates`]). `alpn` may be empty.
+/// [`server_config_for`] with these protocols and nothing else chosen.
 pub fn server_config(store: &Arc<CertificateStore>, alpn: &[&str]) -> Arc<ServerConfig> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    server_config_for(store, &ServerChoice { alpn, ..ServerChoice::default() })
+}
+
+/// The server's side: our certificate by SNI; a client certificate is asked for and not demanded.
+pub fn server_config_for(store: &Arc<CertificateStore>, choice: &ServerChoice<'_>) -> Arc<ServerConfig> {
+    let provider = if choice.is_classic { &*CLASSIC } else { &*POST_QUANTUM };
+    let resolver = BySni { store: store.clone(), without_sni: choice.without_sni.map(str::to_owned) };
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .expect("the provider has suites for both versions")
-        .with_client_cert_verifier(Arc::new(TakesAny(provider)))
-        .with_cert_resolver(Arc::new(BySni(store.clone())));
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        .with_client_cert_verifier(Arc::new(TakesAny(provider.clone())))
+        .with_cert_resolver(Arc::new(resolver));
+    config.alpn_protocols = choice.alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Arc::new(config)
 }
 
-/// The client's side: shows `own`, takes any certificate whose key is proved; its chain is checked afterwards.
+/// The client's side: shows `own`, takes any certificate whose key is proved. `alpn` may be empty.
 pub fn client_config(own: Option<Arc<CertifiedKey>>, alpn: &[&str]) -> Arc<ClientConfig> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    client(own, alpn, &POST_QUANTUM)
+}
+
+/// [`client_config`] without post-quantum key exchange, for SIP.
+pub fn client_config_classic(own: Option<Arc<CertifiedKey>>, alpn: &[&str]) -> Arc<ClientConfig> {
+    client(own, alpn, &CLASSIC)
+}
+
+fn client(
+    own: Option<Arc<CertifiedKey>>,
+    alpn: &[&str],
+    provider: &Arc<CryptoProvider>,
+) -> Arc<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .expect("the provider has suites for both versions")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(TakesAny(provider)));
+        .with_custom_certificate_verifier(Arc::new(TakesAny(provider.clone())));
     let mut config = match own {
         Some(own) => builder.with_client_cert_resolver(Arc::new(Shows(own))),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    config.resumption = Resumption::disabled();
     Arc::new(config)
 }
 

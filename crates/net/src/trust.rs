@@ -1,13 +1,23 @@
-//! Whom we trust, and what a peer's certificates prove. The chain is checked after the handshake, so that a peer
-//! without a proof can still be told so, or prove itself in another way.
+//! Whom we trust, and what a peer's certificates prove.
+//!
+//! In: anchors, the chain of a finished handshake, the time. Out: a verdict. The chain is checked after the handshake,
+//! so that a peer without a proof can still be told so, or prove itself in another way. Revocation is not looked at.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
-use rustls::RootCertStore;
+use rustls::{
+    RootCertStore,
+    crypto::{WebPkiSupportedAlgorithms, aws_lc_rs},
+};
 use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
 use webpki::{EndEntityCert, KeyUsage};
 
-use crate::CertificateNames;
+use crate::{CertificateNames, leaf};
 
 /// The anchors that chains must end at.
 #[derive(Clone)]
@@ -40,9 +50,13 @@ impl Trust {
         Self { roots: Arc::new(RootCertStore::empty()) }
     }
 
-    /// The system's anchors, as Debian and its kin keep them.
+    /// The system's anchors, from the first of the places where systems keep them in one file.
+    ///
+    /// # Errors
+    /// When there is no such file, told of the first place.
     pub fn system() -> Result<Self, TrustError> {
-        Self::from_pem_file(Path::new("/etc/ssl/certs/ca-certificates.crt"))
+        let found = SYSTEM_FILES.iter().map(Path::new).find(|path| path.exists());
+        Self::from_pem_file(found.unwrap_or(Path::new(SYSTEM_FILES[0])))
     }
 
     /// All certificates of a PEM file.
@@ -110,19 +124,21 @@ impl PeerCertificates {
 
     /// SHA-256 of the first certificate, in hexadecimal digits; empty without one.
     pub fn fingerprint(&self) -> String {
-        let Some(certificate) = self.chain.first() else { return String::new() };
-        let digest = rustls::crypto::aws_lc_rs::default_provider();
-        let hash = digest.cipher_suites.iter().find_map(|suite| match suite {
-            rustls::SupportedCipherSuite::Tls13(suite) if suite.common.hash_provider.output_len() == 32 => {
-                Some(suite.common.hash_provider.hash(certificate))
-            }
-            _ => None,
-        });
-        hash.map(|hash| hash.as_ref().iter().map(|octet| format!("{octet:02x}")).collect())
-            .unwrap_or_default()
+        self.chain.first().map(|certificate| leaf::sha256_text(certificate)).unwrap_or_default()
     }
 
-    /// Checks the chain: anchors, validity, purposes (XS-TLS-06, SIP-TLS-06). `now` is the wall time since the epoch.
+    /// SHA-256 of the first certificate's public key (SubjectPublicKeyInfo), in hexadecimal digits: what a pin names.
+    /// Its holder proved the key in the handshake, whoever issued the certificate.
+    pub fn public_key_fingerprint(&self) -> Option<String> {
+        leaf::public_key_fingerprint(self.chain.first()?)
+    }
+
+    /// When the first certificate runs out, since the Unix epoch.
+    pub fn not_after(&self) -> Option<Duration> {
+        leaf::not_after(self.chain.first()?)
+    }
+
+    /// Checks the chain: anchors, validity, key usage, purposes (XS-TLS-06, SIP-TLS-06). `now` is the wall time since the epoch.
     ///
     /// No purposes, or serverAuth among them, pass in both roles, since public authorities issue nothing else any
     /// more; clientAuth alone passes for a client where `allows_client_auth_only`; `id-kp-sipDomain` where `is_sip`.
@@ -132,7 +148,7 @@ impl PeerCertificates {
         role: Role,
         allows_client_auth_only: bool,
         is_sip: bool,
-        now: std::time::Duration,
+        now: Duration,
     ) -> Result<(), CertificateFault> {
         let (first, others) = self.chain.split_first().ok_or(CertificateFault::None)?;
         let not_trusted = |error: webpki::Error| CertificateFault::NotTrusted(error.to_string());
@@ -144,11 +160,13 @@ impl PeerCertificates {
         if is_sip {
             usages.push(KeyUsage::required(SIP_DOMAIN));
         }
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        if !leaf::may_sign(first) {
+            return Err(CertificateFault::NotTrusted("the key is not for signatures".to_owned()));
+        }
         let mut result = Err(CertificateFault::None);
         for usage in usages {
             let outcome = certificate.verify_for_usage(
-                provider.signature_verification_algorithms.all,
+                ALGORITHMS.all,
                 &trust.roots.roots,
                 others,
                 UnixTime::since_unix_epoch(now),
@@ -171,7 +189,7 @@ impl PeerCertificates {
         domain: &str,
         role: Role,
         allows_client_auth_only: bool,
-        now: std::time::Duration,
+        now: Duration,
     ) -> Result<(), CertificateFault> {
         self.verify(trust, role, allows_client_auth_only, false, now)?;
         if self.names().prove_xmpp(domain) {
@@ -181,13 +199,20 @@ impl PeerCertificates {
     }
 
     /// The SIP domains that a trusted certificate proves; none without one.
-    pub fn sip_domains(&self, trust: &Trust, role: Role, now: std::time::Duration) -> Vec<String> {
+    pub fn sip_domains(&self, trust: &Trust, role: Role, now: Duration) -> Vec<String> {
         match self.verify(trust, role, true, true, now) {
             Ok(()) => self.names().sip_domains(),
             Err(_) => Vec::new(),
         }
     }
 }
+
+static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> =
+    LazyLock::new(|| aws_lc_rs::default_provider().signature_verification_algorithms);
+
+/// Debian and its kin; Fedora and its kin; Alpine and the BSDs.
+const SYSTEM_FILES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// id-kp-sipDomain, 1.3.6.1.5.5.7.3.20.
 const SIP_DOMAIN: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x14];

@@ -2,13 +2,14 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use rustls::{ClientConfig, ServerConfig, sign::CertifiedKey};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 use tombolo_net::{
-    Authority, CertificateFault, CertificateStore, PeerCertificates, Role, TlsFacts, Trust, accept_tls,
-    client_config, connect_tls, server_config,
+    Authority, CertificateFault, CertificateStore, PeerCertificates, Role, ServerChoice, TlsError, TlsFacts,
+    Trust, accept_tls, client_config, client_config_classic, connect_tls, server_config, server_config_for,
 };
 
 /// Somewhere in 2030, when certificates made by the tests are valid.
@@ -30,25 +31,41 @@ fn side(folder: &Path, names: &[&str]) -> Side {
     Side { store, trust: Trust::from_pem_file(&authority.certificate()).expect("an anchor") }
 }
 
-/// What each side learned of the other: the server's facts first.
-async fn handshake(server: &Side, client: &Side, own: Option<&str>, asks: &str) -> (TlsFacts, TlsFacts) {
+/// Two ends of a connection over loopback.
+async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
-    let config = server_config(&server.store, &[]);
-    let accepted = tokio::spawn(async move {
-        let (socket, _) = listener.accept().await.expect("a connection");
-        let (mut stream, facts) = accept_tls(socket, config, LIMIT).await.expect("TLS");
-        let mut octet = [0];
-        stream.read_exact(&mut octet).await.expect("an octet");
-        assert_eq!(&octet, b"x");
-        facts
-    });
+    let (accepted, connected) = tokio::join!(listener.accept(), TcpStream::connect(address));
+    (accepted.expect("a connection").0, connected.expect("connected"))
+}
+
+/// What each side learned of the other, the server's facts first; nothing if either side refused.
+async fn meet(
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+    asks: &str,
+) -> Option<(TlsFacts, TlsFacts)> {
+    let (accepted, connected) = pair().await;
+    let accept = async {
+        let (mut stream, facts) = accept_tls(accepted, server, LIMIT).await.ok()?;
+        stream.write_all(b"x").await.ok()?;
+        stream.flush().await.ok()?;
+        Some(facts)
+    };
+    let connect = async {
+        let (mut stream, facts) = connect_tls(connected, client, asks, LIMIT).await.ok()?;
+        // A client learns only from the first octet that its certificate was taken.
+        stream.read_exact(&mut [0]).await.ok()?;
+        Some(facts)
+    };
+    let (of_client, of_server) = tokio::join!(accept, connect);
+    of_client.zip(of_server)
+}
+
+/// [`meet`] with nothing chosen, where both must take each other.
+async fn handshake(server: &Side, client: &Side, own: Option<&str>, asks: &str) -> (TlsFacts, TlsFacts) {
     let own = own.and_then(|own| client.store.certificate(own));
-    let socket = TcpStream::connect(address).await.expect("connected");
-    let (mut stream, facts) = connect_tls(socket, client_config(own, &[]), asks, LIMIT).await.expect("TLS");
-    stream.write_all(b"x").await.expect("written");
-    stream.flush().await.expect("flushed");
-    (accepted.await.expect("no panic"), facts)
+    meet(server_config(&server.store, &[]), client_config(own, &[]), asks).await.expect("TLS")
 }
 
 fn xmpp(facts: &TlsFacts, trust: &Trust, domain: &str, role: Role) -> Result<(), CertificateFault> {
@@ -97,6 +114,94 @@ async fn a_chain_of_another_authority_or_out_of_date_proves_nothing() {
         PeerCertificates::default().sip_domains(&server.trust, Role::Client, NOW),
         Vec::<String>::new()
     );
+}
+
+#[tokio::test]
+async fn xs_dns_05_a_certificate_for_the_srv_target_only_does_not_prove_the_domain() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = side(folder.path(), &["xmpp1.hosting.example"]);
+    let (_, of_server) = handshake(&server, &server, None, "partner.example").await;
+    assert_eq!(
+        xmpp(&of_server, &server.trust, "partner.example", Role::Server),
+        Err(CertificateFault::OtherName("partner.example".to_owned()))
+    );
+}
+
+#[tokio::test]
+async fn a_handshake_makes_known_version_suite_and_a_post_quantum_key_exchange() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = side(folder.path(), &["a.example"]);
+    let (of_client, of_server) = handshake(&server, &server, Some("a.example"), "a.example").await;
+    for facts in [&of_client, &of_server] {
+        assert_eq!(facts.version, "TLSv1.3");
+        assert!(facts.cipher.starts_with("TLS13_"), "{}", facts.cipher);
+        assert_eq!(facts.key_exchange, "X25519MLKEM768");
+    }
+}
+
+#[tokio::test]
+async fn a_classic_client_gets_a_classic_key_exchange() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = side(folder.path(), &["a.example"]);
+    let config = client_config_classic(None, &[]);
+    let (of_client, _) = meet(server_config(&server.store, &[]), config, "a.example").await.expect("TLS");
+    assert_eq!(of_client.key_exchange, "X25519");
+}
+
+#[tokio::test]
+async fn a_client_that_names_nobody_is_shown_the_certificate_that_was_chosen_for_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = side(folder.path(), &["a.example", "b.example"]);
+    for (without_sni, shown) in
+        [(None, "a.example"), (Some("b.example"), "b.example"), (Some("x"), "a.example")]
+    {
+        let choice = ServerChoice { without_sni, ..ServerChoice::default() };
+        let config = server_config_for(&server.store, &choice);
+        // An address is never sent as SNI.
+        let (_, of_server) = meet(config, client_config(None, &[]), "127.0.0.1").await.expect("TLS");
+        assert_eq!(of_server.certificates.names().dns, [shown], "{without_sni:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_offers_only_another_protocol_is_refused_and_one_that_offers_none_is_taken() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = side(folder.path(), &["a.example"]);
+    let table: [(&[&str], Option<Option<&str>>); 3] =
+        [(&["xmpp-server"], Some(Some("xmpp-server"))), (&[], Some(None)), (&["xmpp-client"], None)];
+    for (offered, agreed) in table {
+        let config = server_config(&server.store, &["xmpp-server"]);
+        let outcome = meet(config, client_config(None, offered), "a.example").await;
+        let alpn = outcome.map(|(of_client, of_server)| {
+            assert_eq!(of_client.alpn, of_server.alpn);
+            of_client.alpn
+        });
+        assert_eq!(alpn.as_ref().map(|alpn| alpn.as_deref()), agreed, "{offered:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_shown_without_its_key_ends_the_handshake() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = side(folder.path(), &["a.example", "b.example"]);
+    let [a, b] = ["a.example", "b.example"].map(|name| server.store.certificate(name).expect("loaded"));
+    let stolen = Arc::new(CertifiedKey::new(a.cert.clone(), b.key.clone()));
+    let outcome =
+        meet(server_config(&server.store, &[]), client_config(Some(stolen), &[]), "a.example").await;
+    assert!(outcome.is_none(), "the key of another certificate was taken for a proof");
+}
+
+#[tokio::test]
+async fn a_peer_that_says_nothing_is_given_up_after_the_limit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = side(folder.path(), &["a.example"]);
+    let (socket, _silent) = pair().await;
+    let limit = Duration::from_millis(50);
+    let outcome = accept_tls(socket, server_config(&server.store, &[]), limit).await;
+    assert!(matches!(outcome, Err(TlsError::Timeout(_))), "{outcome:?}");
+    let (socket, _silent) = pair().await;
+    let outcome = connect_tls(socket, client_config(None, &[]), "a.example", limit).await;
+    assert!(matches!(outcome, Err(TlsError::Timeout(_))), "{outcome:?}");
 }
 
 #[tokio::test]
