@@ -1,17 +1,17 @@
 //! A pure shard with surroundings that answer at once: every wish for credit is granted, every row is stored, every
 //! phone is connected. What leaves is counted, and can be kept.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tombolo_interwork::{
     owner::{
-        Accounts, Input, LaneKey, NOTIFY_BRANCH, NotifyAnswer, Output, Owner, OwnerSettings, PeerKey, PeerWay,
+        Accounts, Input, LaneKey, NOTIFY_BRANCH, NotifyAnswer, Output, Owner, OwnerEvent, OwnerSettings, PeerKey, PeerWay,
         PhoneKey, ReplyTo, SipRequest,
     },
     token::TokenKey,
 };
-use tombolo_policy::{Approve, Home, LocalDomain, Partner, Table};
+use tombolo_policy::{Approve, Home, LocalDomain, Partner, PartnerKind, Table};
 use tombolo_presence::{Address, Domain, Now};
 use tombolo_runtime::Clock;
 use tombolo_sip::{
@@ -44,13 +44,20 @@ pub struct Surroundings {
     /// The NOTIFYs that left, one behind the other, if they are wanted.
     pub kept: Option<Vec<u8>>,
     publications: u32,
+    /// The entity tag of alice's publication.
+    tag: String,
+    /// What was refused, and how often.
+    pub refused: BTreeMap<&'static str, usize>,
 }
 
 impl Surroundings {
     /// The shard, with nobody watching. A grant is as large as a stream's window.
     pub fn new() -> Self {
         let domain = |name: &str| Domain::from_prepared(name).expect("a prepared name");
-        let partners = (0..PARTNERS).map(|number| Partner::new(domain(&format!("p{number}.example"))));
+        let partners = (0..PARTNERS).map(|number| Partner {
+            kind: PartnerKind::Federated,
+            ..Partner::new(domain(&format!("p{number}.example")))
+        });
         let locals = vec![LocalDomain { name: domain("sip.example"), home: Home::BuiltIn }];
         let table = Table::new(1, locals, partners.collect()).expect("each domain once");
         let key = TokenKey::new(&[9; 32]);
@@ -72,6 +79,8 @@ impl Surroundings {
             rows: 0,
             kept: None,
             publications: 0,
+            tag: String::new(),
+            refused: BTreeMap::new(),
         };
         surroundings.drain();
         surroundings
@@ -111,8 +120,24 @@ impl Surroundings {
                     self.rows += rows.len();
                     self.owner.handle(Input::Persisted { token, is_stored: true }, self.now);
                 }
+                Output::Respond { bytes, .. } => self.take_response(bytes),
+                Output::Event(event) => self.note(event),
                 _ => {}
             }
+        }
+    }
+
+    fn take_response(&mut self, bytes: Vec<u8>) {
+        let response = read_datagram(Bytes::from(bytes), &MessageLimits::default()).expect("a response");
+        assert_eq!(response.status(), Some(200), "{}", response.reason());
+        if let Some(tag) = response.sip_etag() {
+            self.tag = tag.to_owned();
+        }
+    }
+
+    fn note(&mut self, event: OwnerEvent) {
+        if let OwnerEvent::StanzaRefused { reason } | OwnerEvent::RequestRefused { reason, .. } = event {
+            *self.refused.entry(reason).or_default() += 1;
         }
     }
 
@@ -126,6 +151,7 @@ impl Surroundings {
             let stanza = format!("<presence from='{}' to='{ALICE}' type='subscribe'/>", contact(from));
             self.handle(Input::Stanzas(vec![Bytes::from(stanza)]));
         }
+        assert!(self.refused.is_empty(), "{:?}", self.refused);
     }
 
     /// Alice's phone watches so many XMPP contacts; each granted it, and the first NOTIFYs were answered.
@@ -175,7 +201,7 @@ impl Surroundings {
     /// Alice's phone publishes a state; the counters tell what left.
     pub fn publish(&mut self, show: &str) {
         self.publications += 1;
-        self.handle(Input::Request(publication(self.publications, show)));
+        self.handle(Input::Request(publication(self.publications, show, &self.tag)));
     }
 }
 
@@ -231,12 +257,13 @@ fn subscribe(to: usize) -> SipRequest {
     request(text, to as u64)
 }
 
-fn publication(number: u32, show: &str) -> SipRequest {
+fn publication(number: u32, show: &str, tag: &str) -> SipRequest {
+    let condition = if tag.is_empty() { String::new() } else { format!("SIP-If-Match: {tag}\r\n") };
     let body = tombolo_load::phone::document(&format!("pres:{ALICE}"), "open", show, "At my desk");
     let text = format!(
         "PUBLISH sip:{ALICE} SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:40000;branch=z9hG4bKp{number}\r\nMax-Forwards: 70\r\n\
          From: <sip:{ALICE}>;tag=p\r\nTo: <sip:{ALICE}>\r\nCall-ID: publications\r\nCSeq: {number} PUBLISH\r\n\
-         Event: presence\r\nContent-Type: application/pidf+xml\r\nContent-Length: {}\r\n\r\n{body}",
+         Event: presence\r\n{condition}Content-Type: application/pidf+xml\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     request(text, u64::from(number))
