@@ -2,11 +2,13 @@
 //!
 //! No label value ever comes from the network.
 
+mod labels;
 mod lag;
 mod logs;
 mod metrics;
 mod redacted;
 
+pub use labels::{Label, SipMethod, StanzaKind, StatusClass};
 pub use lag::Lag;
 pub use logs::{LogFormat, LogSettings, init_logs};
 pub use metrics::Metrics;

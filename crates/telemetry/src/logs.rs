@@ -46,3 +46,19 @@ pub fn init_logs(settings: &LogSettings) -> Result<(), String> {
     let _ = tracing_subscriber::registry().with(layer.with_filter(targets)).try_init();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_that_is_not_understood_is_told_and_a_list_of_targets_is_taken() {
+        let settings = |level: &str| LogSettings { level: level.to_owned(), ..LogSettings::default() };
+        let fault = init_logs(&settings("info,tombolo_edge=loud")).expect_err("no such level");
+        assert!(fault.contains("tombolo_edge=loud"), "{fault}");
+        assert_eq!(init_logs(&settings("warn,tombolo_edge=debug")), Ok(()));
+        assert_eq!(init_logs(&settings("")), Ok(()), "a second start keeps the first");
+        assert!(tracing::enabled!(target: "tombolo_edge", tracing::Level::DEBUG));
+        assert!(!tracing::enabled!(target: "tombolo_broker", tracing::Level::INFO));
+    }
+}

@@ -1,4 +1,6 @@
 //! All counters and gauges of the process, kept as handles and written as Prometheus text.
+//!
+//! In: what happened, one call each, from any thread. Out: the text. It decides nothing and logs nothing.
 
 use std::{fmt::Write, sync::atomic::AtomicI64, time::Duration};
 
@@ -9,7 +11,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::Lag;
+use crate::{Lag, SipMethod, StanzaKind, StatusClass, labels::Counts};
 
 /// The metrics of one process.
 #[derive(Debug)]
@@ -37,7 +39,16 @@ pub struct Metrics {
     presence_to_sip: Counter,
     store_failures: Counter,
     panics: Counter,
+    stanzas_in_by_kind: Counts<StanzaKind>,
+    stanzas_out_by_kind: Counts<StanzaKind>,
+    requests_in_by_method: Counts<SipMethod>,
+    requests_out_by_method: Counts<SipMethod>,
+    responses_in_by_class: Counts<StatusClass>,
+    responses_out_by_class: Counts<StatusClass>,
+    rows_committed: Counter,
+    commits: Lag,
     turns: Vec<Lag>,
+    waits: Vec<Lag>,
 }
 
 impl Metrics {
@@ -83,7 +94,40 @@ impl Metrics {
             presence_to_sip: counter("presence_to_sip", "NOTIFYs toward SIP watchers"),
             store_failures: counter("store_failures", "Commits that failed"),
             panics: counter("panics", "Panics that were caught"),
-            turns: (0..shards.max(1)).map(|_| Lag::default()).collect(),
+            rows_committed: counter("rows_committed", "Rows that were made durable"),
+            stanzas_in_by_kind: Counts::register(
+                &mut registry,
+                "stanzas_in_by_kind",
+                "Stanzas from partners",
+            ),
+            stanzas_out_by_kind: Counts::register(
+                &mut registry,
+                "stanzas_out_by_kind",
+                "Stanzas to partners",
+            ),
+            requests_in_by_method: Counts::register(
+                &mut registry,
+                "sip_requests_in_by_method",
+                "SIP requests from peers",
+            ),
+            requests_out_by_method: Counts::register(
+                &mut registry,
+                "sip_requests_out_by_method",
+                "SIP requests to peers",
+            ),
+            responses_in_by_class: Counts::register(
+                &mut registry,
+                "sip_responses_in_by_class",
+                "SIP responses from peers",
+            ),
+            responses_out_by_class: Counts::register(
+                &mut registry,
+                "sip_responses_out_by_class",
+                "SIP responses to peers",
+            ),
+            commits: Lag::default(),
+            turns: lags(shards),
+            waits: lags(shards),
             registry: Mutex::new(registry),
         }
     }
@@ -95,18 +139,14 @@ impl Metrics {
         let _ = encode(&mut text, &self.registry.lock());
         let end = text.rfind("# EOF").unwrap_or(text.len());
         text.truncate(end);
-        let _ = writeln!(text, "# HELP tombolo_turn_seconds Time of a shard's turn.");
-        let _ = writeln!(text, "# TYPE tombolo_turn_seconds summary");
-        for (shard, lag) in self.turns.iter().enumerate() {
-            let (quantiles, count) = lag.summary();
-            for (quantile, seconds) in quantiles {
-                let _ = writeln!(
-                    text,
-                    "tombolo_turn_seconds{{shard=\"{shard}\",quantile=\"{quantile}\"}} {seconds}"
-                );
-            }
-            let _ = writeln!(text, "tombolo_turn_seconds_count{{shard=\"{shard}\"}} {count}");
-        }
+        summary(&mut text, "turn_seconds", "Time of a shard's turn", &self.turns);
+        summary(&mut text, "wait_seconds", "Time that an input waited for its shard's turn", &self.waits);
+        summary(
+            &mut text,
+            "commit_seconds",
+            "Time of a commit to the store",
+            std::slice::from_ref(&self.commits),
+        );
         text.push_str("# EOF\n");
         text
     }
@@ -117,6 +157,70 @@ impl Metrics {
             lag.record(span);
         }
     }
+
+    /// The oldest input of a shard's turn had waited so long.
+    pub fn wait(&self, shard: usize, span: Duration) {
+        if let Some(lag) = self.waits.get(shard) {
+            lag.record(span);
+        }
+    }
+
+    /// A commit made so many rows durable and took so long.
+    pub fn committed(&self, rows: u64, span: Duration) {
+        self.rows_committed.inc_by(rows);
+        self.commits.record(span);
+    }
+
+    /// Counts one stanza from a partner, in all and by its kind; in place of [`Metrics::stanzas_in`].
+    pub fn stanza_in(&self, kind: StanzaKind) {
+        self.stanzas_in.inc();
+        self.stanzas_in_by_kind.add(kind, 1);
+    }
+
+    /// Counts one stanza to a partner, in all and by its kind; in place of [`Metrics::stanzas_out`].
+    pub fn stanza_out(&self, kind: StanzaKind) {
+        self.stanzas_out.inc();
+        self.stanzas_out_by_kind.add(kind, 1);
+    }
+
+    /// Counts one request from a peer, in all and by its method; in place of [`Metrics::requests_in`].
+    pub fn request_in(&self, method: SipMethod) {
+        self.requests_in.inc();
+        self.requests_in_by_method.add(method, 1);
+    }
+
+    /// Counts one request to a peer, in all and by its method; in place of [`Metrics::requests_out`].
+    pub fn request_out(&self, method: SipMethod) {
+        self.requests_out.inc();
+        self.requests_out_by_method.add(method, 1);
+    }
+
+    /// Counts one response from a peer, in all and by its class; in place of [`Metrics::responses_in`].
+    pub fn response_in(&self, class: StatusClass) {
+        self.responses_in.inc();
+        self.responses_in_by_class.add(class, 1);
+    }
+
+    /// Counts one response to a peer by its class.
+    pub fn response_out(&self, class: StatusClass) {
+        self.responses_out_by_class.add(class, 1);
+    }
+}
+
+fn lags(shards: usize) -> Vec<Lag> {
+    (0..shards.max(1)).map(|_| Lag::default()).collect()
+}
+
+/// One line for each quantile over all shards; nothing while nothing was recorded.
+fn summary(text: &mut String, name: &str, help: &str, lags: &[Lag]) {
+    let Some((quantiles, count)) = Lag::merged(lags) else { return };
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "# HELP tombolo_{name} {help}.");
+    let _ = writeln!(text, "# TYPE tombolo_{name} summary");
+    for (quantile, seconds) in quantiles {
+        let _ = writeln!(text, "tombolo_{name}{{quantile=\"{quantile}\"}} {seconds}");
+    }
+    let _ = writeln!(text, "tombolo_{name}_count {count}");
 }
 
 macro_rules! gauges {
@@ -190,16 +294,52 @@ mod tests {
         metrics.stanzas_in(3);
         metrics.streams(2);
         metrics.refused_request();
+        metrics.turn(0, Duration::from_micros(150));
         metrics.turn(1, Duration::from_micros(150));
+        metrics.request_in(SipMethod::Subscribe);
+        metrics.request_in(SipMethod::of("EVIL"));
+        metrics.requests_in(1);
+        metrics.response_in(StatusClass::of(481));
+        metrics.committed(7, Duration::from_millis(2));
         let text = metrics.render();
         for line in [
             "tombolo_stanzas_in_total 3",
             "tombolo_streams 2",
             "tombolo_refused_requests_total 1",
-            "tombolo_turn_seconds_count{shard=\"1\"} 1",
+            "tombolo_sip_requests_in_total 3",
+            "tombolo_sip_requests_in_by_method_total{method=\"SUBSCRIBE\"} 1",
+            "tombolo_sip_requests_in_by_method_total{method=\"other\"} 1",
+            "tombolo_sip_responses_in_by_class_total{class=\"4xx\"} 1",
+            "tombolo_rows_committed_total 7",
+            "tombolo_commit_seconds_count 1",
+            "tombolo_turn_seconds_count 2",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+        for absent in ["EVIL", "tombolo_wait_seconds", "method=\"BYE\""] {
+            assert!(!text.contains(absent), "{absent} was never counted, but is in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_line_is_a_comment_or_a_name_with_a_number() {
+        let metrics = Metrics::new(1);
+        metrics.stanza_in(StanzaKind::Probe);
+        metrics.stanza_out(StanzaKind::Presence);
+        metrics.request_out(SipMethod::Notify);
+        metrics.response_out(StatusClass::Success);
+        metrics.wait(0, Duration::from_micros(3));
+        for line in metrics.render().lines().filter(|line| !line.starts_with('#')) {
+            let (name, number) = line.rsplit_once(' ').expect("two parts");
+            assert!(name.starts_with("tombolo_") && number.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_shard_that_is_not_there_is_not_counted() {
+        let metrics = Metrics::new(1);
+        metrics.turn(1, Duration::from_secs(1));
+        assert!(!metrics.render().contains("tombolo_turn_seconds"));
     }
 }
