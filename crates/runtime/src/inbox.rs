@@ -148,10 +148,17 @@ impl<T> Inbox<T> {
     /// A turn that ends without this call leaves the flag set, and nobody wakes the consumer again.
     #[must_use = "on true nobody wakes the consumer: it has to go on by itself"]
     pub fn finish_turn(&self) -> bool {
+        self.finish_turn_around(|| (), || ())
+    }
+
+    /// [`finish_turn`](Self::finish_turn), with what others may do between its steps.
+    fn finish_turn_around(&self, after_look: impl FnOnce(), after_clear: impl FnOnce()) -> bool {
         if !self.shared.queue.is_empty() {
             return true;
         }
+        after_look();
         self.shared.is_awake.swap(false, Ordering::AcqRel);
+        after_clear();
         // If a push came between and has set the flag again, its wake is on its way.
         !self.shared.queue.is_empty() && !self.shared.is_awake.swap(true, Ordering::AcqRel)
     }
@@ -275,5 +282,71 @@ mod tests {
             producer.join().unwrap();
         }
         assert_eq!(next, [ITEMS; PRODUCERS as usize]);
+    }
+
+    #[test]
+    fn an_item_pushed_between_the_first_look_and_the_clearing_is_seen_by_the_second_look() {
+        let (sender, inbox) = inbox(8);
+        let wakes = counted(&inbox);
+        sender.push(1).unwrap();
+        inbox.pop();
+        assert!(inbox.finish_turn_around(|| sender.push(2).unwrap(), || ()), "the consumer must go on");
+        assert_eq!(wakes.load(Ordering::SeqCst), 1, "and nobody woke it");
+        sender.push(3).unwrap();
+        assert_eq!(wakes.load(Ordering::SeqCst), 1, "nobody wakes a consumer that goes on");
+    }
+
+    #[test]
+    fn an_item_pushed_after_the_clearing_wakes_and_the_consumer_may_rest() {
+        let (sender, inbox) = inbox(8);
+        let wakes = counted(&inbox);
+        sender.push(1).unwrap();
+        inbox.pop();
+        assert!(!inbox.finish_turn_around(|| (), || sender.push(2).unwrap()));
+        assert_eq!(wakes.load(Ordering::SeqCst), 2);
+    }
+
+    /// A producer that pushes just while its consumer falls asleep, a little sooner or later each time, so that some
+    /// pushes come between the consumer's first look and its clearing of the flag.
+    #[test]
+    fn an_item_pushed_while_the_consumer_falls_asleep_is_seen_or_wakes_it() {
+        const ROUNDS: usize = 20_000;
+        let (sender, inbox) = inbox::<usize>(4);
+        let (wake, woken) = channel();
+        inbox.wake_by(move || wake.send(()).unwrap());
+        let popped = Arc::new(AtomicUsize::new(0));
+        let seen = popped.clone();
+        let producer = thread::spawn(move || {
+            for round in 0..ROUNDS {
+                while seen.load(Ordering::Acquire) < round {
+                    std::hint::spin_loop();
+                }
+                for _ in 0..round % 61 {
+                    std::hint::spin_loop();
+                }
+                sender.push(round).expect("never more than one waits");
+            }
+        });
+        let mut next = 0;
+        while next < ROUNDS {
+            match woken.recv_timeout(Duration::from_secs(10)) {
+                Ok(()) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("round {next}: the wake was lost, {} wait", inbox.len())
+                }
+                Err(RecvTimeoutError::Disconnected) => unreachable!("the inbox holds the waker"),
+            }
+            loop {
+                while let Some(round) = inbox.pop() {
+                    assert_eq!(round, next);
+                    next += 1;
+                    popped.store(next, Ordering::Release);
+                }
+                if !inbox.finish_turn() {
+                    break;
+                }
+            }
+        }
+        producer.join().unwrap();
     }
 }
