@@ -30,6 +30,7 @@ class Authority:
         self.leaf(XMPP_DOMAIN, XMPP_DOMAIN)
         self.leaf(SIP_DOMAIN, SIP_DOMAIN)
         self.leaf("kamailio", SIP_DOMAIN, f"sip.{SIP_DOMAIN}")
+        self.leaf("gateway-sip", SIP_DOMAIN)        # what phones and front ends see; the partners' key stays at the edge
         for name in ("edge", "gateway"):
             self.leaf(name, f"{name}.{SIP_DOMAIN}")
         for domain in (XMPP_DOMAIN, SIP_DOMAIN):

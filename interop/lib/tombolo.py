@@ -1,7 +1,6 @@
 """The product under test: one process, or an edge and a gateway, started from the case's own settings files."""
 import json
 import os
-import shutil
 import socket
 import subprocess
 
@@ -90,14 +89,14 @@ class Tombolo:
     def command(self, *arguments, feed=""):
         """A command of an operator to the running gateway; gives what it printed."""
         role = self.roles[-1][0]
-        return self._command(role, *arguments, "--config", self._settings(role), feed=feed)
+        return self._command(role, *arguments, "--data-dir", os.path.join(self._folder(role), "tombolo-data"), feed=feed)
 
     def json(self, *arguments):
         return json.loads(self.command(*arguments, "--json"))
 
     # --- accounts of the built-in home -------------------------------------------------------------------------------
     def add_user(self, aor, password):
-        self.command("user", "add", aor, "--password-stdin", feed=f"{password}\n")
+        self.command("user", "add", aor, feed=f"{password}\n")
 
     def pending(self, aor):
         """The contacts that ask to watch `aor`."""
@@ -112,6 +111,3 @@ class Tombolo:
     def tail(self, lines=25):
         return "".join(f"--- {role}\n{daemon.tail(lines)}" for role, daemon in self.daemons.items())
 
-
-def is_built(binary):
-    return bool(binary) and shutil.which(binary) is not None
