@@ -37,7 +37,7 @@ class SipUser:
         self._waiting, self._cseq, self._seen = {}, 0, {}
         self._news = asyncio.Condition()
         self._registered, self._register_call = 0, secrets.token_hex(10)
-        self._writer, self._open, self._tasks, self._is_over = None, [], set(), False
+        self._writer, self._open, self._tasks, self.is_over = None, [], set(), False
 
     # --- the wire ----------------------------------------------------------------------------------------------------
     async def start(self):
@@ -89,7 +89,7 @@ class SipUser:
         """Our own connection: read to its end, then dial and register again until it works."""
         await self._stream(reader, writer)
         self._writer = None
-        while not self._is_over and self._writer is None:
+        while not self.is_over and self._writer is None:
             await asyncio.sleep(0.2)
             try:
                 await self._dial()
@@ -120,7 +120,9 @@ class SipUser:
             writer.close()
 
     async def stop(self):
-        self._is_over = True
+        if self.is_over:
+            return
+        self.is_over = True
         if self.transport == "udp":
             self._udp.close()
         else:

@@ -23,7 +23,7 @@ class World:
         self.kamailio = Kamailio(work, places, row.get("sip", "tcp")) if row["home"] == "front-end" else None
         self.tombolo = Tombolo(binary, case, work, places, self.authority, row.get("s2s", "external")) if binary else None
         self.home = FrontEnd(self.kamailio) if self.kamailio else BuiltIn(self.tombolo)
-        self._users, self._accounts = [], set()
+        self._users, self._accounts, self._phones = [], set(), {}
 
     async def up(self):
         os.makedirs(os.path.join(self.work, "log"), exist_ok=True)
@@ -47,21 +47,24 @@ class World:
         if name not in self._accounts:
             self._accounts.add(name)
             self.prosody.add_user(name)
-        user = XmppUser(f"{name}@{XMPP_DOMAIN}/{resource}", PASSWORD, self.places.prosody)
+        user = await XmppUser(f"{name}@{XMPP_DOMAIN}/{resource}", PASSWORD, self.places.prosody).login()
         self._users.append(user)
-        return await user.login()
+        return user
 
     async def phone(self, name, transport=None):
-        """A SIP user of ours, registered."""
+        """A SIP user of ours, registered; the same phone each time it is asked for, until it is stopped."""
         transport = transport or self.row.get("phones", "udp")
+        if (phone := self._phones.get(name)) is not None and not phone.is_over:
+            return phone
         if name not in self._accounts:
             self._accounts.add(name)
             await self.home.add_user(name)
         tls = (self.authority.root, self.authority.path("kamailio.crt"), self.authority.path("kamailio.key"))
         phone = SipUser(f"sip:{name}@{SIP_DOMAIN}", self.places.phones[name], self.home.proxy(transport), transport,
                         PASSWORD, tls, self.places.inside, os.path.join(self.work, "log", f"phone-{name}.wire"))
-        self._users.append(phone)
         await phone.start()
+        self._users.append(phone)
+        self._phones[name] = phone
         await phone.register()
         return phone
 
