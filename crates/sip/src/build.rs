@@ -1,7 +1,9 @@
-//! Writes responses. A header value is written by one encoder that cannot be made to write a second line.
+//! Writes responses, and messages again. A header value is written by one encoder that cannot be made to write a second
+//! line.
 
 use crate::{
     headers::{HeaderName, ValueFault},
+    lex,
     message::Message,
     method::Method,
 };
@@ -16,7 +18,6 @@ pub fn reason(status: u16) -> &'static str {
         300 => "Multiple Choices",
         301 => "Moved Permanently",
         302 => "Moved Temporarily",
-        400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
@@ -42,7 +43,6 @@ pub fn reason(status: u16) -> &'static str {
         488 => "Not Acceptable Here",
         489 => "Bad Event",
         491 => "Request Pending",
-        500 => "Server Internal Error",
         501 => "Not Implemented",
         503 => "Service Unavailable",
         504 => "Server Time-out",
@@ -59,12 +59,13 @@ pub fn reason(status: u16) -> &'static str {
     }
 }
 
-/// Appends text of a header value: line ends and NUL become spaces, whatever the text is.
+/// Appends text of a header value: line ends, NUL and all other control characters but tab become spaces, whatever the
+/// text is (also in quoted pairs, where the space stays a legal one).
 pub fn push_value(out: &mut Vec<u8>, value: &str) {
     let begin = out.len();
     out.extend_from_slice(value.as_bytes());
     for octet in &mut out[begin..] {
-        if matches!(*octet, b'\r' | b'\n' | 0) {
+        if lex::is_control(*octet) {
             *octet = b' ';
         }
     }
@@ -91,12 +92,15 @@ pub struct ResponseBuilder<'a> {
 }
 
 impl<'a> ResponseBuilder<'a> {
-    /// A response to `request`, which must have what every response copies: Via, From, To, Call-ID, CSeq.
+    /// A response to `request`, whose first Via must tell the way back. It must also have From, To, Call-ID and CSeq,
+    /// but for a refusal (400 and up): of what a refused request lacks, nothing is copied (SIP-X-09).
     pub fn to(request: &'a Message, status: u16, reason: Option<&'a str>) -> Result<Self, ValueFault> {
-        for name in [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq] {
-            request.rows(name).next().ok_or(ValueFault::Missing(name.as_str()))?;
+        if status < 400 {
+            for name in COPIED {
+                request.rows(name).next().ok_or(ValueFault::Missing(name.as_str()))?;
+            }
         }
-        request.vias().next().ok_or(ValueFault::Missing("Via"))?;
+        request.way_back()?;
         Ok(Self {
             request,
             status,
@@ -141,20 +145,18 @@ impl<'a> ResponseBuilder<'a> {
         out.push(b' ');
         push_value(&mut out, self.reason.unwrap_or_else(|| reason(self.status)));
         out.extend_from_slice(b"\r\n");
-        for via in self.request.response_vias() {
-            push_header(&mut out, "Via", &via);
-        }
+        self.request.push_response_vias(&mut out);
         if self.copies_record_route {
             for route in self.request.rows(HeaderName::RecordRoute) {
                 push_header(&mut out, "Record-Route", route);
             }
         }
-        for name in [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq] {
-            let value = self.request.rows(name).next().unwrap_or_default();
+        for name in COPIED {
+            let Some(value) = self.request.rows(name).next() else { continue };
             push_value(&mut out, name.as_str());
             out.extend_from_slice(b": ");
             push_value(&mut out, value);
-            if name == HeaderName::To && self.status != 100 && !has_tag(self.request) {
+            if name == HeaderName::To && self.status != 100 && wants_tag(self.request) {
                 out.extend_from_slice(b";tag=");
                 match self.to_tag {
                     Some(tag) => push_value(&mut out, tag),
@@ -177,8 +179,12 @@ impl<'a> ResponseBuilder<'a> {
     }
 }
 
-fn has_tag(request: &Message) -> bool {
-    request.to().is_ok_and(|to| to.params.has("tag"))
+/// What every response copies besides Via (RFC 3261 §8.2.6.2).
+const COPIED: [HeaderName; 4] = [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq];
+
+/// Whether To can be read and has no tag; one that cannot is copied as it is, so that its sender knows it.
+fn wants_tag(request: &Message) -> bool {
+    request.to().is_ok_and(|to| !to.params.has("tag"))
 }
 
 /// The same for each copy of a request, different for different requests.
@@ -192,6 +198,35 @@ fn stateless_tag(request: &Message) -> String {
         }
     }
     digest.finalize()[..8].iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// Writes a message that was read: the same start line, rows and body, each row on one line of its own. What is read of
+/// this is the same message.
+pub fn print(message: &Message) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.head_len() + message.body().len());
+    match message.status() {
+        Some(status) => {
+            out.extend_from_slice(format!("SIP/2.0 {status} ").as_bytes());
+            out.extend_from_slice(message.reason().as_bytes());
+        }
+        None => {
+            out.extend_from_slice(message.method_text().as_bytes());
+            out.push(b' ');
+            out.extend_from_slice(message.request_uri_text().as_bytes());
+            out.extend_from_slice(b" SIP/2.0");
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    for (name, value) in message.all_rows() {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
+        // As it was read it holds control characters in quoted pairs only, and no line ends.
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(message.body());
+    out
 }
 
 /// The value of Allow: the methods that are served.
@@ -229,6 +264,29 @@ mod tests {
         assert_eq!(text.as_bytes(), build());
         let own = ResponseBuilder::to(&request, 200, None).expect("answerable").to_tag("mine").render();
         assert!(String::from_utf8(own).expect("UTF-8").contains("To: <sip:j@x>;tag=mine\r\n"));
+    }
+
+    #[test]
+    fn a_refusal_copies_what_there_is_and_nothing_else_does() {
+        let text = "INVITE sip:a SIP/2.0\r\nCSeq: 1 INVITE\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\r\n\r\n";
+        let request =
+            read_datagram(Bytes::from_static(text.as_bytes()), &MessageLimits::default()).expect("legal");
+        let refusal = ResponseBuilder::to(&request, 400, None).expect("answerable").render();
+        assert_eq!(
+            String::from_utf8(refusal).expect("UTF-8"),
+            "SIP/2.0 400 Bad Request\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\r\nCSeq: 1 INVITE\r\n\
+             Content-Length: 0\r\n\r\n"
+        );
+        assert_eq!(ResponseBuilder::to(&request, 200, None).err(), Some(ValueFault::Missing("From")));
+    }
+
+    #[test]
+    fn no_control_character_is_written() {
+        let every: String = (0..=0x9f).filter_map(char::from_u32).collect();
+        let mut out = Vec::new();
+        push_value(&mut out, &every);
+        assert!(out.iter().all(|octet| *octet == b'\t' || !octet.is_ascii_control()));
+        assert_eq!(out.len(), every.len());
     }
 
     #[test]

@@ -16,12 +16,12 @@ pub enum Frame {
     Ping,
 }
 
-/// A fault, with the head as far as it could be read: a request may still be answered before the stream is closed.
+/// A fault, with what an answer needs: a request may still be told before the stream is closed.
 #[derive(Debug)]
 pub struct StreamFault {
     /// What is wrong.
     pub fault: MessageFault,
-    /// The message without its body, when its head could be read.
+    /// What is left of a request that can be answered; see [`Message::answerable`].
     pub head: Option<Box<Message>>,
 }
 
@@ -92,33 +92,32 @@ impl StreamFramer {
     }
 
     fn take_head(&mut self) -> Result<bool, StreamFault> {
-        let fault = |fault| StreamFault { fault, head: None };
         let from = self.searched.saturating_sub(3);
         let Some(at) = memchr::memmem::find(&self.buffer[from..], b"\r\n\r\n") else {
             self.searched = self.buffer.len();
             if self.buffer.len() > self.limits.message {
-                return Err(fault(MessageFault::TooBig { what: "message" }));
+                return Err(self.fault(MessageFault::TooBig { what: "message" }, &self.buffer));
             }
             return Ok(false);
         };
         let head = self.buffer.split_to(from + at + 4).freeze();
         self.searched = 0;
         if head.len() > self.limits.message {
-            return Err(fault(MessageFault::TooBig { what: "message" }));
+            return Err(self.fault(MessageFault::TooBig { what: "message" }, &head));
         }
-        let total = head.len();
-        let message = Box::new(Message::read(head, Bytes::new(), &self.limits).map_err(fault)?);
-        let with_head = |fault, message| StreamFault { fault, head: Some(message) };
-        let length = match message.content_length() {
-            Ok(Some(length)) => length,
-            Ok(None) => return Err(with_head(MessageFault::ContentLength, message)),
-            Err(fault) => return Err(with_head(fault, message)),
-        };
-        if length.saturating_add(total) > self.limits.message {
-            return Err(with_head(MessageFault::TooBig { what: "message" }, message));
+        let message = Message::read(head.clone(), Bytes::new(), &self.limits);
+        let message = message.map_err(|fault| self.fault(fault, &head))?;
+        let length = message.content_length().and_then(|length| length.ok_or(MessageFault::ContentLength));
+        let length = length.map_err(|fault| self.fault(fault, &head))?;
+        if length.saturating_add(head.len()) > self.limits.message {
+            return Err(self.fault(MessageFault::TooBig { what: "message" }, &head));
         }
-        self.waiting = Some((message, length));
+        self.waiting = Some((Box::new(message), length));
         Ok(true)
+    }
+
+    fn fault(&self, fault: MessageFault, octets: &[u8]) -> StreamFault {
+        StreamFault { fault, head: Message::answerable(octets, &self.limits).map(Box::new) }
     }
 }
 
@@ -173,8 +172,38 @@ mod tests {
     }
 
     #[test]
-    fn a_head_without_end_is_bounded() {
+    fn sip_t_17_a_head_without_end_is_bounded() {
         let text = vec![b'a'; 70_000];
         assert_eq!(frames(&text, 1000), Err(MessageFault::TooBig { what: "message" }));
+    }
+
+    #[test]
+    fn a_malformed_request_can_be_answered_where_its_via_can_be_read() {
+        let fault = |text: String| {
+            let mut framer = StreamFramer::new(MessageLimits::default());
+            framer.push(text.as_bytes());
+            framer.next_frame().expect_err("malformed")
+        };
+        let via = "Via: SIP/2.0/TCP h;branch=z9hG4bKa\r\nCall-ID: c\r\n";
+        for (start, more, status) in [
+            ("OPTIONS sip:a@b SIP/7.0", "", 505),
+            ("OPTIONS sip:a@b SIP/2.0", "Con tact: x\r\n", 400),
+            ("OPTIONS  sip:a@b SIP/2.0", "", 400),
+            ("OPTIONS sip:a@b SIP/2.0", "Content-Length: 70000\r\n", 513),
+        ] {
+            let fault = fault(format!("{start}\r\n{via}{more}\r\n"));
+            assert_eq!(fault.fault.status(), status, "{start}");
+            assert_eq!(fault.head.expect("answerable").call_id(), Ok("c"), "{start}");
+        }
+        let long = format!("OPTIONS sip:{}@b SIP/2.0\r\n{via}\r\n", "a".repeat(9000));
+        assert_eq!(fault(long).fault.status(), 414);
+        for (start, via) in [
+            ("OPTIONS sip:a@b SIP/7.0", "Via: x\r\n"),
+            ("ACK sip:a@b SIP/7.0", via),
+            ("SIP/2.0 999 x", via),
+            ("SIP/7.0 200 OK", via),
+        ] {
+            assert!(fault(format!("{start}\r\n{via}\r\n")).head.is_none(), "{start}");
+        }
     }
 }

@@ -5,10 +5,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use bytes::{Bytes, BytesMut};
-use smallvec::SmallVec;
+use bytes::Bytes;
 
+mod read;
+
+pub use self::read::read_datagram;
+pub(crate) use self::read::with_body;
+use self::read::{Rows, Span, Start};
 use crate::{
+    build::push_value,
     event::{Reason, SubscriptionState, Substate},
     headers::{EventHeader, HeaderName, MediaType, NameAddr, ValueFault, Via},
     lex,
@@ -45,10 +50,11 @@ pub enum MessageFault {
     /// The start line is neither a request's nor a response's.
     #[error("a malformed start line")]
     StartLine,
-    /// The version is not 2.0.
+    /// A request line of another version than 2.0.
     #[error("the version is not SIP/2.0")]
     Version,
-    /// A header field has no colon, an illegal name, or a control character in its value.
+    /// A header field has no colon, an illegal name, no proper line end, or a control character in its value that is
+    /// no quoted pair.
     #[error("a malformed header field")]
     Field,
     /// The head is not UTF-8.
@@ -74,28 +80,10 @@ impl MessageFault {
         match self {
             Self::Version => 505,
             Self::TooBig { what: "message" } => 513,
+            Self::TooBig { what: "start line" } => 414,
             _ => 400,
         }
     }
-}
-
-#[derive(Debug, Clone)]
-enum Start {
-    Request { method: Method, uri: Span },
-    Response { status: u16, reason: Span },
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    from: u32,
-    to: u32,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Row {
-    name: HeaderName,
-    name_span: Span,
-    value: Span,
 }
 
 /// A message. Cheap to clone but for its index.
@@ -104,43 +92,12 @@ pub struct Message {
     /// Start line and header fields, unfolded, as UTF-8.
     head: Bytes,
     start: Start,
-    rows: SmallVec<[Row; 16]>,
+    rows: Rows,
     body: Bytes,
     source: Option<SocketAddr>,
 }
 
 impl Message {
-    /// Reads a whole head (with its empty line) and takes `body` as it is.
-    pub fn read(head: Bytes, body: Bytes, limits: &MessageLimits) -> Result<Self, MessageFault> {
-        let head = unfold(head);
-        let text = std::str::from_utf8(&head).map_err(|_| MessageFault::NotUtf8)?;
-        let mut lines = Lines { text, at: 0 };
-        let first = lines.next().ok_or(MessageFault::NoEnd)?;
-        let start = read_start(text, first)?;
-        let mut rows = SmallVec::new();
-        let mut vias = 0;
-        for line in lines {
-            if line.from == line.to {
-                break;
-            }
-            if (line.to - line.from) as usize > limits.field {
-                return Err(MessageFault::TooBig { what: "header field" });
-            }
-            if rows.len() >= limits.fields {
-                return Err(MessageFault::TooBig { what: "number of header fields" });
-            }
-            let row = read_row(text, line)?;
-            if row.name == HeaderName::Via {
-                vias += lex::CommaList::new(&text[row.value.from as usize..row.value.to as usize]).count();
-                if vias > limits.vias {
-                    return Err(MessageFault::TooBig { what: "number of Via values" });
-                }
-            }
-            rows.push(row);
-        }
-        Ok(Self { start, rows, body, source: None, head })
-    }
-
     fn text(&self, span: Span) -> &str {
         let octets = &self.head[span.from as usize..span.to as usize];
         std::str::from_utf8(octets).expect("the head was checked when it was read")
@@ -196,6 +153,11 @@ impl Message {
     /// The body.
     pub fn body(&self) -> &Bytes {
         &self.body
+    }
+
+    /// Octets of start line and header fields, the empty line counted.
+    pub fn head_len(&self) -> usize {
+        self.head.len()
     }
 
     /// Notes where a request came from, for `received` and `rport` of its responses (RFC 3261 §18.2.1, RFC 3581 §4).
@@ -425,15 +387,24 @@ impl Message {
         self.rows(HeaderName::Date).next()
     }
 
-    /// The Via values of a response to this request: the first with `received` and `rport` filled in.
-    pub fn response_vias(&self) -> Vec<String> {
-        let mut vias: Vec<String> = self.vias().map(ToOwned::to_owned).collect();
-        if let (Some(source), Some(first)) = (self.source, vias.first_mut())
-            && let Ok(via) = Via::parse(first)
-        {
-            *first = with_source(&via, source);
+    /// The first Via as far as the way back of a response needs it.
+    pub(crate) fn way_back(&self) -> Result<Via<'_>, ValueFault> {
+        Via::parse_leniently(self.vias().next().ok_or(ValueFault::Missing("Via"))?)
+    }
+
+    /// Appends the Via rows of a response to this request: the first with `received` and `rport` filled in where they
+    /// are due. What is malformed is not said again.
+    pub(crate) fn push_response_vias(&self, out: &mut Vec<u8>) {
+        for (place, text) in self.vias().enumerate() {
+            let via = if place == 0 { Via::parse_leniently(text) } else { Via::parse(text) };
+            let Ok(via) = via else { continue };
+            out.extend_from_slice(b"Via: ");
+            match self.source.filter(|_| place == 0) {
+                Some(source) => push_value(out, &with_source(&via, source)),
+                None => push_value(out, via.text),
+            }
+            out.extend_from_slice(b"\r\n");
         }
-        vias
     }
 }
 
@@ -465,203 +436,5 @@ fn with_source(via: &Via<'_>, source: SocketAddr) -> String {
     text
 }
 
-/// Lines of a head, without their ends.
-struct Lines<'a> {
-    text: &'a str,
-    at: usize,
-}
-
-impl Iterator for Lines<'_> {
-    type Item = Span;
-
-    fn next(&mut self) -> Option<Span> {
-        let rest = self.text.as_bytes().get(self.at..)?;
-        let len = memchr::memmem::find(rest, b"\r\n")?;
-        let span = Span { from: self.at as u32, to: (self.at + len) as u32 };
-        self.at += len + 2;
-        Some(span)
-    }
-}
-
-fn slice(text: &str, span: Span) -> &str {
-    &text[span.from as usize..span.to as usize]
-}
-
-fn read_start(text: &str, line: Span) -> Result<Start, MessageFault> {
-    let first = slice(text, line);
-    if first.bytes().any(lex::is_control) {
-        return Err(MessageFault::StartLine);
-    }
-    if let Some(rest) = first.strip_prefix("SIP/2.0 ") {
-        let (code, _) = rest.split_once(' ').unwrap_or((rest, ""));
-        let status = lex::number::<u16>(code).filter(|status| (100..700).contains(status) && code.len() == 3);
-        let status = status.ok_or(MessageFault::StartLine)?;
-        let reason_at = (line.from as usize + 8 + code.len() + 1).min(line.to as usize);
-        return Ok(Start::Response { status, reason: Span { from: reason_at as u32, to: line.to } });
-    }
-    let (method, rest) = first.split_once(' ').ok_or(MessageFault::StartLine)?;
-    let method = Method::parse(method).ok_or(MessageFault::StartLine)?;
-    let (uri, version) = rest.rsplit_once(' ').ok_or(MessageFault::StartLine)?;
-    if !version.eq_ignore_ascii_case("SIP/2.0") {
-        let is_version = version.get(..4).is_some_and(|name| name.eq_ignore_ascii_case("SIP/"));
-        return Err(if is_version { MessageFault::Version } else { MessageFault::StartLine });
-    }
-    if uri.is_empty() || uri.contains([' ', '\t', '<', '>']) {
-        return Err(MessageFault::StartLine);
-    }
-    let from = line.from as usize + first.len() - rest.len();
-    Ok(Start::Request { method, uri: Span { from: from as u32, to: (from + uri.len()) as u32 } })
-}
-
-fn read_row(text: &str, line: Span) -> Result<Row, MessageFault> {
-    let row = slice(text, line);
-    let name_len = lex::token_len(row.as_bytes());
-    let rest = lex::trim_start(&row[name_len..]);
-    let value = rest.strip_prefix(':').filter(|_| name_len > 0).ok_or(MessageFault::Field)?;
-    if value.bytes().any(lex::is_control) {
-        return Err(MessageFault::Field);
-    }
-    let trimmed = lex::trim(value);
-    let from = line.to as usize - lex::trim_start(value).len();
-    let name_span = Span { from: line.from, to: line.from + name_len as u32 };
-    let value = Span { from: from as u32, to: (from + trimmed.len()) as u32 };
-    Ok(Row { name: HeaderName::find(&row.as_bytes()[..name_len]), name_span, value })
-}
-
-/// Folded lines become one, octet for octet: the line end is written over with spaces (RFC 3261 §7.3.1).
-fn unfold(head: Bytes) -> Bytes {
-    let is_fold = |at: usize| matches!(head.get(at + 2), Some(b' ' | b'\t'));
-    let Some(first) = memchr::memmem::find_iter(&head, b"\r\n").find(|at| is_fold(*at)) else { return head };
-    let mut whole = BytesMut::from(&head[..]);
-    for at in
-        memchr::memmem::find_iter(&head[first..], b"\r\n").map(|at| first + at).filter(|at| is_fold(*at))
-    {
-        whole[at..at + 2].copy_from_slice(b"  ");
-    }
-    whole.freeze()
-}
-
-/// Reads a datagram (SIP-T-04): what is behind the body is ignored, a short body is a fault.
-pub fn read_datagram(datagram: Bytes, limits: &MessageLimits) -> Result<Message, MessageFault> {
-    if datagram.len() > limits.message {
-        return Err(MessageFault::TooBig { what: "message" });
-    }
-    let begin = datagram.iter().take_while(|octet| matches!(octet, b'\r' | b'\n')).count();
-    let end = memchr::memmem::find(&datagram[begin..], b"\r\n\r\n").ok_or(MessageFault::NoEnd)?;
-    let head = datagram.slice(begin..begin + end + 4);
-    let rest = datagram.slice(begin + end + 4..);
-    let message = Message::read(head, Bytes::new(), limits)?;
-    let length = message.content_length()?.unwrap_or(rest.len());
-    if length > rest.len() {
-        return Err(MessageFault::Short);
-    }
-    Ok(Message { body: rest.slice(..length), ..message })
-}
-
-/// Takes the body that the framer waited for.
-pub(crate) fn with_body(message: Message, body: Bytes) -> Message {
-    Message { body, ..message }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Result<Message, MessageFault> {
-        read_datagram(Bytes::copy_from_slice(text.as_bytes()), &MessageLimits::default())
-    }
-
-    const REQUEST: &str = "SUBSCRIBE sip:juliet@example.com SIP/2.0\r\n\
-        v: SIP/2.0/TCP s2x.example.net;branch=z9hG4bKna998sk, SIP/2.0/UDP a;branch=b\r\n\
-        f: <sip:romeo@example.net>;tag=j89d\r\nTO : <sip:juliet@example.com>\r\n\
-        Call-ID: 5BCF940D-793D\r\nEvent: presence\r\nMax-Forwards: 70\r\nCSeq: 263 SUBSCRIBE\r\n\
-        Contact: <sip:romeo@example.net;gr=orchard>\r\nSubject: I know\r\n you're there\r\n\
-        Accept: application/pidf+xml, application/xpidf+xml\r\nExpires: 3600\r\nContent-Length: 0\r\n\r\n";
-
-    #[test]
-    fn sip_t_12_compact_forms_case_folding_and_lists() {
-        let message = read(REQUEST).expect("legal");
-        assert_eq!(message.method(), Some(&Method::Subscribe));
-        assert_eq!(message.request_uri_text(), "sip:juliet@example.com");
-        assert_eq!(message.from().expect("From").tag(), Some("j89d"));
-        assert_eq!(message.to().expect("To").tag(), None);
-        assert_eq!(message.vias().count(), 2);
-        assert_eq!(message.top_via().expect("Via").branch(), Some("z9hG4bKna998sk"));
-        assert_eq!(message.cseq(), Ok((263, Method::Subscribe)));
-        assert_eq!(message.subject(), Some("I know   you're there"));
-        assert_eq!(message.accept().count(), 2);
-        assert_eq!(message.expires(), Some(3600));
-    }
-
-    #[test]
-    fn control_characters_and_white_space_never_make_another_name() {
-        for wrong in
-            ["Contact\u{1}: <sip:a@b>", "Con tact: x", ": x", "Contact", "Subject: a\u{0}b", "X: a\u{b}"]
-        {
-            let text = format!("OPTIONS sip:a@b SIP/2.0\r\n{wrong}\r\n\r\n");
-            assert_eq!(read(&text).map(|_| ()), Err(MessageFault::Field), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn sip_t_04_a_datagram_ends_where_its_length_says() {
-        let text = "MESSAGE sip:a@b SIP/2.0\r\nContent-Length: 2\r\n\r\nhello";
-        assert_eq!(&read(text).expect("legal").body()[..], b"he");
-        let text = "MESSAGE sip:a@b SIP/2.0\r\nContent-Length: 9\r\n\r\nhello";
-        assert_eq!(read(text).map(|_| ()), Err(MessageFault::Short));
-        for length in ["-1", "99999999999999999999999", "1 2", "", "0x2"] {
-            let text = format!("MESSAGE sip:a@b SIP/2.0\r\nContent-Length: {length}\r\n\r\nhello");
-            assert_eq!(read(&text).map(|_| ()), Err(MessageFault::ContentLength), "{length:?}");
-        }
-        let text = "MESSAGE sip:a@b SIP/2.0\r\nl: 2\r\nContent-Length: 3\r\n\r\nhello";
-        assert_eq!(read(text).map(|_| ()), Err(MessageFault::ContentLength));
-    }
-
-    #[test]
-    fn sip_t_06_the_source_is_noted_where_it_is_asked_for_or_differs() {
-        let mut message =
-            read("OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP 10.1.1.1:4540;rport;branch=z\r\n\r\n")
-                .expect("legal");
-        message.set_received("192.0.2.1:9988".parse().expect("an address"));
-        assert_eq!(
-            message.response_vias(),
-            ["SIP/2.0/UDP 10.1.1.1:4540;branch=z;received=192.0.2.1;rport=9988"]
-        );
-        message.set_received("10.1.1.1:4540".parse().expect("an address"));
-        assert_eq!(
-            message.response_vias(),
-            ["SIP/2.0/UDP 10.1.1.1:4540;branch=z;received=10.1.1.1;rport=4540"]
-        );
-    }
-
-    #[test]
-    fn sip_t_17_each_limit_is_refused() {
-        let limits = MessageLimits { message: 400, field: 60, fields: 3, vias: 2 };
-        let read = |text: String| read_datagram(Bytes::from(text), &limits).map(|_| ());
-        let too_big = |what| Err(MessageFault::TooBig { what });
-        assert_eq!(read(format!("OPTIONS sip:a SIP/2.0\r\n\r\n{}", "x".repeat(400))), too_big("message"));
-        assert_eq!(
-            read(format!("OPTIONS sip:a SIP/2.0\r\nA: {}\r\n\r\n", "x".repeat(60))),
-            too_big("header field")
-        );
-        assert_eq!(
-            read(format!("OPTIONS sip:a SIP/2.0\r\n{}\r\n", "A: x\r\n".repeat(4))),
-            too_big("number of header fields")
-        );
-        assert_eq!(
-            read("OPTIONS sip:a SIP/2.0\r\nv: a, b, c\r\n\r\n".to_owned()),
-            too_big("number of Via values")
-        );
-    }
-
-    #[test]
-    fn responses_have_a_status_and_a_reason() {
-        let message =
-            read("SIP/2.0 200 = 2**3 * 5**2 \u{043d}\u{043e}\r\nCSeq: 1 OPTIONS\r\n\r\n").expect("legal");
-        assert_eq!((message.status(), message.reason()), (Some(200), "= 2**3 * 5**2 \u{043d}\u{043e}"));
-        assert_eq!(read("SIP/2.0 100\r\n\r\n").expect("legal").reason(), "");
-        for wrong in ["SIP/2.0 4294967301 x", "SIP/2.0 99 x", "SIP/2.0 2oo x", "SIP/7.0 200 OK", "200 OK"] {
-            assert!(read(&format!("{wrong}\r\n\r\n")).is_err(), "{wrong}");
-        }
-    }
-}
+mod tests;

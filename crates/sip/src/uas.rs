@@ -1,12 +1,15 @@
-//! The checks that every request meets first (RFC 3261 §8.2, SIP-D-03): method, Request-URI, required headers,
+//! The checks that every request meets first (RFC 3261 §8.2, SIP-D-03): required headers, method, Request-URI,
 //! extensions, body. What passes them is for whom it concerns.
+//!
+//! A message and what is served go in, a verdict comes out. Who may ask for what is not decided here; a request of
+//! another SIP version is refused earlier (505, by [`crate::message::MessageFault`]).
 
 use crate::{
     build::allow,
-    headers::HeaderName,
+    headers::{HeaderName, MAGIC_COOKIE, Via},
     message::Message,
     method::Method,
-    uri::{Scheme, UriRef},
+    uri::{Scheme, UriFault, UriRef},
 };
 
 /// What a request gets.
@@ -29,6 +32,21 @@ impl Verdict {
     fn refuse(status: u16) -> Self {
         Self::Refuse { status, headers: Vec::new() }
     }
+
+    fn refuse_with(status: u16, name: &'static str, value: String) -> Self {
+        Self::Refuse { status, headers: vec![(name, value)] }
+    }
+}
+
+/// What a user agent serves.
+#[derive(Debug, Clone, Copy)]
+pub struct Served<'a> {
+    /// Methods, for Allow.
+    pub methods: &'a [Method],
+    /// Extensions, for Supported and Require.
+    pub extensions: &'a [&'a str],
+    /// Media types of bodies, for Accept; `None` where whoever serves the method looks at the type itself.
+    pub media: Option<&'a [&'a str]>,
 }
 
 /// The methods that are served, for Allow.
@@ -38,99 +56,99 @@ pub const SERVED: [Method; 6] =
 /// The extensions that are supported, for Supported.
 pub const SUPPORTED: [&str; 1] = ["gruu"];
 
-/// Checks a request. A response is dropped.
+/// Checks a request against what this product serves. A response is dropped.
 pub fn check(request: &Message) -> Verdict {
+    check_for(request, &Served { methods: &SERVED, extensions: &SUPPORTED, media: None })
+}
+
+/// Checks a request in the order of RFC 3261 §8.2; the first fault counts. A response is dropped.
+pub fn check_for(request: &Message, served: &Served<'_>) -> Verdict {
     let Some(method) = request.method() else { return Verdict::Drop };
-    if has_broken_headers(request, method) {
-        return if request.top_via().is_ok() { Verdict::refuse(400) } else { Verdict::Drop };
+    if !has_identity(request) {
+        let can_answer = *method != Method::Ack && request.way_back().is_ok();
+        return if can_answer { Verdict::refuse(400) } else { Verdict::Drop };
     }
     // An ACK is never answered (RFC 3261 §17); CANCEL is the transaction layer's.
     if matches!(method, Method::Ack | Method::Cancel) {
         return Verdict::Accept;
     }
-    if !SERVED.contains(method) {
-        let status = if method.is_known() { 405 } else { 501 };
-        return Verdict::Refuse { status, headers: vec![("Allow", allow(&SERVED))] };
+    // Before the rest: what a method of tomorrow means by its headers is not known (RFC 4475 §3.1.2.18).
+    if !method.is_known() {
+        return Verdict::refuse_with(501, "Allow", allow(served.methods));
     }
-    match UriRef::parse(request.request_uri_text()) {
-        Ok(uri) if matches!(uri.scheme(), Scheme::Sip | Scheme::Sips | Scheme::Pres | Scheme::Im) => {}
-        Ok(_) => return Verdict::refuse(416),
-        Err(crate::uri::UriFault::TooLong { .. }) => return Verdict::refuse(414),
-        Err(_) => return Verdict::refuse(400),
+    if has_broken_headers(request, method) {
+        return Verdict::refuse(400);
     }
-    let unknown: Vec<&str> =
-        request.require().chain(request.proxy_require()).filter(|tag| !SUPPORTED.contains(tag)).collect();
+    if !served.methods.contains(method) {
+        return Verdict::refuse_with(405, "Allow", allow(served.methods));
+    }
+    if let Some(verdict) = check_uri(request.request_uri_text()) {
+        return verdict;
+    }
+    let unknown: Vec<&str> = request
+        .require()
+        .chain(request.proxy_require())
+        .filter(|tag| !served.extensions.iter().any(|known| known.eq_ignore_ascii_case(tag)))
+        .collect();
     if !unknown.is_empty() {
-        return Verdict::Refuse { status: 420, headers: vec![("Unsupported", unknown.join(", "))] };
+        return Verdict::refuse_with(420, "Unsupported", unknown.join(", "));
     }
-    Verdict::Accept
+    served.media.and_then(|media| check_body(request, media)).unwrap_or(Verdict::Accept)
 }
 
-/// True when a header that every request needs is missing, doubled or malformed.
-fn has_broken_headers(request: &Message, method: &Method) -> bool {
-    let is_cseq_right = request.cseq().is_ok_and(|(_, of)| of == *method);
-    let has_hops = request.max_forwards().is_ok();
-    let is_via_right = request.vias().all(|via| crate::headers::Via::parse(via).is_ok());
-    let has_branch_at_all = request.top_via().is_ok();
-    let are_contacts_right = request.contacts().all(|contact| contact.is_ok());
-    let is_expires_right = request.rows(HeaderName::Expires).count() <= 1;
-    !(request.from().is_ok()
+/// What a response copies, and what tells a transaction from another (RFC 4475 §3.2.1).
+fn has_identity(request: &Message) -> bool {
+    // A branch that is the magic cookie and nothing else names no transaction.
+    let has_name =
+        |via: Via<'_>| via.branch().is_none_or(|branch| !branch.eq_ignore_ascii_case(MAGIC_COOKIE));
+    request.from().is_ok()
         && request.to().is_ok()
         && request.call_id().is_ok()
-        && is_cseq_right
-        && has_hops
-        && is_via_right
-        && has_branch_at_all
+        && request.cseq().is_ok()
+        && request.top_via().is_ok_and(has_name)
+}
+
+/// Whether a header that every method has is doubled or malformed.
+fn has_broken_headers(request: &Message, method: &Method) -> bool {
+    let is_cseq_right = request.cseq().is_ok_and(|(_, of)| of == *method);
+    let are_vias_right = request.vias().all(|via| Via::parse(via).is_ok());
+    let are_contacts_right = request.contacts().all(|contact| contact.is_ok());
+    let is_expires_right = request.rows(HeaderName::Expires).count() <= 1;
+    !(is_cseq_right
+        && request.max_forwards().is_ok()
+        && are_vias_right
         && are_contacts_right
         && is_expires_right)
 }
 
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::message::{MessageLimits, read_datagram};
-
-    fn verdict(start: &str, more: &str) -> Verdict {
-        let method = start.split(' ').next().unwrap_or_default();
-        let text = format!(
-            "{start} SIP/2.0\r\nVia: SIP/2.0/TCP a;branch=z9hG4bK1\r\nFrom: <sip:r@y>;tag=f\r\nTo: <sip:j@x>\r\n\
-             Call-ID: c\r\nCSeq: 7 {method}\r\n{more}\r\n"
-        );
-        let message = read_datagram(Bytes::from(text), &MessageLimits::default()).expect("a message");
-        check(&message)
-    }
-
-    fn status(verdict: Verdict) -> u16 {
-        match verdict {
-            Verdict::Accept => 0,
-            Verdict::Refuse { status, .. } => status,
-            Verdict::Drop => 1,
+/// The Request-URI: of a scheme that can be served, and without header components (RFC 3261 §19.1.1).
+fn check_uri(text: &str) -> Option<Verdict> {
+    match UriRef::parse(text) {
+        Ok(uri) if !matches!(uri.scheme(), Scheme::Sip | Scheme::Sips | Scheme::Pres | Scheme::Im) => {
+            Some(Verdict::refuse(416))
         }
-    }
-
-    #[test]
-    fn sip_d_03_each_fault_has_its_status_and_the_first_one_counts() {
-        for (start, more, expected) in [
-            ("MESSAGE sip:j@x", "", 0),
-            ("NEWMETHOD sip:j@x", "", 501),
-            ("INVITE sip:j@x", "", 405),
-            ("MESSAGE tel:+1", "", 416),
-            ("MESSAGE nobody:x", "", 416),
-            ("MESSAGE sip:j@x", "Require: nothingSupportsThis\r\nProxy-Require: norDoes\r\n", 420),
-            ("MESSAGE sip:j@x", "From: <sip:z@z>;tag=2\r\n", 400),
-            ("MESSAGE sip:j@x", "Max-Forwards: 300\r\n", 400),
-            ("NEWMETHOD sip:j@x", "Require: x\r\n", 501),
-            ("MESSAGE tel:+1", "Require: x\r\n", 416),
-        ] {
-            assert_eq!(status(verdict(start, more)), expected, "{start} {more:?}");
-        }
-        let Verdict::Refuse { headers, .. } =
-            verdict("MESSAGE sip:j@x", "Require: a, gruu\r\nProxy-Require: b\r\n")
-        else {
-            panic!("it is refused");
-        };
-        assert_eq!(headers, [("Unsupported", "a, b".to_owned())]);
+        Ok(uri) if !uri.headers().is_empty() => Some(Verdict::refuse(400)),
+        Ok(_) => None,
+        Err(UriFault::TooLong { .. }) => Some(Verdict::refuse(414)),
+        Err(_) => Some(Verdict::refuse(400)),
     }
 }
+
+/// The body: one of `media`, not encoded, unless it may be ignored (RFC 3261 §8.2.3).
+fn check_body(request: &Message, media: &[&str]) -> Option<Verdict> {
+    let disposition = request.rows(HeaderName::ContentDisposition).next().unwrap_or_default();
+    let is_optional = disposition.to_ascii_lowercase().contains("handling=optional");
+    if request.body().is_empty() || is_optional {
+        return None;
+    }
+    if request.content_encoding().next().is_some() {
+        return Some(Verdict::refuse_with(415, "Accept-Encoding", "identity".to_owned()));
+    }
+    let is_served = request.content_type().ok().flatten().is_some_and(|of| {
+        media.iter().filter_map(|media| media.split_once('/')).any(|(main, sub)| of.is(main, sub))
+    });
+    (!is_served).then(|| Verdict::refuse_with(415, "Accept", media.join(", ")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::{borrow::Cow, fmt, str::FromStr};
 mod compare;
 mod host;
 
+pub(crate) use self::host::address;
 pub use self::host::{Host, HostPort};
 
 /// Longest URI that is read, in octets; a longer Request-URI is answered with 414.

@@ -22,19 +22,18 @@ impl<'a> Params<'a> {
         let mut rest = lex::trim(text);
         let params = Self { text: rest };
         while !rest.is_empty() {
-            rest = lex::trim_start(rest.strip_prefix(';').ok_or("text between parameters")?);
-            let name_len = lex::token_len(rest.as_bytes());
-            if name_len == 0 {
-                return Err("a parameter without a name");
-            }
-            rest = lex::trim_start(&rest[name_len..]);
-            if let Some(value) = rest.strip_prefix('=') {
-                let value = lex::trim_start(value);
-                let value_len = value_len(value)?;
-                rest = lex::trim_start(&value[value_len..]);
-            }
+            rest = lex::trim_start(after_param(rest)?);
         }
         Ok(params)
+    }
+
+    /// As [`Params::parse`], but what begins with the first malformed parameter is left out.
+    pub(crate) fn parse_prefix(text: &'a str) -> Self {
+        let mut rest = text;
+        while let Ok(after) = after_param(lex::trim_start(rest)) {
+            rest = after;
+        }
+        Self { text: lex::trim_start(&text[..text.len() - rest.len()]) }
     }
 
     /// [`Params::parse`] with the fault of a header value.
@@ -76,6 +75,23 @@ impl<'a> Params<'a> {
     /// The parameters as they were written: empty, or with their leading `;`.
     pub fn as_str(self) -> &'a str {
         self.text
+    }
+}
+
+/// What follows the first parameter of `text`.
+fn after_param(text: &str) -> Result<&str, &'static str> {
+    let rest = lex::trim_start(text.strip_prefix(';').ok_or("text between parameters")?);
+    let name_len = lex::token_len(rest.as_bytes());
+    if name_len == 0 {
+        return Err("a parameter without a name");
+    }
+    let rest = &rest[name_len..];
+    match lex::trim_start(rest).strip_prefix('=') {
+        Some(value) => {
+            let value = lex::trim_start(value);
+            Ok(&value[value_len(value)?..])
+        }
+        None => Ok(rest),
     }
 }
 

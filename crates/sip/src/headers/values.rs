@@ -2,7 +2,7 @@
 //!
 //! The text of one value (unfolded) goes in; slices of it come out.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::IpAddr};
 
 use super::Params;
 use crate::{
@@ -86,6 +86,9 @@ fn is_display_name(text: &str) -> bool {
         .all(|word| !word.is_ascii() || lex::is_token(word))
 }
 
+/// What every branch of RFC 3261 begins with (§8.1.1.7).
+pub const MAGIC_COOKIE: &str = "z9hG4bK";
+
 /// One Via value (RFC 3261 §20.42).
 #[derive(Debug, Clone, Copy)]
 pub struct Via<'a> {
@@ -100,14 +103,30 @@ pub struct Via<'a> {
 }
 
 impl<'a> Via<'a> {
-    /// Reads one value.
+    /// Reads one value. Any SIP version is taken, so that a request of another version can be answered.
     pub fn parse(value: &'a str) -> Result<Self, ValueFault> {
+        let (via, params) = Self::parse_way(value)?;
+        let params = Params::parse(params).map_err(ValueFault::Malformed)?;
+        Ok(Self { params, ..via })
+    }
+
+    /// Reads what the way back needs: parameters from the first malformed one on are left out.
+    pub(crate) fn parse_leniently(value: &'a str) -> Result<Self, ValueFault> {
+        let (via, params) = Self::parse_way(value)?;
+        let kept = Params::parse_prefix(params);
+        let text = &via.text[..via.text.len() - params.len() + kept.as_str().len()];
+        Ok(Self { params: kept, text, ..via })
+    }
+
+    /// Everything but the parameters, and their text.
+    fn parse_way(value: &'a str) -> Result<(Self, &'a str), ValueFault> {
         let text = lex::trim(value);
         let bad = ValueFault::Malformed("a malformed Via");
         // White space may stand around the slashes.
         let (name, rest) = text.split_once('/').ok_or(bad)?;
         let (version, rest) = rest.split_once('/').ok_or(bad)?;
-        if !lex::trim(name).eq_ignore_ascii_case("SIP") || lex::trim(version) != "2.0" {
+        let is_version = lex::trim(version).bytes().all(|octet| octet.is_ascii_digit() || octet == b'.');
+        if !lex::trim(name).eq_ignore_ascii_case("SIP") || !is_version {
             return Err(bad);
         }
         let rest = lex::trim_start(rest);
@@ -127,13 +146,27 @@ impl<'a> Via<'a> {
             }
             _ => HostPort::parse(sent_by)?,
         };
-        let params = Params::parse(params).map_err(ValueFault::Malformed)?;
-        Ok(Self { text, transport, sent_by, params })
+        Ok((Self { text, transport, sent_by, params: Params::default() }, params))
     }
 
     /// The parameter `branch`.
     pub fn branch(&self) -> Option<&'a str> {
         self.params.value("branch")
+    }
+
+    /// The branch, when it is one of RFC 3261 §8.1.1.7: the magic cookie and something behind it.
+    pub fn rfc3261_branch(&self) -> Option<&'a str> {
+        self.branch().filter(|branch| {
+            branch.split_at_checked(MAGIC_COOKIE.len()).is_some_and(|(cookie, rest)| {
+                // Tokens are compared without case (RFC 3261 §7.3.1).
+                cookie.eq_ignore_ascii_case(MAGIC_COOKIE) && !rest.is_empty()
+            })
+        })
+    }
+
+    /// The parameter `received`, with or without brackets (RFC 5118 §4.5).
+    pub fn received(&self) -> Option<IpAddr> {
+        self.params.value("received").and_then(crate::uri::address)
     }
 }
 
@@ -219,9 +252,35 @@ mod tests {
         let via =
             Via::parse("SIP  / 2.0\t/ UDP  first.example.com : 4000;ttl=16 ;branch=z9hG4bKa").expect("legal");
         assert_eq!((via.transport, via.sent_by.port, via.branch()), ("UDP", Some(4000), Some("z9hG4bKa")));
-        for wrong in ["SIP/2.0/UDP", "SIP/1.0/UDP x", "SIP/2.0/ x", "HTTP/2.0/UDP x", ""] {
+        for wrong in ["SIP/2.0/UDP", "SIP/x/UDP h", "SIP/2.0/ x", "HTTP/2.0/UDP x", "", "SIP/2.0/UDP h;;"] {
             assert!(Via::parse(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_via_with_malformed_parameters_still_tells_the_way_back() {
+        let via = Via::parse_leniently("SIP/2.0/UDP 192.0.2.15:5070 ; branch = a ;b=;c").expect("a way");
+        assert_eq!((via.sent_by.port, via.branch()), (Some(5070), Some("a")));
+        assert_eq!(via.text, "SIP/2.0/UDP 192.0.2.15:5070 ; branch = a");
+        assert!(Via::parse_leniently("SIP/2.0/UDP ;branch=a").is_err());
+    }
+
+    #[test]
+    fn sip_t_15_received_stands_with_and_without_brackets() {
+        for received in ["2001:db8::9:255", "[2001:db8::9:255]"] {
+            let text = format!("SIP/2.0/UDP [2001:db8::9:1];received={received};branch=z9hG4bKa");
+            let via = Via::parse(&text).expect("legal");
+            assert_eq!(via.received(), "2001:db8::9:255".parse().ok());
+            assert_eq!(via.sent_by.host.address(), "2001:db8::9:1".parse().ok());
+        }
+    }
+
+    #[test]
+    fn a_branch_of_rfc_3261_has_something_behind_the_cookie() {
+        let branch = |text| Via::parse(text).expect("legal").rfc3261_branch();
+        assert_eq!(branch("SIP/2.0/UDP h;branch=Z9HG4BKa"), Some("Z9HG4BKa"));
+        assert_eq!(branch("SIP/2.0/UDP h;branch=z9hG4bK"), None);
+        assert_eq!(branch("SIP/2.0/UDP h;branch=390skdjuw"), None);
     }
 
     #[test]

@@ -107,6 +107,15 @@ impl fmt::Display for HostPort<'_> {
     }
 }
 
+/// Reads an address that stands with or without brackets, as `received` does (RFC 5118 §4.5).
+pub(crate) fn address(text: &str) -> Option<IpAddr> {
+    let text = lex::trim(text);
+    match text.strip_prefix('[') {
+        Some(inner) => inner.strip_suffix(']').and_then(v6).map(IpAddr::V6),
+        None => text.parse().ok().or_else(|| v6(text).map(IpAddr::V6)),
+    }
+}
+
 fn v6(text: &str) -> Option<Ipv6Addr> {
     text.parse().ok().or_else(|| text.replacen(":::", "::", 1).parse().ok())
 }
