@@ -70,18 +70,23 @@ impl<T: Hash + Eq> Views<T> {
         ViewId(at)
     }
 
-    /// The caller holds `id` once more.
+    /// The caller holds `id` once more. The empty view needs no holder.
     pub fn hold(&mut self, id: ViewId) -> ViewId {
-        self.slots[id.0 as usize].count += 1;
+        if id != ViewId::EMPTY {
+            self.slots[id.0 as usize].count += 1;
+        }
         id
     }
 
     /// The caller lets `id` go once; the last one frees it.
     pub fn release(&mut self, id: ViewId) {
+        if id == ViewId::EMPTY {
+            return;
+        }
         let slot = &mut self.slots[id.0 as usize];
         debug_assert!(slot.count > 0, "a view is released once per hold");
         slot.count -= 1;
-        if slot.count > 0 || id == ViewId::EMPTY {
+        if slot.count > 0 {
             return;
         }
         let content = slot.content.take();

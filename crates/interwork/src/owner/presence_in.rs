@@ -1,6 +1,7 @@
 //! Presence stanzas from contacts: subscription types, states, probes and errors, in the order in which they came.
 
 use bytes::Bytes;
+use tombolo_fanout::ViewId;
 use tombolo_presence::{Address, Availability, Device, Note, Now, PresenceState, SubscriptionKind};
 use tombolo_xmpp::{
     jid::Jid,
@@ -148,11 +149,16 @@ impl Owner {
         let mut next = pair.first_dialog;
         self.shard.views.release(old);
         while let Some(dialog) = self.dialogs.dialog(next) {
-            let watch = dialog.watch;
+            let (at, watch) = (next, dialog.watch);
             next = dialog.next;
             let is_shown = !dialog.watches_user && dialog.phase == super::dialogs::Phase::Active;
             if is_shown && old != view {
+                // The interval delays no first state.
+                let is_first = self.shard.views_of(watch).is_some_and(|(_, sent)| sent == ViewId::EMPTY);
                 self.shard.handle_change(watch, view);
+                if is_first {
+                    self.send_soon(at);
+                }
             }
         }
     }

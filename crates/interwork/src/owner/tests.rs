@@ -1,1 +1,10 @@
+//! The shard as a whole, by its inputs and outputs. Each file is one group of rules; [`stage`] is what they share.
 
+mod stage;
+
+mod local_pairs;
+mod messages;
+mod notify_mapping;
+mod restart;
+mod sip_watches;
+mod xmpp_watches;

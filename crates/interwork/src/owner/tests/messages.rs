@@ -1,0 +1,307 @@
+//! Page-mode messages both ways (RFC 7572).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tombolo_policy::{Approve, MessageType, PartnerKind};
+
+use super::stage::*;
+use crate::{
+    error::NoResponse,
+    owner::{Input, MessageId},
+};
+
+fn error(condition: &str) -> String {
+    format!("<error type='cancel'><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>")
+}
+
+fn write(stage: &mut Stage, id: &str, body: &str) {
+    stage.from_xmpp(&format!(
+        "<message from='juliet@xmpp.example/balcony' to='benvolio@corp.example' id='{id}' type='chat'>\
+         <body>{body}</body><thread>t1</thread></message>"
+    ));
+}
+
+#[test]
+fn stox_m_01_stox_m_03_a_message_becomes_one_request_with_its_fields() {
+    let mut stage = Stage::new();
+    stage.from_xmpp(
+        "<message from='juliet@xmpp.example/balcony' to='benvolio@corp.example/desk' id='7' xml:lang='cs'>\
+         <subject>Hi</subject><body>Proč?</body><thread>t1</thread></message>",
+    );
+    assert_eq!(stage.requests.len(), 1);
+    let draft = stage.answer(200, "");
+    assert_eq!(draft.method, "MESSAGE");
+    assert_eq!(draft.uri, "sip:benvolio@corp.example;gr=desk");
+    assert!(draft.from.starts_with("<sip:juliet@xmpp.example;gr=balcony>;tag="), "{}", draft.from);
+    assert_eq!(draft.body, "Proč?".as_bytes());
+    assert!(draft.headers.contains(&("Subject", "Hi".into())));
+    assert!(draft.headers.contains(&("Content-Language", "cs".into())));
+    assert!(stage.is_silent(), "a 2xx says nothing (STOX-A-25)");
+}
+
+#[test]
+fn stox_m_04_messages_of_one_thread_share_a_call_id_and_count_up() {
+    let mut stage = Stage::new();
+    write(&mut stage, "1", "one");
+    let first = stage.answer(200, "");
+    write(&mut stage, "2", "two");
+    let second = stage.answer(200, "");
+    assert_eq!(first.call_id, second.call_id);
+    assert!(second.cseq > first.cseq);
+    assert_ne!(first.from, second.from, "a new tag, so that nobody takes it as a copy (D-22)");
+}
+
+#[test]
+fn stox_m_13_never_two_at_a_time_to_one_recipient() {
+    let mut stage = Stage::new();
+    for n in 0..3 {
+        write(&mut stage, &n.to_string(), &format!("text {n}"));
+    }
+    stage.from_xmpp("<message from='nurse@xmpp.example/x' to='benvolio@corp.example' id='n'><body>other</body></message>");
+    assert_eq!(stage.requests.len(), 2, "one of each sender");
+    for n in 0..3 {
+        let at = stage.requests.iter().position(|(_, _, draft)| draft.from.contains("juliet")).expect("in flight");
+        stage.requests.swap(0, at);
+        let draft = stage.answer(200, "");
+        assert_eq!(draft.body, format!("text {n}").as_bytes(), "in order");
+    }
+}
+
+#[test]
+fn stox_m_14_a_failure_comes_back_to_the_full_sender_with_its_id() {
+    for (status, condition) in [(404, "item-not-found"), (486, "recipient-unavailable"), (415, "not-acceptable")] {
+        let mut stage = Stage::new();
+        write(&mut stage, "m7", "x");
+        stage.answer(status, "");
+        let stanza = stage.stanza();
+        assert!(stanza.contains("to='juliet@xmpp.example/balcony'") && stanza.contains("id='m7'"), "{stanza}");
+        assert!(stanza.contains("type='error'") && stanza.contains(condition), "{status}: {stanza}");
+    }
+    let mut stage = Stage::new();
+    write(&mut stage, "m7", "x");
+    stage.time_out();
+    assert!(stage.stanza().contains("remote-server-timeout"));
+}
+
+#[test]
+fn stox_e_09_no_response_counts_as_408_or_503() {
+    assert_eq!((NoResponse::Timeout.status(), NoResponse::Transport.status()), (408, 503));
+    let mut stage = Stage::new();
+    write(&mut stage, "m7", "x");
+    let (_, request, _) = stage.requests.pop_front().expect("open");
+    stage.input(Input::Outcome { request, outcome: Err(NoResponse::Transport) });
+    assert!(stage.stanza().contains("internal-server-error"));
+}
+
+#[test]
+fn stox_m_16_messages_without_body_become_nothing() {
+    let mut stage = Stage::new();
+    for inner in [
+        "<composing xmlns='http://jabber.org/protocol/chatstates'/>",
+        "<received xmlns='urn:xmpp:receipts' id='1'/>",
+        "<displayed xmlns='urn:xmpp:chat-markers:0' id='1'/>",
+        "<event xmlns='http://jabber.org/protocol/pubsub#event'/>",
+    ] {
+        stage.from_xmpp(&format!("<message from='juliet@xmpp.example/b' to='benvolio@corp.example'>{inner}</message>"));
+        assert!(stage.is_silent(), "{inner}");
+    }
+}
+
+#[test]
+fn stox_g_08_rooms_are_refused_and_never_become_a_message() {
+    let mut stage = Stage::new();
+    stage.from_xmpp("<message from='juliet@xmpp.example/b' to='benvolio@corp.example' type='groupchat' id='1'><body>x</body></message>");
+    assert!(stage.stanza().contains("service-unavailable"));
+    assert!(stage.requests.is_empty());
+}
+
+#[test]
+fn stox_m_19_line_ends_cross_as_each_side_writes_them() {
+    let mut stage = Stage::new();
+    write(&mut stage, "1", "one\ntwo");
+    assert_eq!(stage.answer(200, "").body, b"one\r\ntwo");
+    stage.message(&front_end(), BENVOLIO, JULIET, "Content-Type: text/plain\r\n", b"a\x00\x0bb\r\nc");
+    assert!(stage.stanza().contains("<body>ab\nc</body>"));
+}
+
+#[test]
+fn stox_m_05_stox_m_06_a_request_becomes_a_normal_stanza_and_202() {
+    let mut stage = Stage::new();
+    stage.message(&front_end(), BENVOLIO, JULIET, "Content-Type: text/plain\r\n", b"Neither, fair saint");
+    let stanza = stage.stanza();
+    assert!(stanza.starts_with("<message from='benvolio@corp.example' to='juliet@xmpp.example' id='"), "{stanza}");
+    assert!(!stanza.contains("type="), "{stanza}");
+    let response = stage.response();
+    assert_eq!(response.status(), Some(202));
+    assert!(response.contacts().next().is_none() && response.body().is_empty(), "SIP-M-01");
+}
+
+#[test]
+fn stox_m_07_a_partner_may_want_chat() {
+    let mut stage = Stage::with(Approve::Partner, |partner| partner.message_type = MessageType::Chat);
+    stage.message(&front_end(), BENVOLIO, JULIET, "Content-Type: text/plain\r\n", b"x");
+    assert!(stage.stanza().contains("type='chat'"));
+}
+
+#[test]
+fn stox_m_08_other_character_sets_are_read_or_refused() {
+    let mut stage = Stage::new();
+    stage.message(&front_end(), BENVOLIO, JULIET, "Content-Type: text/plain;charset=ISO-8859-1\r\n", b"caf\xe9");
+    assert!(stage.stanza().contains("<body>café</body>"));
+    stage.responses.clear();
+    stage.message(&front_end(), BENVOLIO, JULIET, "Content-Type: text/plain;charset=koi8-r\r\n", b"x");
+    let response = stage.response();
+    assert_eq!(response.status(), Some(415));
+    assert_eq!(response.accept().next(), Some("text/plain"));
+}
+
+#[test]
+fn stox_m_10_other_types_are_refused_with_what_is_taken() {
+    let mut stage = Stage::new();
+    for content_type in ["application/x-foo", "message/imdn+xml", "image/png"] {
+        stage.message(&front_end(), BENVOLIO, JULIET, &format!("Content-Type: {content_type}\r\n"), b"x");
+        let response = stage.response();
+        assert_eq!((response.status(), response.accept().next()), (Some(415), Some("text/plain")), "{content_type}");
+    }
+    assert!(stage.stanzas.is_empty());
+}
+
+#[test]
+fn stox_m_20_a_message_that_ran_out_is_not_delivered() {
+    let mut stage = Stage::new();
+    let headers = "Content-Type: text/plain\r\nExpires: 1\r\nDate: Sat, 13 Nov 2010 23:29:00 GMT\r\n";
+    stage.message(&front_end(), BENVOLIO, JULIET, headers, b"x");
+    assert_eq!(stage.status(), 480);
+    assert!(stage.stanzas.is_empty());
+}
+
+#[test]
+fn stox_m_15_stox_e_02_an_error_in_time_is_the_answer() {
+    for (condition, bare, full) in [
+        ("item-not-found", 604, 404),
+        ("service-unavailable", 403, 403),
+        ("remote-server-timeout", 480, 480),
+        ("not-authorized", 403, 403),
+    ] {
+        for (from, expected) in [(JULIET, bare), ("juliet@xmpp.example/b", full)] {
+            let mut stage = Stage::new();
+            stage.message(&phone_of(ROMEO, "a"), ROMEO, JULIET, "Content-Type: text/plain\r\n", b"x");
+            assert!(stage.responses.is_empty(), "a phone's answer waits (D-24)");
+            let id = stage.stanza().split("id='").nth(1).expect("an id").split('\'').next().expect("one").to_owned();
+            stage.from_xmpp(&format!("<message from='{from}' to='{ROMEO}' type='error' id='{id}'>{}</message>", error(condition)));
+            assert_eq!(stage.status(), expected, "{condition} from {from}");
+            stage.wait(Duration::from_secs(2));
+            assert!(stage.is_silent(), "answered once");
+        }
+    }
+}
+
+#[test]
+fn stox_m_15_an_error_after_the_answer_becomes_no_status() {
+    let mut stage = Stage::new();
+    stage.message(&front_end(), BENVOLIO, JULIET, "Content-Type: text/plain\r\n", b"x");
+    assert_eq!(stage.status(), 202);
+    let id = stage.stanza().split("id='").nth(1).expect("an id").split('\'').next().expect("one").to_owned();
+    stage.from_xmpp(&format!("<message from='{JULIET}' to='{BENVOLIO}' type='error' id='{id}'>{}</message>", error("gone")));
+    assert!(stage.responses.is_empty());
+    // D-24: the sender is told by a MESSAGE from the contact with one line of cause.
+    let draft = stage.answer(200, "");
+    assert!(draft.from.contains("juliet@xmpp.example") && draft.to.contains("benvolio@corp.example"));
+    assert!(String::from_utf8_lossy(&draft.body).contains("gone"));
+}
+
+#[test]
+fn stox_e_10_an_error_is_never_answered() {
+    let mut stage = Stage::new();
+    stage.from_xmpp(&format!("<message from='{JULIET}' to='{BENVOLIO}' type='error' id='x'>{}</message>", error("gone")));
+    stage.presence(JULIET, BENVOLIO, "error", &error("gone"));
+    assert!(stage.is_silent());
+}
+
+#[test]
+fn d_24_a_phone_is_answered_202_when_nothing_is_refused_in_time() {
+    let mut stage = Stage::new();
+    stage.message(&phone_of(ROMEO, "a"), ROMEO, JULIET, "Content-Type: text/plain\r\n", b"x");
+    stage.wait(Duration::from_millis(499));
+    assert!(stage.responses.is_empty());
+    stage.wait(Duration::from_millis(20));
+    assert_eq!(stage.status(), 202);
+}
+
+#[test]
+fn a_message_without_a_route_is_answered_with_the_mapped_cause() {
+    let mut stage = Stage::new();
+    stage.writes_messages = false;
+    stage.message(&phone_of(ROMEO, "a"), ROMEO, JULIET, "Content-Type: text/plain\r\n", b"x");
+    stage.input(Input::MessageFate { message: MessageId(1), fate: Err("remote-server-not-found") });
+    assert_eq!(stage.status(), 404);
+}
+
+#[test]
+fn xp_34_an_unknown_user_looks_like_one_who_cannot_be_reached() {
+    let mut stage = Stage::new();
+    let bounce = |stage: &mut Stage, to: &str| {
+        stage.from_xmpp(&format!("<message from='juliet@xmpp.example/b' to='{to}' id='1'><body>x</body></message>"));
+        stage.stanza().replace(to, "X")
+    };
+    let unknown = bounce(&mut stage, "nobody@sip.example");
+    assert!(unknown.contains("service-unavailable"), "{unknown}");
+}
+
+#[test]
+fn a_message_for_a_built_in_user_goes_to_the_phones_and_its_failure_back() {
+    let mut stage = Stage::new();
+    stage.from_xmpp("<message from='juliet@xmpp.example/b' to='romeo@sip.example' id='1'><body>x</body></message>");
+    let (message, draft) = stage.deliveries.pop_front().expect("for the phones");
+    assert_eq!(draft.method, "MESSAGE");
+    stage.input(Input::Delivered { message, status: 480 });
+    assert!(stage.stanza().contains("recipient-unavailable"));
+}
+
+#[test]
+fn a_public_provider_may_not_write_first() {
+    let mut stage = Stage::public(Approve::All, PartnerKind::PublicUnverified);
+    let write = |stage: &mut Stage| {
+        stage.from_xmpp("<message from='juliet@xmpp.example/b' to='romeo@sip.example' id='1'><body>x</body></message>");
+    };
+    write(&mut stage);
+    assert!(stage.stanza().contains("not-allowed"));
+    assert!(stage.deliveries.is_empty());
+    stage.subscribe(&phone_of(ROMEO, "a"), ROMEO, JULIET, "c1", "");
+    write(&mut stage);
+    assert_eq!(stage.deliveries.len(), 1, "romeo asked for juliet's presence");
+}
+
+#[test]
+fn stox_m_11_a_long_message_needs_a_safe_way() {
+    let mut stage = Stage::new();
+    let mut by_datagrams = way();
+    by_datagrams.is_reliable = false;
+    stage.input(Input::PeerChanged { peer: front_end(), way: Some(by_datagrams) });
+    write(&mut stage, "long", &"x".repeat(1300));
+    assert!(stage.stanza().contains("policy-violation"));
+    assert!(stage.requests.is_empty());
+    stage.input(Input::PeerChanged { peer: front_end(), way: Some(way()) });
+    write(&mut stage, "long", &"x".repeat(1300));
+    assert_eq!(stage.requests.len(), 1);
+}
+
+#[test]
+fn too_many_waiting_messages_are_refused_and_nothing_is_lost_silently() {
+    let mut stage = Stage::new();
+    for n in 0..40 {
+        write(&mut stage, &n.to_string(), "x");
+    }
+    let refused = stage.stanzas.iter().filter(|stanza| stanza.contains("resource-constraint")).count();
+    assert_eq!((stage.requests.len(), refused), (1, 40 - 1 - 32));
+}
+
+#[test]
+fn stox_m_23_a_batch_is_handled_once_each() {
+    let mut stage = Stage::new();
+    let stanza = "<message from='juliet@xmpp.example/b' to='benvolio@corp.example' id='1'><body>x</body></message>";
+    stage.input(Input::Stanzas(vec![Bytes::from_static(stanza.as_bytes())]));
+    stage.answer(200, "");
+    assert!(stage.is_silent());
+}

@@ -1,0 +1,174 @@
+//! What a state becomes on the other side, and when it is told (RFC 8048 §6, RFC 3856 §6).
+
+use std::time::Duration;
+
+use tombolo_policy::Approve;
+
+use super::stage::*;
+use crate::owner::{Input, Owner, OwnerSettings};
+
+#[test]
+fn stox_p_40_only_available_and_unavailable_become_notify() {
+    let mut stage = Stage::new();
+    stage.romeo_watches_juliet("a");
+    for kind in ["subscribe", "probe", "error", "subscribed", "unsubscribe"] {
+        stage.presence("juliet@xmpp.example/b", ROMEO, kind, "");
+        assert!(stage.notifies.is_empty(), "{kind}");
+    }
+    for kind in ["", "unavailable"] {
+        stage.presence("juliet@xmpp.example/b", ROMEO, kind, "");
+        assert_eq!(stage.notifies.len(), 1, "{kind:?}");
+        stage.notifies.clear();
+    }
+}
+
+#[test]
+fn stox_p_45_a_notify_without_body_leaves_the_state() {
+    let mut stage = Stage::new();
+    let draft = stage.juliet_watches_benvolio(&pidf("open", "<show xmlns='jabber:client'>dnd</show>"));
+    stage.stanzas.clear();
+    assert_eq!(stage.front_end_notifies(&draft, 2, "active;expires=600", ""), 200);
+    assert!(stage.is_silent());
+}
+
+#[test]
+fn stox_p_44_a_tuple_that_is_missing_later_is_unavailable() {
+    let mut stage = Stage::new();
+    let two = pidf("open", "").replace("</presence>", "<tuple id='ID-phone'><status><basic>open</basic></status></tuple></presence>");
+    let draft = stage.juliet_watches_benvolio(&two);
+    stage.stanzas.clear();
+    stage.front_end_notifies(&draft, 2, "active;expires=600", &pidf("open", ""));
+    assert_eq!(stage.stanza(), "<presence from='benvolio@corp.example/phone' to='juliet@xmpp.example' type='unavailable'/>");
+    assert!(stage.is_silent());
+}
+
+#[test]
+fn stox_p_52_stox_p_60_a_broken_or_foreign_document_is_refused_and_the_state_kept() {
+    let mut stage = Stage::new();
+    let draft = stage.juliet_watches_benvolio(&pidf("open", ""));
+    stage.stanzas.clear();
+    let forged = pidf("closed", "").replace("benvolio@", "tybalt@");
+    let laughs = format!(
+        "<!DOCTYPE lolz [<!ENTITY lol '{}'>]><presence xmlns='urn:ietf:params:xml:ns:pidf'>&lol;</presence>",
+        "lol".repeat(100)
+    );
+    for (cseq, body) in [(2, forged.as_str()), (3, laughs.as_str()), (4, "<presence")] {
+        assert_eq!(stage.front_end_notifies(&draft, cseq, "active;expires=600", body), 400, "{body}");
+    }
+    assert!(stage.is_silent());
+    stage.presence(JULIET, BENVOLIO, "probe", "");
+    assert!(!stage.stanza().contains("unavailable"), "the state is kept");
+}
+
+#[test]
+fn stox_p_57_unchanged_state_is_not_told_again() {
+    let mut stage = Stage::new();
+    stage.romeo_watches_juliet("a");
+    for _ in 0..3 {
+        stage.presence("juliet@xmpp.example/b", ROMEO, "", "<show>away</show>");
+    }
+    assert_eq!(stage.notifies.len(), 1);
+    stage.juliet_watches_romeo();
+    for _ in 0..3 {
+        stage.publish(ROMEO, "open", "away", "");
+    }
+    // Each PUBLISH here is a publication of its own, so the same device stands once, twice and three times.
+    assert_eq!(stage.stanzas.len(), 3);
+}
+
+#[test]
+fn stox_p_56_changes_are_merged_to_one_notify_in_five_seconds() {
+    let mut stage = Stage::new();
+    let mut settings = OwnerSettings::new(crate::token::TokenKey::new(&[9; 32]), 1, 42);
+    settings.watcher_interval = Duration::from_secs(5);
+    let mut owner = Owner::new(settings, table(|_| {}), stage.now);
+    let accounts = [(address(ROMEO), Approve::Partner)].into();
+    owner.handle(Input::Accounts(std::sync::Arc::new(crate::owner::Accounts { approve: accounts })), stage.now);
+    owner.handle(Input::PeerChanged { peer: phone_of(ROMEO, "a"), way: Some(way()) }, stage.now);
+    stage.owner = owner;
+    stage.romeo_watches_juliet("a");
+    stage.presence("juliet@xmpp.example/b", ROMEO, "", "<status>0</status>");
+    stage.notifies.clear();
+    stage.wait(Duration::from_secs(10));
+    for n in 1..=50 {
+        stage.presence("juliet@xmpp.example/b", ROMEO, "", &format!("<status>{n}</status>"));
+        stage.wait(Duration::from_millis(20));
+    }
+    assert_eq!(stage.notifies.len(), 1, "leading edge at once");
+    assert!(body_of(&stage.notify()).contains(">1<"));
+    stage.wait(Duration::from_secs(5));
+    assert!(body_of(&stage.notify()).contains(">50<"), "trailing edge with the last state");
+    assert!(stage.notifies.is_empty());
+    // Ends and authorizations are not delayed.
+    stage.presence("juliet@xmpp.example/b", ROMEO, "", "<status>51</status>");
+    stage.wait(Duration::from_millis(20));
+    stage.notifies.clear();
+    stage.presence(JULIET, ROMEO, "unsubscribed", "");
+    assert!(state_of(&stage.notify()).starts_with("terminated"));
+}
+
+#[test]
+fn stox_p_61_a_bare_unavailable_clears_every_device() {
+    let mut stage = Stage::new();
+    stage.romeo_watches_juliet("a");
+    for device in ["a", "b"] {
+        stage.presence(&format!("juliet@xmpp.example/{device}"), ROMEO, "", "");
+    }
+    stage.notifies.clear();
+    stage.presence(JULIET, ROMEO, "unavailable", "");
+    let body = body_of(&stage.notify());
+    assert!(!body.contains("open") && body.contains("closed"), "{body}");
+}
+
+#[test]
+fn stox_p_51_sip_p_06_the_document_names_the_presentity() {
+    let mut stage = Stage::new();
+    stage.romeo_watches_juliet("a");
+    stage.presence("juliet@xmpp.example/b", ROMEO, "", "<priority>5</priority>");
+    let notify = stage.notify();
+    let body = body_of(&notify);
+    assert!(body.contains("entity=\"pres:juliet@xmpp.example\"") || body.contains("entity='pres:juliet@xmpp.example'"), "{body}");
+    assert!(body.contains("sip:juliet@xmpp.example;gr=b"), "{body}");
+    assert!(notify.content_type().expect("legal").expect("there").is("application", "pidf+xml"));
+}
+
+#[test]
+fn stox_p_55_each_watcher_behind_a_front_end_has_a_dialog_of_its_own() {
+    let mut stage = Stage::new();
+    stage.presence(JULIET, BENVOLIO, "subscribe", "");
+    stage.presence(NURSE, BENVOLIO, "subscribe", "");
+    let from: Vec<&str> = stage.requests.iter().map(|(_, _, draft)| draft.from.split(';').next().unwrap_or("")).collect();
+    assert_eq!(from, ["<sip:juliet@xmpp.example>", "<sip:nurse@xmpp.example>"]);
+}
+
+#[test]
+fn stox_p_13_a_refresh_that_failed_ends_the_dialog_or_not() {
+    for (status, is_dead) in [(404, true), (480, true), (481, true), (501, true), (604, true), (500, false), (486, false)] {
+        let mut stage = Stage::new();
+        stage.presence(JULIET, BENVOLIO, "subscribe", "");
+        let draft = stage.answer(200, "Expires: 600\r\n");
+        stage.front_end_notifies(&draft, 1, "active;expires=600", &pidf("open", ""));
+        stage.wait_for_request(Duration::from_secs(600));
+        stage.answer(status, "");
+        let answer = stage.front_end_notifies(&draft, 2, "active;expires=600", &pidf("closed", ""));
+        assert_eq!(answer == 481, is_dead, "{status}");
+    }
+}
+
+#[test]
+fn sip_e_04_a_second_notifier_gets_481() {
+    let mut stage = Stage::new();
+    let draft = stage.juliet_watches_benvolio(&pidf("open", ""));
+    let mut other = draft.clone();
+    other.to = "<sip:benvolio@corp.example>;tag=other".into();
+    let text = format!(
+        "NOTIFY sip:{}@127.0.0.1:5060 SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKz\r\n\
+         From: <sip:benvolio@corp.example>;tag=other\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: 1 NOTIFY\r\n\
+         Contact: <sip:x@h>\r\nEvent: presence\r\nSubscription-State: active\r\nContent-Length: 0\r\n\r\n",
+        draft.contact_user.as_deref().unwrap_or_default(),
+        draft.from,
+        draft.call_id
+    );
+    stage.from_sip(&front_end(), BENVOLIO, text);
+    assert_eq!(stage.status(), 481);
+}

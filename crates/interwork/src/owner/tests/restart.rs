@@ -1,0 +1,98 @@
+//! What survives `kill -9` (STOX-P-22, STOX-P-23).
+
+use std::time::Duration;
+
+use super::stage::*;
+use crate::owner::Input;
+
+#[test]
+fn stox_p_22_authorizations_and_dialogs_survive_and_nobody_is_asked_again() {
+    let mut stage = Stage::new();
+    stage.publish(ROMEO, "open", "away", "");
+    stage.juliet_watches_romeo();
+    let response = stage.romeo_watches_juliet("a");
+    let mut again = stage.killed_and_started_again(Duration::from_secs(5));
+    let said: Vec<&String> = again.stanzas.iter().filter(|stanza| stanza.contains("type='subscribe'")).collect();
+    assert!(said.is_empty() && again.asked_to_decide.is_empty(), "nobody is asked again: {said:?}");
+    assert!(again.stanzas.iter().any(|stanza| stanza.contains("<show>away</show>")), "{:?}", again.stanzas);
+    assert!(again.stanzas.iter().any(|stanza| stanza.contains("type='probe'")), "an open watch is probed");
+    // What was granted and not confirmed is said once more.
+    assert!(again.stanzas.iter().any(|stanza| stanza.contains("type='subscribed'")));
+    again.notifies.clear();
+    again.presence("juliet@xmpp.example/balcony", ROMEO, "", "");
+    let notify = again.notify();
+    assert_eq!(notify.call_id().expect("Call-ID"), response.call_id().expect("Call-ID"), "the same dialog");
+    let (cseq, _) = notify.cseq().expect("CSeq");
+    assert!(cseq > 65_536, "D-26: raised by more than was ever used, {cseq}");
+    again.resubscribe(&phone_of(ROMEO, "a"), &response, 2, 600);
+    assert_eq!(again.status(), 200, "its tag still opens the dialog");
+}
+
+#[test]
+fn stox_p_22_a_dialog_with_a_front_end_is_refreshed_in_the_dialog() {
+    let mut stage = Stage::new();
+    let draft = stage.juliet_watches_benvolio(&pidf("open", ""));
+    let mut again = stage.killed_and_started_again(Duration::from_secs(5));
+    assert!(again.requests.is_empty(), "paced, not at once");
+    again.wait(Duration::from_secs(21));
+    let (_, _, refresh) = again.requests.front().expect("one refresh");
+    assert_eq!((&refresh.call_id, &refresh.from), (&draft.call_id, &draft.from), "no dialog-creating SUBSCRIBE");
+    assert!(refresh.to.ends_with(";tag=pstag") && refresh.cseq > 65_536);
+    again.answer(200, "Expires: 600\r\n");
+    assert_eq!(again.front_end_notifies(&draft, 9, "active;expires=600", &pidf("closed", "")), 200);
+    again.answer_nothing();
+}
+
+#[test]
+fn stox_p_23_refreshes_after_a_restart_are_spread() {
+    let mut stage = Stage::new();
+    for n in 0..200 {
+        stage.presence(&format!("u{n}@xmpp.example"), BENVOLIO, "subscribe", "");
+        let draft = stage.answer(200, "Expires: 3600\r\n");
+        stage.front_end_notifies(&draft, 1, "active;expires=3600", &pidf("open", ""));
+    }
+    let mut again = stage.killed_and_started_again(Duration::from_secs(1));
+    let mut most = 0;
+    for _ in 0..21 {
+        let before = again.requests.len();
+        again.wait(Duration::from_secs(1));
+        most = most.max(again.requests.len() - before);
+    }
+    assert_eq!(again.requests.len(), 200);
+    assert!(most <= 40, "{most} in one second");
+}
+
+#[test]
+fn xp_11_a_waiting_request_survives_and_is_shown_again() {
+    let mut stage = Stage::with(tombolo_policy::Approve::Ask, |_| {});
+    stage.presence(JULIET, ROMEO, "subscribe", "");
+    let mut again = stage.killed_and_started_again(Duration::from_secs(5));
+    again.input(Input::Ask { user: Some(address(ROMEO)), asker: 1 });
+    let report = again.reports.pop().expect("an answer");
+    assert!(report.relations.iter().any(|relation| relation.is_waiting && relation.contact == address(JULIET)));
+}
+
+#[test]
+fn what_was_confirmed_long_ago_is_not_said_again() {
+    let mut stage = Stage::new();
+    stage.juliet_watches_romeo();
+    stage.wait(Duration::from_secs(31));
+    let again = stage.killed_and_started_again(Duration::from_secs(5));
+    assert!(again.stanzas.iter().all(|stanza| !stanza.contains("type='subscribed'")), "{:?}", again.stanzas);
+}
+
+#[test]
+fn a_request_that_was_never_answered_is_said_again() {
+    let mut stage = Stage::new();
+    stage.subscribe(&phone_of(ROMEO, "a"), ROMEO, JULIET, "c1", "");
+    let again = stage.killed_and_started_again(Duration::from_secs(5));
+    assert!(again.stanzas.iter().any(|stanza| stanza.contains("type='subscribe'")));
+    assert!(again.notifies.iter().any(|notify| state_of(notify).starts_with("pending")));
+}
+
+impl Stage {
+    /// Nothing of ours waits for an answer.
+    fn answer_nothing(&self) {
+        assert!(self.requests.is_empty());
+    }
+}

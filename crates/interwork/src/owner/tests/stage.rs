@@ -1,0 +1,507 @@
+//! A shard with a scripted surrounding: what it asks for is done at once, and what it says is gathered.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tombolo_policy::{Approve, FrontEnd, Home, LocalDomain, NextHop, Partner, PartnerKind, SipTransport, Table};
+use tombolo_presence::{Address, Domain, Now};
+use tombolo_sip::message::{Message, MessageLimits, read_datagram};
+
+use crate::{
+    error::NoResponse,
+    owner::{
+        Accounts, Input, LaneKey, MessageId, Output, Owner, OwnerSettings, PeerKey, PeerWay, PhoneKey, ReplyTo,
+        RequestId, SipRequest,
+    },
+    request::RequestDraft,
+    rows::Row,
+    token::TokenKey,
+};
+
+/// The built-in home.
+pub const HOME: &str = "sip.example";
+/// The domain behind a front end.
+pub const CORP: &str = "corp.example";
+pub const ROMEO: &str = "romeo@sip.example";
+pub const BENVOLIO: &str = "benvolio@corp.example";
+pub const JULIET: &str = "juliet@xmpp.example";
+pub const NURSE: &str = "nurse@xmpp.example";
+
+/// What the shard's surrounding does by itself.
+pub struct Stage {
+    pub owner: Owner,
+    pub now: Now,
+    /// Stanzas that left, in order.
+    pub stanzas: VecDeque<String>,
+    /// NOTIFYs that left, in order; not answered unless [`Stage::answers_notify`].
+    pub notifies: VecDeque<Message>,
+    /// Responses that left.
+    pub responses: VecDeque<Message>,
+    /// Requests of ours that wait for their outcome.
+    pub requests: VecDeque<(PeerKey, RequestId, Box<RequestDraft>)>,
+    /// Messages for phones of the built-in home.
+    pub deliveries: VecDeque<(MessageId, Box<RequestDraft>)>,
+    /// Message stanzas with an id, whose fate is told as written at once.
+    pub rows: HashMap<(u16, u8, Vec<u8>), Vec<u8>>,
+    pub asked_to_decide: Vec<(String, String)>,
+    pub answers_notify: Option<u16>,
+    /// The store answers at once; else [`Stage::settle_store`] does.
+    pub stores_at_once: bool,
+    pub unsettled: VecDeque<crate::owner::PersistToken>,
+    /// Sessions are connected: their wishes are granted.
+    pub is_connected: bool,
+    /// Wishes that were not granted.
+    pub wanting: Vec<LaneKey>,
+    pub writes_messages: bool,
+    pub reports: Vec<crate::owner::Report>,
+    next_reply: u64,
+    next_cseq: u32,
+}
+
+pub fn address(text: &str) -> Address {
+    Address::from_prepared(text).expect("a prepared address")
+}
+
+pub fn domain(text: &str) -> Domain {
+    Domain::from_prepared(text).expect("a prepared domain")
+}
+
+pub fn front_end() -> PeerKey {
+    PeerKey::FrontEnd(domain(CORP))
+}
+
+pub fn phone_of(aor: &str, instance: &str) -> PeerKey {
+    PeerKey::Phone(Arc::new(PhoneKey { aor: address(aor), instance: instance.into() }))
+}
+
+pub fn table(partner: impl FnOnce(&mut Partner)) -> Arc<Table> {
+    let mut entry = Partner { kind: PartnerKind::Federated, ..Partner::new(domain("xmpp.example")) };
+    partner(&mut entry);
+    let corp = FrontEnd {
+        next_hop: NextHop { host: "127.0.0.31".into(), port: Some(5060), transport: SipTransport::Tcp },
+        insecure: true,
+        trusted_addresses: vec![],
+    };
+    let locals = vec![
+        LocalDomain { name: domain(HOME), home: Home::BuiltIn },
+        LocalDomain { name: domain(CORP), home: Home::FrontEnd(corp) },
+    ];
+    Arc::new(Table::new(1, locals, vec![entry]).expect("no conflict"))
+}
+
+pub fn epoch() -> Now {
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
+    let instant = std::time::Instant::now();
+    Now { instant, wall: Duration::from_secs(1_800_000_000) }
+}
+
+pub fn way() -> PeerWay {
+    PeerWay {
+        is_reliable: true,
+        via: "SIP/2.0/TCP 127.0.0.1:5060".into(),
+        contact: "127.0.0.1:5060;transport=tcp".into(),
+    }
+}
+
+impl Stage {
+    /// A federated partner; romeo grants partners without being asked.
+    pub fn new() -> Self {
+        Self::with(Approve::Partner, |_| {})
+    }
+
+    pub fn with(approve: Approve, partner: impl FnOnce(&mut Partner)) -> Self {
+        Self::started(1, approve, table(partner), epoch(), Vec::new())
+    }
+
+    pub fn public(approve: Approve, kind: PartnerKind) -> Self {
+        Self::with(approve, |partner| partner.kind = kind)
+    }
+
+    pub fn started(start: u32, approve: Approve, table: Arc<Table>, now: Now, rows: Vec<Row>) -> Self {
+        let mut settings = OwnerSettings::new(TokenKey::new(&[9; 32]), start, 42);
+        settings.watcher_interval = Duration::ZERO;
+        let mut owner = Owner::new(settings, table, now);
+        let accounts = [ROMEO, "mercutio@sip.example"].map(|aor| (address(aor), approve));
+        owner.handle(Input::Accounts(Arc::new(Accounts { approve: accounts.into() })), now);
+        let unread = owner.load(rows, now);
+        assert_eq!(unread, 0, "every stored row is read");
+        let mut stage = Self {
+            owner,
+            now,
+            stanzas: VecDeque::new(),
+            notifies: VecDeque::new(),
+            responses: VecDeque::new(),
+            requests: VecDeque::new(),
+            deliveries: VecDeque::new(),
+            rows: HashMap::new(),
+            asked_to_decide: Vec::new(),
+            answers_notify: Some(200),
+            stores_at_once: true,
+            unsettled: VecDeque::new(),
+            is_connected: true,
+            wanting: Vec::new(),
+            writes_messages: true,
+            reports: Vec::new(),
+            next_reply: 1,
+            next_cseq: 1,
+        };
+        for peer in [front_end(), phone_of(ROMEO, "a"), phone_of(ROMEO, "b"), phone_of("mercutio@sip.example", "m")] {
+            stage.owner.handle(Input::PeerChanged { peer, way: Some(way()) }, now);
+        }
+        stage.drain();
+        stage
+    }
+
+    /// The same shard after `kill -9`, from what is stored.
+    pub fn killed_and_started_again(self, later: Duration) -> Self {
+        let rows = self
+            .rows
+            .iter()
+            .map(|((partition, table, key), value)| Row {
+                partition: *partition,
+                table: *table,
+                key: key.clone(),
+                value: Some(value.clone()),
+            })
+            .collect();
+        let mut again = Self::started(2, Approve::Partner, table(|_| {}), self.now.after(later), rows);
+        again.rows = self.rows;
+        again.drain();
+        again
+    }
+
+    pub fn input(&mut self, input: Input) {
+        self.owner.handle(input, self.now);
+        self.drain();
+    }
+
+    pub fn wait(&mut self, span: Duration) {
+        let end = self.now.after(span);
+        while let Some(next) = self.owner.poll_timeout().filter(|next| *next <= end.instant) {
+            let step = next.saturating_duration_since(self.now.instant);
+            self.now = self.now.after(step.max(Duration::from_millis(1)));
+            self.owner.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now = end;
+        self.owner.handle_timeout(self.now);
+        self.drain();
+    }
+
+    /// Lets the time pass until a request of ours is open: at most `most`.
+    pub fn wait_for_request(&mut self, most: Duration) {
+        let end = self.now.after(most);
+        while self.requests.is_empty() {
+            let next = self.owner.poll_timeout().filter(|next| *next <= end.instant).expect("a request in time");
+            self.wait(next.saturating_duration_since(self.now.instant).max(Duration::from_millis(1)));
+        }
+    }
+
+    pub fn drain(&mut self) {
+        let mut turns = 0_u32;
+        while let Some(output) = self.owner.poll_output() {
+            turns += 1;
+            assert!(turns < 100_000, "it never comes to rest: {output:?}");
+            match output {
+                Output::Want { lane, .. } => {
+                    if self.is_connected || matches!(lane, LaneKey::Peer(_)) {
+                        self.owner.handle(Input::Credit { lane, bytes: 65_536 }, self.now);
+                    } else {
+                        self.wanting.push(lane);
+                    }
+                }
+                Output::Stanzas { bytes, .. } => self.stanzas.extend(split_stanzas(&bytes)),
+                Output::Message { message, bytes, .. } => {
+                    self.stanzas.push_back(String::from_utf8(bytes).expect("UTF-8"));
+                    if let Some(message) = message.filter(|_| self.writes_messages) {
+                        self.owner.handle(Input::MessageFate { message, fate: Ok(()) }, self.now);
+                    }
+                }
+                Output::Notifies { bytes, .. } => self.take_notifies(&bytes),
+                Output::Respond { bytes, .. } => self.responses.push_back(message(&bytes)),
+                Output::Request { peer, request, draft } => self.requests.push_back((peer, request, draft)),
+                Output::Deliver { message, draft, .. } => self.deliveries.push_back((message, draft)),
+                Output::Persist { token, rows } => {
+                    if !self.stores_at_once {
+                        self.unsettled.push_back(token);
+                    }
+                    for row in rows {
+                        let key = (row.partition, row.table, row.key);
+                        match row.value {
+                            Some(value) => drop(self.rows.insert(key, value)),
+                            None => drop(self.rows.remove(&key)),
+                        }
+                    }
+                    if self.stores_at_once {
+                        self.owner.handle(Input::Persisted { token, is_stored: true }, self.now);
+                    }
+                }
+                Output::MustDecide { user, watcher } => {
+                    self.asked_to_decide.push((user.to_string(), watcher.to_string()));
+                }
+                Output::Report { report, .. } => self.reports.push(report),
+                Output::Decided { .. } | Output::Event(_) => {}
+            }
+        }
+    }
+
+    pub fn settle_store(&mut self, is_stored: bool) {
+        while let Some(token) = self.unsettled.pop_front() {
+            self.input(Input::Persisted { token, is_stored });
+        }
+    }
+
+    fn take_notifies(&mut self, bytes: &[u8]) {
+        let mut framer = tombolo_sip::framer::StreamFramer::new(MessageLimits::default());
+        framer.push(bytes);
+        while let Ok(Some(tombolo_sip::framer::Frame::Message(notify))) = framer.next_frame() {
+            let answer = self.answer_to(&notify);
+            self.notifies.push_back(*notify);
+            if let Some(answer) = answer {
+                self.owner.handle(Input::NotifyAnswers(vec![answer]), self.now);
+            }
+        }
+    }
+
+    pub fn answer_to(&self, notify: &Message) -> Option<crate::owner::NotifyAnswer> {
+        let status = self.answers_notify?;
+        let via = notify.top_via().expect("a Via");
+        let (token, cseq) = via
+            .branch()
+            .and_then(|branch| branch.strip_prefix(crate::owner::NOTIFY_BRANCH))
+            .and_then(|rest| rest.split_once('.'))
+            .expect("our branch");
+        let token = TokenKey::new(&[9; 32]).verify(token).expect("our token");
+        Some(crate::owner::NotifyAnswer {
+            partition: token.partition,
+            row: token.row,
+            cseq: cseq.parse().expect("a number"),
+            status,
+            retry_after: None,
+        })
+    }
+
+    /// A stanza from the partner.
+    pub fn from_xmpp(&mut self, stanza: &str) {
+        self.input(Input::Stanzas(vec![Bytes::from(stanza.to_owned())]));
+    }
+
+    pub fn presence(&mut self, from: &str, to: &str, kind: &str, inner: &str) {
+        let kind = if kind.is_empty() { String::new() } else { format!(" type='{kind}'") };
+        self.from_xmpp(&format!("<presence from='{from}' to='{to}'{kind}>{inner}</presence>"));
+    }
+
+    /// A request from a peer; gives its number for the response.
+    pub fn from_sip(&mut self, peer: &PeerKey, identity: &str, text: String) {
+        let reply = ReplyTo(self.next_reply);
+        self.next_reply += 1;
+        let request = SipRequest {
+            peer: peer.clone(),
+            reply,
+            message: message(text.as_bytes()),
+            identity: address(identity),
+            way: way(),
+        };
+        self.input(Input::Request(request));
+    }
+
+    /// SUBSCRIBE outside a dialog.
+    pub fn subscribe(&mut self, peer: &PeerKey, watcher: &str, target: &str, call_id: &str, more: &str) {
+        let text = format!(
+            "SUBSCRIBE sip:{target} SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK{call_id}\r\nMax-Forwards: 70\r\n\
+             From: <sip:{watcher}>;tag=ft{call_id}\r\nTo: <sip:{target}>\r\nCall-ID: {call_id}\r\n\
+             CSeq: 1 SUBSCRIBE\r\nContact: <sip:{watcher};gr=x>\r\nEvent: presence\r\n\
+             Accept: application/pidf+xml\r\n{more}\r\n"
+        );
+        self.from_sip(peer, watcher, text);
+    }
+
+    /// SUBSCRIBE inside the dialog that `response` opened.
+    pub fn resubscribe(&mut self, peer: &PeerKey, response: &Message, cseq: u32, expires: u32) {
+        let (from, to) = (response.from().expect("From"), response.to().expect("To"));
+        let contact = response.contacts().next().expect("a Contact").expect("legal").uri.as_str().to_owned();
+        let watcher = from.uri.as_str().trim_start_matches("sip:").to_owned();
+        let text = format!(
+            "SUBSCRIBE {contact} SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKr{cseq}\r\nMax-Forwards: 70\r\n\
+             From: <sip:{watcher}>;tag={}\r\nTo: <{}>;tag={}\r\nCall-ID: {}\r\nCSeq: {cseq} SUBSCRIBE\r\n\
+             Contact: <sip:{watcher};gr=x>\r\nEvent: presence\r\nExpires: {expires}\r\n\r\n",
+            from.tag().expect("a tag"),
+            to.uri.as_str(),
+            to.tag().expect("a tag"),
+            response.call_id().expect("Call-ID"),
+        );
+        self.from_sip(peer, &watcher, text);
+    }
+
+    pub fn publish(&mut self, user: &str, basic: &str, show: &str, note: &str) -> Message {
+        let show = if show.is_empty() { String::new() } else { format!("<show xmlns='jabber:client'>{show}</show>") };
+        let note = if note.is_empty() { String::new() } else { format!("<note>{note}</note>") };
+        let body = format!(
+            "<presence xmlns='urn:ietf:params:xml:ns:pidf' entity='pres:{user}'><tuple id='ID-orchard'><status>\
+             <basic>{basic}</basic>{show}</status>{note}</tuple></presence>"
+        );
+        self.publish_body(user, &body, "")
+    }
+
+    pub fn publish_body(&mut self, user: &str, body: &str, more: &str) -> Message {
+        self.next_cseq += 1;
+        let cseq = self.next_cseq;
+        let content_type = if body.is_empty() { "" } else { "Content-Type: application/pidf+xml\r\n" };
+        let text = format!(
+            "PUBLISH sip:{user} SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKp{cseq}\r\nFrom: <sip:{user}>;tag=p\r\n\
+             To: <sip:{user}>\r\nCall-ID: p{cseq}\r\nCSeq: {cseq} PUBLISH\r\nEvent: presence\r\n{more}{content_type}\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.from_sip(&phone_of(user, "a"), user, text);
+        self.response()
+    }
+
+    /// MESSAGE from a SIP user.
+    pub fn message(&mut self, peer: &PeerKey, from: &str, to: &str, headers: &str, body: &[u8]) {
+        self.next_cseq += 1;
+        let cseq = self.next_cseq;
+        let head = format!(
+            "MESSAGE sip:{to} SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKm{cseq}\r\nFrom: <sip:{from}>;tag=m\r\n\
+             To: <sip:{to}>\r\nCall-ID: call-{cseq}\r\nCSeq: {cseq} MESSAGE\r\n{headers}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let reply = ReplyTo(self.next_reply);
+        self.next_reply += 1;
+        let mut text = head.into_bytes();
+        text.extend_from_slice(body);
+        let request = SipRequest {
+            peer: peer.clone(),
+            reply,
+            message: message(&text),
+            identity: address(from),
+            way: way(),
+        };
+        self.input(Input::Request(request));
+    }
+
+    /// The response to our oldest request.
+    pub fn answer(&mut self, status: u16, headers: &str) -> Box<RequestDraft> {
+        let (_, request, draft) = self.requests.pop_front().expect("a request of ours is open");
+        let text = format!(
+            "SIP/2.0 {status} x\r\nVia: SIP/2.0/TCP h;branch=b\r\nFrom: {}\r\nTo: {};tag=pstag\r\nCall-ID: {}\r\n\
+             CSeq: {} {}\r\n{headers}\r\n",
+            draft.from, draft.to, draft.call_id, draft.cseq, draft.method
+        );
+        self.input(Input::Outcome { request, outcome: Ok(message(text.as_bytes())) });
+        draft
+    }
+
+    pub fn time_out(&mut self) -> Box<RequestDraft> {
+        let (_, request, draft) = self.requests.pop_front().expect("a request of ours is open");
+        self.input(Input::Outcome { request, outcome: Err(NoResponse::Timeout) });
+        draft
+    }
+
+    /// A NOTIFY of the front end in the dialog of our SUBSCRIBE `draft`.
+    pub fn front_end_notifies(&mut self, draft: &RequestDraft, cseq: u32, state: &str, body: &str) -> u16 {
+        let content_type = if body.is_empty() { "" } else { "Content-Type: application/pidf+xml\r\n" };
+        let to = draft.to.split(";tag=").next().unwrap_or_default();
+        let text = format!(
+            "NOTIFY sip:{}@127.0.0.1:5060 SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKn{cseq}\r\nFrom: {to};tag=pstag\r\n\
+             To: {}\r\nCall-ID: {}\r\nCSeq: {cseq} NOTIFY\r\nContact: <sip:ps@127.0.0.31:5060>\r\nEvent: presence\r\n\
+             Subscription-State: {state}\r\n{content_type}Content-Length: {}\r\n\r\n{body}",
+            draft.contact_user.as_deref().unwrap_or_default(),
+            draft.from,
+            draft.call_id,
+            body.len()
+        );
+        self.from_sip(&front_end(), BENVOLIO, text);
+        self.response().status().expect("a status")
+    }
+
+    pub fn response(&mut self) -> Message {
+        self.responses.pop_front().expect("a response left")
+    }
+
+    pub fn status(&mut self) -> u16 {
+        self.response().status().expect("a status")
+    }
+
+    pub fn notify(&mut self) -> Message {
+        self.notifies.pop_front().expect("a NOTIFY left")
+    }
+
+    pub fn stanza(&mut self) -> String {
+        self.stanzas.pop_front().expect("a stanza left")
+    }
+
+    /// Nothing left toward either side.
+    pub fn is_silent(&self) -> bool {
+        self.stanzas.is_empty() && self.notifies.is_empty() && self.responses.is_empty() && self.requests.is_empty()
+    }
+
+    /// Juliet sees romeo, and nothing waits.
+    pub fn juliet_watches_romeo(&mut self) {
+        self.presence(JULIET, ROMEO, "subscribe", "");
+        assert!(self.stanza().contains("type='subscribed'"));
+        self.stanzas.clear();
+    }
+
+    /// Romeo's phone `instance` sees juliet; gives the 200 to its SUBSCRIBE.
+    pub fn romeo_watches_juliet(&mut self, instance: &str) -> Message {
+        self.subscribe(&phone_of(ROMEO, instance), ROMEO, JULIET, &format!("w{instance}"), "");
+        let response = self.response();
+        assert_eq!(response.status(), Some(200));
+        if self.stanzas.iter().any(|stanza| stanza.contains("type='subscribe'")) {
+            self.presence(JULIET, ROMEO, "subscribed", "");
+        }
+        self.stanzas.clear();
+        self.notifies.clear();
+        response
+    }
+
+    /// Juliet sees benvolio by way of the front end; gives our SUBSCRIBE.
+    pub fn juliet_watches_benvolio(&mut self, body: &str) -> Box<RequestDraft> {
+        self.presence(JULIET, BENVOLIO, "subscribe", "");
+        let draft = self.answer(200, "Expires: 3600\r\n");
+        assert_eq!(self.front_end_notifies(&draft, 1, "active;expires=3600", body), 200);
+        draft
+    }
+}
+
+pub fn message(text: &[u8]) -> Message {
+    read_datagram(Bytes::copy_from_slice(text), &MessageLimits::default()).expect("a message")
+}
+
+pub fn state_of(notify: &Message) -> String {
+    notify.subscription_state().expect("legal").expect("there").to_string()
+}
+
+pub fn body_of(message: &Message) -> String {
+    String::from_utf8(message.body().to_vec()).expect("UTF-8")
+}
+
+/// A document of benvolio's.
+pub fn pidf(basic: &str, inner: &str) -> String {
+    format!(
+        "<presence xmlns='urn:ietf:params:xml:ns:pidf' entity='pres:{BENVOLIO}'><tuple id='ID-desk'><status>\
+         <basic>{basic}</basic>{inner}</status></tuple></presence>"
+    )
+}
+
+fn split_stanzas(bytes: &[u8]) -> Vec<String> {
+    let text = String::from_utf8(bytes.to_vec()).expect("UTF-8");
+    let mut stanzas = Vec::new();
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let open = rest.find('>').expect("a tag ends");
+        let end = if rest[..open].ends_with('/') {
+            open + 1
+        } else {
+            rest.find("</presence>").expect("a stanza ends") + "</presence>".len()
+        };
+        stanzas.push(rest[..end].to_owned());
+        rest = &rest[end..];
+    }
+    stanzas
+}
