@@ -222,11 +222,15 @@ impl Owner {
     fn plan_subscribe(&mut self, id: PairId, plan: &mut Plan, now: Now) {
         let Some(pair) = self.pairs.pair(id) else { return };
         let is_behind_front_end = self.is_behind_front_end(pair);
+        let needs_no_answer = pair.verdict.needs_no_answer;
         let step = plan.row.subscription.inbound(SubscriptionKind::Subscribe);
         if step.reply == Some(SubscriptionKind::Subscribed) {
             // Granted before: say so again, with the state (STOX-P-19).
             plan.row.granting = step.reply;
             plan.effects.push(Effect::ShowUser);
+            if let Some(pair) = self.pairs.pair_mut(id) {
+                pair.set(mark::SAID, false);
+            }
             return;
         }
         plan.row.subscription = step.next;
@@ -237,7 +241,7 @@ impl Owner {
         plan.row.granting = None;
         if is_behind_front_end {
             plan.effects.push(Effect::StartUpstream);
-        } else if pair.verdict.needs_no_answer {
+        } else if needs_no_answer {
             grant(plan);
         } else if step.forward {
             plan.effects.push(Effect::TellUser);
