@@ -2,12 +2,15 @@
 //!
 //! Messages and `now` go in; what to send, outcomes and one deadline come out. On reliable transports nothing is kept
 //! of a message that was sent; on UDP it is, to be sent again. Pipelined NOTIFYs on reliable transports are no
-//! transactions here: their dialogs keep all that is needed.
+//! transactions here: their dialogs keep all that is needed. INVITE is never sent, and received to be refused only.
 //!
 //! ```text
 //! client  trying -- E: again (UDP) --> trying,  F: timeout,  1xx: proceeding (E = T2),  2xx-6xx: final
 //!         final  -- K (UDP: T4): copies of the response are absorbed -->  gone         §17.1.2
-//! server  trying -- final response --> completed -- J (UDP: 64*T1): copies get the response --> gone   §17.2.2
+//! server  trying -- E of the client has reached T2 --> 100 -- 64*T1 without an answer --> gone   RFC 4320 §4.1, §4.2
+//!         trying -- final response --> completed -- J (UDP: 64*T1): copies get the response --> gone   §17.2.2
+//! INVITE  proceeding -- 200 ms --> 100 -- 3xx-6xx --> completed -- G (UDP): again, H: gone,       §17.2.1
+//!         ACK --> confirmed -- I (UDP: T4): copies of the ACK are absorbed --> gone
 //! ```
 
 use std::{
@@ -19,7 +22,11 @@ use std::{
 use bytes::Bytes;
 use tombolo_wheel::{TimerId, Wheel};
 
-use crate::{message::Message, method::Method};
+mod keys;
+
+use self::keys::{merge_key, sent_by, server_key};
+pub use crate::headers::MAGIC_COOKIE;
+use crate::{build::ResponseBuilder, message::Message, method::Method, uri::HostPort};
 
 /// The base timers.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +53,12 @@ impl Timers {
         self.t1 * 64
     }
 
-    /// When timer E of the client has reached T2: the earliest time for a 100 to a non-INVITE (RFC 4320 §4.1).
-    fn late(&self) -> Duration {
+    /// When timer E of the client has reached T2: the time for a 100 to a non-INVITE, not earlier (RFC 4320 §4.1). To
+    /// an INVITE it is 200 ms (RFC 3261 §17.2.1).
+    fn late(&self, is_invite: bool) -> Duration {
+        if is_invite {
+            return Duration::from_millis(200);
+        }
         let (mut at, mut interval) = (Duration::ZERO, self.t1);
         while interval < self.t2 {
             at += interval;
@@ -99,6 +110,8 @@ pub enum Outcome {
 struct Client<T> {
     token: T,
     method: Method,
+    /// Host and port of the Via that we wrote.
+    sent_by: Option<Box<str>>,
     /// Kept on UDP only.
     copy: Option<Bytes>,
     interval: Duration,
@@ -114,16 +127,31 @@ struct Server {
     merge_key: Option<String>,
     flow: u64,
     is_reliable: bool,
-    trying: Option<Bytes>,
-    response: Option<Bytes>,
+    is_invite: bool,
+    /// Kept until it is answered, for a 100 that may become due.
+    request: Option<Box<Message>>,
+    /// What a copy of the request gets: the 100 that was sent, then the final response.
+    said: Option<Bytes>,
+    is_answered: bool,
+    /// How long until the refusal of an INVITE goes out again (timer G).
+    interval: Duration,
+    /// Late, J, H or I, whichever runs.
     timer: Option<TimerId>,
+    /// G.
+    again: Option<TimerId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Timer {
+    /// E of a client.
     Again(u64),
+    /// F, then K of a client.
     GiveUp(u64),
+    /// A server has not answered: time for a 100.
     Late(u64),
+    /// G of a server.
+    RefuseAgain(u64),
+    /// J, H or I of a server.
     Gone(u64),
 }
 
@@ -205,7 +233,8 @@ impl<T> Transactions<T> {
     ) {
         let number = self.next_branch;
         self.next_branch += 1;
-        let bytes = Bytes::from(render(&format!("{}{number}", self.branch_prefix)));
+        let branch = format!("{}{number}", self.branch_prefix);
+        let bytes = Bytes::from(render(&branch));
         let again = (!is_reliable).then(|| self.wheel.insert(now + self.timers.t1, Timer::Again(number)));
         let give_up = self.wheel.insert(now + self.timers.give_up(), Timer::GiveUp(number));
         self.clients.insert(
@@ -213,6 +242,7 @@ impl<T> Transactions<T> {
             Client {
                 token,
                 method,
+                sent_by: sent_by(&bytes, &branch),
                 copy: (!is_reliable).then(|| bytes.clone()),
                 interval: self.timers.t1,
                 is_proceeding: false,
@@ -247,8 +277,13 @@ impl<T> Transactions<T> {
             .and_then(|via| via.branch()?.strip_prefix(self.branch_prefix.as_str())?.parse::<u64>().ok());
         let Some(number) = number else { return };
         let Some(client) = self.clients.get_mut(&number) else { return };
-        // The method tells a response to CANCEL from one to what it cancels (RFC 3261 §17.1.3).
-        if client.is_final || response.cseq().is_ok_and(|(_, method)| method != client.method) {
+        // The method tells a response to CANCEL from one to what it cancels (RFC 3261 §17.1.3). A CSeq that cannot be
+        // read ends nothing (RFC 4475 §3.1.2.5).
+        if client.is_final || response.cseq().ok().is_none_or(|(_, method)| method != client.method) {
+            return;
+        }
+        let ours = client.sent_by.as_deref().and_then(|sent_by| HostPort::parse(sent_by).ok());
+        if ours.is_some_and(|ours| response.top_via().ok().is_none_or(|via| via.sent_by != ours)) {
             return;
         }
         if status < 200 {
@@ -283,23 +318,23 @@ impl<T> Transactions<T> {
         is_reliable: bool,
         now: Instant,
     ) -> Incoming {
-        let method = request.method_text();
-        let key = server_key(request, method);
         match request.method() {
-            Some(Method::Ack) => return Incoming::Absorbed,
+            Some(Method::Ack) => {
+                self.handle_ack(request, now);
+                return Incoming::Absorbed;
+            }
             Some(Method::Cancel) => {
-                let is_matched =
-                    ["INVITE", "SUBSCRIBE", "MESSAGE", "PUBLISH", "NOTIFY", "REGISTER", "OPTIONS"]
-                        .iter()
-                        .any(|method| self.by_key.contains_key(&server_key(request, method)));
+                let is_matched = CANCELLED
+                    .iter()
+                    .any(|method| self.by_key.contains_key(&server_key(request, method.as_str())));
                 return Incoming::Cancel { is_matched };
             }
             _ => {}
         }
+        let key = server_key(request, request.method_text());
         if let Some(server) = self.by_key.get(&key).and_then(|number| self.servers.get(number)) {
-            if let Some(response) = server.response.as_ref().or(server.trying.as_ref()) {
-                let transmit = Transmit { flow: Some(server.flow), bytes: response.clone() };
-                self.out.push_back(transmit);
+            if let Some(said) = &server.said {
+                self.out.push_back(Transmit { flow: Some(server.flow), bytes: said.clone() });
             }
             return Incoming::Absorbed;
         }
@@ -309,41 +344,72 @@ impl<T> Transactions<T> {
         }
         let number = self.next_server;
         self.next_server += 1;
-        let trying = (!is_reliable)
-            .then(|| crate::build::ResponseBuilder::to(request, 100, None).ok())
-            .flatten()
-            .map(|builder| Bytes::from(builder.render()));
-        let timer = (!is_reliable).then(|| self.wheel.insert(now + self.timers.late(), Timer::Late(number)));
+        let is_invite = request.method() == Some(&Method::Invite);
         self.by_key.insert(key.clone(), number);
         if let Some(merge_key) = &merge_key {
             self.by_merge_key.insert(merge_key.clone(), number);
         }
-        let server = Server { key, merge_key, flow, is_reliable, trying: None, response: None, timer };
+        let server = Server {
+            key,
+            merge_key,
+            flow,
+            is_reliable,
+            is_invite,
+            request: Some(Box::new(request.clone())),
+            said: None,
+            is_answered: false,
+            interval: self.timers.t1,
+            timer: Some(self.wheel.insert(now + self.timers.late(is_invite), Timer::Late(number))),
+            again: None,
+        };
         self.servers.insert(number, server);
-        // The 100 is kept aside until it is late enough to send it.
-        if let (Some(server), Some(trying)) = (self.servers.get_mut(&number), trying) {
-            server.trying = Some(trying);
-        }
         Incoming::New(ServerId(number))
     }
 
-    /// Answers a request. A second answer is dropped (RFC 3261 §17.2.2).
-    pub fn respond(&mut self, id: ServerId, response: Vec<u8>, now: Instant) {
-        let Some(server) = self.servers.get_mut(&id.0).filter(|server| server.response.is_none()) else {
+    /// An ACK ends the repetition of the refusal that it names.
+    fn handle_ack(&mut self, ack: &Message, now: Instant) {
+        let Some(number) = self.by_key.get(&server_key(ack, Method::Invite.as_str())).copied() else {
             return;
         };
+        let Some(server) = self.servers.get_mut(&number).filter(|server| server.is_answered) else { return };
+        // Nothing left to repeat is the confirmed state: timer I runs once.
+        if server.said.take().is_none() {
+            return;
+        }
+        for timer in [server.again.take(), server.timer.take()].into_iter().flatten() {
+            self.wheel.cancel(timer);
+        }
+        server.timer = Some(self.wheel.insert(now + self.timers.t4, Timer::Gone(number)));
+    }
+
+    /// Answers a request. A second final answer is dropped (RFC 3261 §17.2.2), and so are 408 and provisional answers
+    /// to anything but INVITE (RFC 4320 §4).
+    pub fn respond(&mut self, id: ServerId, response: Vec<u8>, now: Instant) {
+        let Some(server) = self.servers.get_mut(&id.0).filter(|server| !server.is_answered) else { return };
+        let status = status_of(&response);
+        if !server.is_invite && (status < 200 || status == 408) {
+            return;
+        }
         let bytes = Bytes::from(response);
         self.out.push_back(Transmit { flow: Some(server.flow), bytes: bytes.clone() });
         if let Some(timer) = server.timer.take() {
             self.wheel.cancel(timer);
         }
-        if server.is_reliable {
-            self.drop_server(id.0);
+        server.said = Some(bytes);
+        if status < 200 {
+            // A provisional answer to an INVITE: the final one may be as late as it likes.
             return;
         }
-        server.response = Some(bytes);
-        server.trying = None;
+        if server.is_reliable {
+            // No copy will come, and an ACK is absorbed without a transaction, too.
+            return self.drop_server(id.0);
+        }
+        server.is_answered = true;
+        server.request = None;
         server.timer = Some(self.wheel.insert(now + self.timers.give_up(), Timer::Gone(id.0)));
+        if server.is_invite {
+            server.again = Some(self.wheel.insert(now + server.interval, Timer::RefuseAgain(id.0)));
+        }
     }
 
     /// Time passed.
@@ -359,6 +425,7 @@ impl<T> Transactions<T> {
                     }
                 }
                 Timer::Late(number) => self.send_trying(number, now),
+                Timer::RefuseAgain(number) => self.refuse_again(number, now),
                 Timer::Gone(number) => self.drop_server(number),
             }
         }
@@ -372,15 +439,25 @@ impl<T> Transactions<T> {
         self.out.push_back(Transmit { flow: None, bytes: copy });
     }
 
-    /// Nobody answered yet: the client may stop sending so often. A request that is never answered is forgotten when
-    /// the client gave up; 408 is never sent (RFC 4320 §4.2).
+    /// Nobody answered yet: the client is told that we are here. A request that is never answered is forgotten when the
+    /// client gave up; 408 is never sent (RFC 4320 §4.2).
     fn send_trying(&mut self, number: u64, now: Instant) {
-        let left = self.timers.give_up().saturating_sub(self.timers.late());
         let Some(server) = self.servers.get_mut(&number) else { return };
+        let left = self.timers.give_up().saturating_sub(self.timers.late(server.is_invite));
         server.timer = Some(self.wheel.insert(now + left, Timer::Gone(number)));
-        if let Some(trying) = server.trying.clone() {
-            self.out.push_back(Transmit { flow: Some(server.flow), bytes: trying });
-        }
+        let Some(request) = server.request.take() else { return };
+        let Ok(trying) = ResponseBuilder::to(&request, 100, None) else { return };
+        let bytes = Bytes::from(trying.render());
+        server.said = Some(bytes.clone());
+        self.out.push_back(Transmit { flow: Some(server.flow), bytes });
+    }
+
+    fn refuse_again(&mut self, number: u64, now: Instant) {
+        let Some(server) = self.servers.get_mut(&number) else { return };
+        let Some(bytes) = server.said.clone() else { return };
+        server.interval = (server.interval * 2).min(self.timers.t2);
+        server.again = Some(self.wheel.insert(now + server.interval, Timer::RefuseAgain(number)));
+        self.out.push_back(Transmit { flow: Some(server.flow), bytes });
     }
 
     fn drop_client(&mut self, number: u64) -> Option<Client<T>> {
@@ -397,202 +474,31 @@ impl<T> Transactions<T> {
         if let Some(merge_key) = server.merge_key {
             self.by_merge_key.remove(&merge_key);
         }
-        if let Some(timer) = server.timer {
+        for timer in [server.timer, server.again].into_iter().flatten() {
             self.wheel.cancel(timer);
         }
     }
 }
 
-/// What tells a server transaction (RFC 3261 §17.2.3); without the magic cookie the old rules hold.
-fn server_key(request: &Message, method: &str) -> String {
-    let via = request.top_via().ok();
-    let branch = via.and_then(|via| via.branch()).unwrap_or_default();
-    let sent_by = via.map(|via| via.sent_by.to_string().to_ascii_lowercase()).unwrap_or_default();
-    if let Some(branch) = branch
-        .get(..MAGIC_COOKIE.len())
-        .filter(|start| start.eq_ignore_ascii_case(MAGIC_COOKIE))
-        .map(|_| branch)
-    {
-        return format!("{branch}\n{sent_by}\n{method}");
-    }
-    let tag = |name: Result<crate::headers::NameAddr<'_>, _>| {
-        name.ok().and_then(|name| name.tag().map(ToOwned::to_owned)).unwrap_or_default()
-    };
-    format!(
-        "{}\n{}\n{}\n{}\n{:?}\n{}\n{method}",
-        request.request_uri_text(),
-        tag(request.to()),
-        tag(request.from()),
-        request.call_id().unwrap_or_default(),
-        request.cseq().map(|(number, _)| number).ok(),
-        request.vias().next().unwrap_or_default(),
-    )
+/// The status of a response of ours; what has none counts as final.
+fn status_of(response: &[u8]) -> u16 {
+    let digits = response.strip_prefix(b"SIP/2.0 ").and_then(|rest| rest.get(..3));
+    digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).unwrap_or(200)
 }
 
-/// What tells two copies of one request that came by two ways; `None` inside a dialog.
-fn merge_key(request: &Message) -> Option<String> {
-    if request.to().ok()?.tag().is_some() {
-        return None;
-    }
-    let from = request.from().ok()?;
-    let (number, method) = request.cseq().ok()?;
-    Some(format!("{}\n{}\n{number}\n{}", from.tag()?, request.call_id().ok()?, method.as_str()))
-}
-
-/// What every branch of RFC 3261 begins with.
-pub const MAGIC_COOKIE: &str = "z9hG4bK";
+/// What a CANCEL may name (any method but ACK and CANCEL, RFC 3261 §9.1).
+const CANCELLED: [Method; 7] = [
+    Method::Invite,
+    Method::Subscribe,
+    Method::Message,
+    Method::Publish,
+    Method::Notify,
+    Method::Register,
+    Method::Options,
+];
 
 /// Timers that fire in one turn at most.
 const DUE_PER_TURN: usize = 256;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::{MessageLimits, read_datagram};
-
-    fn start() -> Instant {
-        #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
-        Instant::now()
-    }
-
-    fn message(text: String) -> Message {
-        read_datagram(Bytes::from(text), &MessageLimits::default()).expect("legal")
-    }
-
-    fn request(branch: &str, to_tag: &str) -> Message {
-        message(format!(
-            "MESSAGE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h:5060;branch={branch}\r\nFrom: <sip:x@y>;tag=f\r\n\
-             To: <sip:a@b>{to_tag}\r\nCall-ID: c\r\nCSeq: 1 MESSAGE\r\n\r\n"
-        ))
-    }
-
-    fn response(branch: &str, status: u16) -> Message {
-        message(format!(
-            "SIP/2.0 {status} x\r\nVia: SIP/2.0/UDP h;branch={branch}\r\nFrom: <sip:x@y>;tag=f\r\n\
-             To: <sip:a@b>;tag=t\r\nCall-ID: c\r\nCSeq: 1 MESSAGE\r\n\r\n"
-        ))
-    }
-
-    fn transactions() -> (Transactions<u32>, Instant) {
-        let now = start();
-        (Transactions::new("p1", Timers::default(), now), now)
-    }
-
-    fn sent(transactions: &mut Transactions<u32>) -> usize {
-        std::iter::from_fn(|| transactions.poll_transmit()).count()
-    }
-
-    #[test]
-    fn sip_tx_01_a_silent_udp_peer_is_sent_to_eleven_times() {
-        let (mut transactions, begun) = transactions();
-        transactions.send(7, Method::Message, false, begun, |branch| branch.as_bytes().to_vec());
-        let mut at = Vec::new();
-        let mut now = begun;
-        at.extend(std::iter::repeat_n(0, sent(&mut transactions)));
-        while let Some(next) = transactions.poll_timeout() {
-            now = next.max(now);
-            transactions.handle_timeout(now);
-            at.extend(std::iter::repeat_n((now - begun).as_millis() as u64, sent(&mut transactions)));
-            if let Some((token, outcome)) = transactions.poll_ended() {
-                assert!(token == 7 && matches!(outcome, Outcome::Timeout));
-                assert_eq!((now - begun).as_secs(), 32);
-            }
-        }
-        assert_eq!(at, [0, 500, 1500, 3500, 7500, 11500, 15500, 19500, 23500, 27500, 31500]);
-    }
-
-    #[test]
-    fn sip_tx_01_a_reliable_peer_is_sent_to_once() {
-        let (mut transactions, now) = transactions();
-        transactions.send(7, Method::Message, true, now, |branch| branch.as_bytes().to_vec());
-        transactions.handle_timeout(now + Duration::from_secs(31));
-        assert_eq!(sent(&mut transactions), 1);
-        transactions.handle_timeout(now + Duration::from_secs(33));
-        assert!(matches!(transactions.poll_ended(), Some((7, Outcome::Timeout))));
-        assert!(transactions.is_idle());
-    }
-
-    #[test]
-    fn sip_tx_03_only_a_response_with_our_branch_and_method_ends_a_request() {
-        let (mut transactions, now) = transactions();
-        let mut branch = String::new();
-        transactions.send(7, Method::Message, true, now, |b| {
-            branch = b.to_owned();
-            Vec::new()
-        });
-        assert!(branch.starts_with("z9hG4bKp1."));
-        transactions.handle_response(response("z9hG4bKother", 200), now);
-        transactions.handle_response(response(&branch, 100), now);
-        assert!(transactions.poll_ended().is_none());
-        transactions.handle_response(response(&branch, 200), now);
-        assert!(matches!(transactions.poll_ended(), Some((7, Outcome::Response(_)))));
-        transactions.handle_response(response(&branch, 200), now);
-        assert!(transactions.poll_ended().is_none(), "a copy ends nothing twice");
-    }
-
-    #[test]
-    fn sip_tx_02_a_copy_gets_the_same_response_for_64_t1_on_udp() {
-        let (mut transactions, now) = transactions();
-        let Incoming::New(id) = transactions.handle_request(&request("z9hG4bKa", ""), 1, false, now) else {
-            panic!("it is new");
-        };
-        transactions.respond(id, b"one".to_vec(), now);
-        transactions.respond(id, b"two".to_vec(), now);
-        assert_eq!(sent(&mut transactions), 1);
-        let copy = transactions.handle_request(&request("z9hG4bKa", ""), 1, false, now);
-        assert!(matches!(copy, Incoming::Absorbed));
-        assert_eq!(transactions.poll_transmit().map(|t| t.bytes), Some(Bytes::from_static(b"one")));
-        transactions.handle_timeout(now + Duration::from_secs(33));
-        assert!(transactions.is_idle());
-    }
-
-    #[test]
-    fn sip_tx_05_sip_tx_06_a_slow_answer_gets_one_100_when_e_reaches_t2_and_never_408() {
-        let (mut transactions, now) = transactions();
-        transactions.handle_request(&request("z9hG4bKa", ""), 1, false, now);
-        transactions.handle_timeout(now + Duration::from_millis(3400));
-        assert_eq!(sent(&mut transactions), 0);
-        transactions.handle_timeout(now + Duration::from_millis(3510));
-        let trying = transactions.poll_transmit().expect("a 100");
-        assert!(trying.bytes.starts_with(b"SIP/2.0 100 "));
-        transactions.handle_timeout(now + Duration::from_secs(40));
-        assert_eq!(sent(&mut transactions), 0);
-        assert!(transactions.is_idle());
-    }
-
-    #[test]
-    fn sip_tx_10_the_same_request_by_another_way_is_merged() {
-        let (mut transactions, now) = transactions();
-        transactions.handle_request(&request("z9hG4bKa", ""), 1, false, now);
-        let merged = transactions.handle_request(&request("z9hG4bKb", ""), 1, false, now);
-        assert!(matches!(merged, Incoming::Merged));
-        let in_dialog = transactions.handle_request(&request("z9hG4bKc", ";tag=t"), 1, false, now);
-        assert!(matches!(in_dialog, Incoming::New(_)));
-    }
-
-    #[test]
-    fn sip_tx_09_a_cancel_matches_or_not_and_changes_nothing() {
-        let (mut transactions, now) = transactions();
-        transactions.handle_request(&request("z9hG4bKa", ""), 1, false, now);
-        let cancel = |branch: &str| {
-            message(format!(
-                "CANCEL sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h:5060;branch={branch}\r\nFrom: <sip:x@y>;tag=f\r\n\
-                 To: <sip:a@b>\r\nCall-ID: c\r\nCSeq: 1 CANCEL\r\n\r\n"
-            ))
-        };
-        let matched = transactions.handle_request(&cancel("z9hG4bKa"), 1, false, now);
-        assert!(matches!(matched, Incoming::Cancel { is_matched: true }));
-        let unmatched = transactions.handle_request(&cancel("z9hG4bKz"), 1, false, now);
-        assert!(matches!(unmatched, Incoming::Cancel { is_matched: false }));
-        assert_eq!(transactions.servers(), 1);
-    }
-
-    #[test]
-    fn sip_x_07_requests_of_rfc_2543_are_matched_by_the_old_rules() {
-        let (mut transactions, now) = transactions();
-        let first = transactions.handle_request(&request("old", ";tag=t"), 1, false, now);
-        assert!(matches!(first, Incoming::New(_)));
-        let copy = transactions.handle_request(&request("old", ";tag=t"), 1, false, now);
-        assert!(matches!(copy, Incoming::Absorbed));
-    }
-}
+mod tests;
