@@ -23,7 +23,8 @@ fn main() {
     divan::main();
 }
 
-const HEADER: &str = "<stream:stream xmlns='jabber:server' xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>";
+const HEADER: &str =
+    "<stream:stream xmlns='jabber:server' xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>";
 
 /// A plain presence as clients send it.
 const SHORT: &str = "<presence from='juliet@xmpp.example/balcony' to='romeo@sip.example'><show>away</show>\
@@ -145,13 +146,8 @@ fn response_rendered(bencher: Bencher) {
 
 fn state(availability: Availability) -> PresenceState {
     let note = Note { lang: None, text: "Wherefore art thou".into() };
-    let device = Device {
-        id: "balcony".into(),
-        availability,
-        priority: Some(5),
-        notes: vec![note],
-        idle_since: None,
-    };
+    let device =
+        Device { id: "balcony".into(), availability, priority: Some(5), notes: vec![note], idle_since: None };
     PresenceState { devices: vec![device], notes: Vec::new() }
 }
 

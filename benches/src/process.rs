@@ -5,7 +5,8 @@ use std::{fs, io, time::Duration};
 /// Resident memory of a process in octets; `None` names this one.
 pub fn resident_bytes(pid: Option<u32>) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{}/statm", name_of(pid)))?;
-    let pages: u64 = text.split(' ').nth(1).and_then(|text| text.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    let pages: u64 =
+        text.split(' ').nth(1).and_then(|text| text.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
     Ok(pages * PAGE_BYTES)
 }
 
@@ -17,7 +18,8 @@ pub fn cpu_time(pid: Option<u32>) -> io::Result<Duration> {
     let field = |number: usize| {
         behind.split_ascii_whitespace().nth(number - 3).and_then(|text| text.parse::<u64>().ok())
     };
-    let ticks = field(14).zip(field(15)).map(|(user, system)| user + system).ok_or(io::ErrorKind::InvalidData)?;
+    let ticks =
+        field(14).zip(field(15)).map(|(user, system)| user + system).ok_or(io::ErrorKind::InvalidData)?;
     Ok(Duration::from_millis(ticks * 10))
 }
 

@@ -32,7 +32,12 @@ pub struct Program {
 
 impl Program {
     /// Starts `binary` for partners whose streams all end at `partner_at`; ready when this returns.
-    pub async fn start(binary: &Path, partners: &[String], partner_at: SocketAddr, folder: TempDir) -> io::Result<Self> {
+    pub async fn start(
+        binary: &Path,
+        partners: &[String],
+        partner_at: SocketAddr,
+        folder: TempDir,
+    ) -> io::Result<Self> {
         let [xmpp, sip_tcp, sip_tls, admin] = [free_port()?, free_port()?, free_port()?, free_port()?];
         let certificates = certificates(folder.path());
         let authority = Authority::open_or_create(&certificates).map_err(io::Error::other)?;
@@ -71,7 +76,9 @@ impl Program {
 
     async fn await_ready(&mut self) -> io::Result<()> {
         for _ in 0..500 {
-            if TcpStream::connect(self.sip_tls).await.is_ok() && self.folder.path().join("admin.sock").exists() {
+            if TcpStream::connect(self.sip_tls).await.is_ok()
+                && self.folder.path().join("admin.sock").exists()
+            {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {

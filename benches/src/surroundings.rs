@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tombolo_interwork::{
     owner::{
-        Accounts, Input, LaneKey, NOTIFY_BRANCH, NotifyAnswer, Output, Owner, OwnerEvent, OwnerSettings, PeerKey, PeerWay,
-        PhoneKey, ReplyTo, SipRequest,
+        Accounts, Input, LaneKey, NOTIFY_BRANCH, NotifyAnswer, Output, Owner, OwnerEvent, OwnerSettings,
+        PeerKey, PeerWay, PhoneKey, ReplyTo, SipRequest,
     },
     token::TokenKey,
 };

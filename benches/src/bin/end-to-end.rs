@@ -9,7 +9,7 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
+    io,
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
@@ -94,7 +94,10 @@ async fn run(arguments: &Arguments) -> io::Result<()> {
     let to_xmpp = bench.sip_to_xmpp(arguments).await?;
     let to_sip = bench.xmpp_to_sip(arguments).await?;
     if arguments.json {
-        println!("{}", json!({ "sip": format!("{:?}", arguments.sip), "g1": to_xmpp.json(), "g13": to_sip.json() }));
+        println!(
+            "{}",
+            json!({ "sip": format!("{:?}", arguments.sip), "g1": to_xmpp.json(), "g13": to_sip.json() })
+        );
     } else {
         println!("phones by {:?}, partners by mutual TLS; watcher interval 0", arguments.sip);
         to_xmpp.print("G1  SIP change to XMPP watchers");
@@ -133,7 +136,11 @@ impl Figures {
         println!("{what}: {} watchers, {} rounds", self.watchers, self.rounds.len());
         println!("  deliveries per CPU-second of the program   {:>10.0}", self.per_cpu_second());
         println!("  CPU per delivery                           {:>10.2} µs", 1e6 / self.per_cpu_second());
-        println!("  last delivery after: median, worst         {:>10.1} ms, {:.1} ms", self.round(0.5), self.round(1.0));
+        println!(
+            "  last delivery after: median, worst         {:>10.1} ms, {:.1} ms",
+            self.round(0.5),
+            self.round(1.0)
+        );
         println!("  resident memory per watcher, process       {:>10.0} B", self.resident_bytes_each);
         println!(
             "  set-up: wall, CPU of the program, CPU each {:>10.2} s, {:.2} s, {:.0} µs",
@@ -221,7 +228,9 @@ impl Bench {
         loop {
             match timeout(PATIENCE, self.partner.event()).await? {
                 Some(PartnerEvent::Stanzas(stanzas)) => return Ok(stanzas),
-                Some(PartnerEvent::Ended(_, end)) => return Err(io::Error::other(format!("a stream ended: {end}"))),
+                Some(PartnerEvent::Ended(_, end)) => {
+                    return Err(io::Error::other(format!("a stream ended: {end}")));
+                }
                 Some(_) => {}
                 None => return Err(io::Error::other("the partner ended")),
             }
@@ -251,7 +260,10 @@ impl Bench {
             let mut count = 0;
             let mut bytes = String::new();
             for number in (partner..arguments.watchers).step_by(PARTNERS) {
-                bytes.push_str(&format!("<presence from='{}' to='alice@{LOCAL}' type='subscribe'/>", contact(number)));
+                bytes.push_str(&format!(
+                    "<presence from='{}' to='alice@{LOCAL}' type='subscribe'/>",
+                    contact(number)
+                ));
                 count += 1;
             }
             self.partner.send(*stream, count, bytes.into_bytes());
@@ -342,10 +354,12 @@ impl Bench {
         }
         let mut asked = 0;
         while asked < watchers {
-            let stanzas = self.stanzas().await.map_err(|error| missing(&error, Some("subscribe"), asked, watchers))?;
+            let stanzas =
+                self.stanzas().await.map_err(|error| missing(&error, Some("subscribe"), asked, watchers))?;
             let mut answers: HashMap<usize, (u32, String)> = HashMap::new();
             for stanza in stanzas.iter().filter(|stanza| is_presence(stanza, Some("subscribe"))) {
-                let head = StanzaHead::read(stanza).map_err(|error| io::Error::other(format!("{error:?}")))?;
+                let head =
+                    StanzaHead::read(stanza).map_err(|error| io::Error::other(format!("{error:?}")))?;
                 let (from, to) = (head.from.unwrap_or_default(), head.to.unwrap_or_default());
                 let (count, bytes) = answers.entry(partner_of(&to)?).or_default();
                 *count += 1;
@@ -375,9 +389,9 @@ impl Bench {
 async fn notifies(phone: &mut Phone, wanted: usize) -> io::Result<()> {
     let mut count = 0;
     while count < wanted {
-        let request = timeout(PATIENCE, phone.request()).await.map_err(|error| {
-            missing(&error.into(), Some("NOTIFY"), count, wanted)
-        })?;
+        let request = timeout(PATIENCE, phone.request())
+            .await
+            .map_err(|error| missing(&error.into(), Some("NOTIFY"), count, wanted))?;
         let request = request.ok_or_else(|| io::Error::other("a phone lost its connection"))?;
         let state = request.subscription_state().ok().flatten().map(|state| state.state);
         match state {
@@ -413,7 +427,8 @@ fn storm(partner: usize, watchers: usize, show: &str) -> Vec<(u32, Vec<u8>)> {
 
 fn is_presence(stanza: &[u8], kind: Option<&str>) -> bool {
     StanzaHead::read(stanza).is_ok_and(|head| {
-        head.kind == StanzaKind::Presence && kind.is_none_or(|kind| head.type_attribute.as_deref().unwrap_or("") == kind)
+        head.kind == StanzaKind::Presence
+            && kind.is_none_or(|kind| head.type_attribute.as_deref().unwrap_or("") == kind)
     })
 }
 
@@ -422,7 +437,8 @@ fn partner_name(number: usize) -> String {
 }
 
 fn partner_of(address: &str) -> io::Result<usize> {
-    let number = address.rsplit_once("@p").and_then(|(_, rest)| rest.strip_suffix(".localhost")?.parse().ok());
+    let number =
+        address.rsplit_once("@p").and_then(|(_, rest)| rest.strip_suffix(".localhost")?.parse().ok());
     number.ok_or_else(|| io::Error::other(format!("{address} is of no partner")))
 }
 
