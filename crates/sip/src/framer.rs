@@ -107,6 +107,9 @@ impl StreamFramer {
         }
         let message = Message::read(head.clone(), Bytes::new(), &self.limits);
         let message = message.map_err(|fault| self.fault(fault, &head))?;
+        if message.vias().next().is_none() {
+            return Err(self.fault(MessageFault::NoVia, &head));
+        }
         let length = message.content_length().and_then(|length| length.ok_or(MessageFault::ContentLength));
         let length = length.map_err(|fault| self.fault(fault, &head))?;
         if length.saturating_add(head.len()) > self.limits.message {
@@ -142,8 +145,8 @@ mod tests {
         Ok(seen)
     }
 
-    const TWO: &[u8] = b"\r\nMESSAGE sip:a@b SIP/2.0\r\nContent-Length: 9\r\n\r\na\r\n\r\nb\r\n\r\
-        \r\n\r\nOPTIONS sip:a@b SIP/2.0\r\nl: 0\r\n\r\n";
+    const TWO: &[u8] = b"\r\nMESSAGE sip:a@b SIP/2.0\r\nv: x\r\nContent-Length: 9\r\n\r\na\r\n\r\nb\r\n\r\
+        \r\n\r\nOPTIONS sip:a@b SIP/2.0\r\nv: x\r\nl: 0\r\n\r\n";
 
     #[test]
     fn sip_t_02_pipelined_messages_are_the_same_at_every_split() {
@@ -157,17 +160,17 @@ mod tests {
     #[test]
     fn sip_t_03_a_length_that_does_not_tell_is_a_fault() {
         for length in ["", "Content-Length: -1\r\n", "l: 1\r\nContent-Length: 2\r\n", "l: 4294967296x\r\n"] {
-            let text = format!("MESSAGE sip:a@b SIP/2.0\r\n{length}\r\nhello");
+            let text = format!("MESSAGE sip:a@b SIP/2.0\r\nv: x\r\n{length}\r\nhello");
             assert_eq!(frames(text.as_bytes(), 7), Err(MessageFault::ContentLength), "{length:?}");
         }
-        let text = b"MESSAGE sip:a@b SIP/2.0\r\nContent-Length: 4294967296\r\n\r\n";
+        let text = b"MESSAGE sip:a@b SIP/2.0\r\nv: x\r\nContent-Length: 4294967296\r\n\r\n";
         assert_eq!(frames(text, 99), Err(MessageFault::TooBig { what: "message" }));
     }
 
     #[test]
     fn sip_t_11_a_double_line_end_between_messages_is_a_keep_alive() {
         assert_eq!(frames(b"\r\n\r\n\r\n\r\n", 3).expect("legal"), ["ping", "ping"]);
-        let inside = b"MESSAGE sip:a@b SIP/2.0\r\nl: 4\r\n\r\n\r\n\r\n";
+        let inside = b"MESSAGE sip:a@b SIP/2.0\r\nv: x\r\nl: 4\r\n\r\n\r\n\r\n";
         assert_eq!(frames(inside, 1).expect("legal"), ["MESSAGE \r\n\r\n"]);
     }
 

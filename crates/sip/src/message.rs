@@ -69,6 +69,9 @@ pub enum MessageFault {
     /// Content-Length is missing on a stream, no number, or stands twice with different values.
     #[error("a Content-Length that does not tell the length")]
     ContentLength,
+    /// A message on a stream has no Via, so that nobody can be answered.
+    #[error("there is no Via")]
+    NoVia,
     /// The body is shorter than Content-Length says.
     #[error("the body is shorter than its Content-Length")]
     Short,

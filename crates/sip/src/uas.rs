@@ -1,4 +1,4 @@
-//! The checks that every request meets first (RFC 3261 §8.2, SIP-D-03): required headers, method, Request-URI,
+//! The checks that every request meets first (RFC 3261 §8.2, SIP-D-03): syntax, method, scheme of the Request-URI,
 //! extensions, body. What passes them is for whom it concerns.
 //!
 //! A message and what is served go in, a verdict comes out. Who may ask for what is not decided here; a request of
@@ -76,14 +76,19 @@ pub fn check_for(request: &Message, served: &Served<'_>) -> Verdict {
     if !method.is_known() {
         return Verdict::refuse_with(501, "Allow", allow(served.methods));
     }
-    if has_broken_headers(request, method) {
+    if let Err(UriFault::TooLong { .. }) = UriRef::parse(request.request_uri_text()) {
+        return Verdict::refuse(414);
+    }
+    if is_malformed(request, method) {
         return Verdict::refuse(400);
     }
     if !served.methods.contains(method) {
         return Verdict::refuse_with(405, "Allow", allow(served.methods));
     }
-    if let Some(verdict) = check_uri(request.request_uri_text()) {
-        return verdict;
+    let is_usable =
+        |uri: UriRef<'_>| matches!(uri.scheme(), Scheme::Sip | Scheme::Sips | Scheme::Pres | Scheme::Im);
+    if !request.request_uri().is_ok_and(is_usable) {
+        return Verdict::refuse(416);
     }
     let unknown: Vec<&str> = request
         .require()
@@ -108,30 +113,20 @@ fn has_identity(request: &Message) -> bool {
         && request.top_via().is_ok_and(has_name)
 }
 
-/// Whether a header that every method has is doubled or malformed.
-fn has_broken_headers(request: &Message, method: &Method) -> bool {
+/// Whether the Request-URI, or a header that every method has, is doubled or malformed.
+fn is_malformed(request: &Message, method: &Method) -> bool {
+    // Header components may not stand in a Request-URI (RFC 3261 §19.1.1).
+    let is_uri_right = request.request_uri().is_ok_and(|uri| uri.headers().is_empty());
     let is_cseq_right = request.cseq().is_ok_and(|(_, of)| of == *method);
     let are_vias_right = request.vias().all(|via| Via::parse(via).is_ok());
     let are_contacts_right = request.contacts().all(|contact| contact.is_ok());
     let is_expires_right = request.rows(HeaderName::Expires).count() <= 1;
-    !(is_cseq_right
+    !(is_uri_right
+        && is_cseq_right
         && request.max_forwards().is_ok()
         && are_vias_right
         && are_contacts_right
         && is_expires_right)
-}
-
-/// The Request-URI: of a scheme that can be served, and without header components (RFC 3261 §19.1.1).
-fn check_uri(text: &str) -> Option<Verdict> {
-    match UriRef::parse(text) {
-        Ok(uri) if !matches!(uri.scheme(), Scheme::Sip | Scheme::Sips | Scheme::Pres | Scheme::Im) => {
-            Some(Verdict::refuse(416))
-        }
-        Ok(uri) if !uri.headers().is_empty() => Some(Verdict::refuse(400)),
-        Ok(_) => None,
-        Err(UriFault::TooLong { .. }) => Some(Verdict::refuse(414)),
-        Err(_) => Some(Verdict::refuse(400)),
-    }
 }
 
 /// The body: one of `media`, not encoded, unless it may be ignored (RFC 3261 §8.2.3).
