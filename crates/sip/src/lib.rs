@@ -7,6 +7,7 @@ pub mod dialog;
 pub mod digest;
 pub mod event;
 pub mod framer;
+pub mod fuzz_bodies;
 pub mod headers;
 mod lex;
 pub mod message;

@@ -6,6 +6,9 @@ use super::{Scheme, UriRef, is_name, unescape};
 const DECISIVE: [&str; 5] = ["user", "ttl", "method", "maddr", "transport"];
 
 pub(super) fn matches(a: &UriRef<'_>, b: &UriRef<'_>) -> bool {
+    if a.text == b.text {
+        return true;
+    }
     if a.scheme != b.scheme {
         return false;
     }

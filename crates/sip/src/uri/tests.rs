@@ -90,6 +90,8 @@ fn sip_t_14_equivalent_uris_of_rfc3261_section_19_1_4() {
             "sip:alice@atlanta.com?priority=urgent&subject=project%20x",
         ),
         ("sip:carol@chicago.com", "sip:carol@chicago.com;security=off"),
+        // A parameter that stands twice with two values, which it must not: still itself.
+        ("sip:a@b;x=1;x=2", "sip:a@b;x=1;x=2"),
         // esc01 of RFC 4475: escapes in parameter names and values.
         ("sip:cal%6Cer@host5.example.net;%6C%72", "sip:caller@host5.example.net;lr"),
     ] {
