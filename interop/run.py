@@ -49,7 +49,11 @@ def show_matrix():
 
 def chosen(names, everything):
     if not names:
-        return [case for case in cases() if everything or not row(case).get("long")]
+        picked = [case for case in cases() if everything or not row(case).get("long")]
+        for case in picked:
+            if reason := row(case).get("waits_for"):
+                print(f"not run: {case} waits for {reason}")
+        return [case for case in picked if not row(case).get("waits_for")]
     picked = []
     for name in names:
         found = [case for case in cases() if case.startswith(name)]

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use tombolo_sip::fuzz_bodies as sip;
 use tombolo_xmpp::fuzz_bodies as xmpp;
 
 use crate::sip_message;
@@ -40,6 +41,10 @@ pub const TARGETS: &[Target] = &[
     },
     Target { name: "sip-stream", body: sip_message::stream, corpora: &["fuzz/corpus/sip"] },
     Target { name: "sip-datagram", body: sip_message::datagram, corpora: &["fuzz/corpus/sip"] },
+    Target { name: "sip-print", body: sip::print_again, corpora: &["fuzz/corpus/sip"] },
+    Target { name: "sip-refusal", body: sip::refusal, corpora: &["fuzz/corpus/sip"] },
+    Target { name: "sip-transactions", body: transactions, corpora: &["fuzz/corpus/sip"] },
+    Target { name: "sip-values", body: sip::values, corpora: &["fuzz/corpus/values"] },
     Target { name: "sip-digest", body: tombolo_sip::digest::fuzz_body, corpora: &["fuzz/corpus/digest"] },
     Target { name: "sip-pidf", body: tombolo_sip::pidf::fuzz_body, corpora: &["crates/sip/corpus/pidf"] },
     Target {
@@ -55,6 +60,10 @@ fn stream_inbound(data: &[u8]) {
 
 fn stream_outbound(data: &[u8]) {
     xmpp::stream_outbound(data, some_moment());
+}
+
+fn transactions(data: &[u8]) {
+    sip::transactions(data, some_moment());
 }
 
 /// The machines count differences only, so any moment will do and the inputs stay reproducible.

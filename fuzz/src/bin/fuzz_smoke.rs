@@ -124,3 +124,29 @@ fn keep(target: &Target, seed: u64, number: u64, input: &[u8]) -> PathBuf {
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tombolo_fuzz::Target;
+
+    use super::{root, smoke};
+
+    #[test]
+    fn a_body_that_panics_on_some_input_is_found_and_the_input_is_kept() {
+        let body = |data: &[u8]| assert!(!data.contains(&0), "a zero octet");
+        let target = Target { name: "self-check", body, corpora: &["fuzz/corpus/jid"] };
+        assert!(!smoke(&target, Duration::from_secs(10), 1));
+        let folder = root().join("target/fuzz-failures");
+        let kept: Vec<_> = std::fs::read_dir(folder)
+            .expect("the folder was made")
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.to_string_lossy().contains("self-check-1-"))
+            .collect();
+        assert_eq!(kept.len(), 1);
+        assert!(std::fs::read(&kept[0]).expect("a readable input").contains(&0));
+        std::fs::remove_file(&kept[0]).expect("it was ours");
+    }
+}
