@@ -19,6 +19,9 @@ use tombolo_xmpp::{
     xml::{Scope, XmlLimits, check},
 };
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     divan::main();
 }

@@ -161,7 +161,7 @@ impl Surroundings {
         let mut answers = Vec::with_capacity(count);
         for to in 0..count {
             self.kept = Some(Vec::new());
-            self.handle(Input::Request(subscribe(to)));
+            self.handle(Input::Request(subscribe(to, 1)));
             self.answer_kept();
             let stanza = format!("<presence from='{}' to='{ALICE}' type='subscribed'/>", contact(to));
             self.handle(Input::Stanzas(vec![Bytes::from(stanza)]));
@@ -170,6 +170,16 @@ impl Surroundings {
         self.kept = None;
         assert_eq!(answers.len(), count, "every dialog was notified of the grant");
         answers
+    }
+
+    /// A second dialog of the phone for each of the first `count` contacts, whose states are known.
+    pub fn watch_again(&mut self, count: usize) {
+        self.kept = Some(Vec::new());
+        for to in 0..count {
+            self.handle(Input::Request(subscribe(to, 2)));
+            assert_eq!(self.answer_kept().len(), 1, "the state is told at once");
+        }
+        self.kept = None;
     }
 
     /// Answers the NOTIFYs that were kept with 200.
@@ -246,11 +256,11 @@ fn request(text: String, reply: u64) -> SipRequest {
     SipRequest { peer: phone(), reply: ReplyTo(reply), message, identity: address(ALICE), way: way() }
 }
 
-fn subscribe(to: usize) -> SipRequest {
+fn subscribe(to: usize, dialog: u8) -> SipRequest {
     let contact = contact(to);
     let text = format!(
-        "SUBSCRIBE sip:{contact} SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:40000;branch=z9hG4bKs{to}\r\nMax-Forwards: 70\r\n\
-         From: <sip:{ALICE}>;tag=f{to}\r\nTo: <sip:{contact}>\r\nCall-ID: 8b1f2c3d4e5f6071{to:06}\r\nCSeq: 1 SUBSCRIBE\r\n\
+        "SUBSCRIBE sip:{contact} SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:40000;branch=z9hG4bKs{to}x{dialog}\r\nMax-Forwards: 70\r\n\
+         From: <sip:{ALICE}>;tag=f{to}x{dialog}\r\nTo: <sip:{contact}>\r\nCall-ID: 8b1f2c3d4e5f60{dialog:02}{to:06}\r\nCSeq: 1 SUBSCRIBE\r\n\
          Contact: <sip:alice@127.0.0.1:40000;transport=tcp>\r\nEvent: presence\r\nAccept: application/pidf+xml\r\n\
          Expires: 3600\r\nContent-Length: 0\r\n\r\n"
     );

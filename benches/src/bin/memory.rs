@@ -85,4 +85,8 @@ fn dialogs(count: usize) {
     drop(answers);
     shard.wait(Duration::from_secs(40));
     mark.tell("pair + dialog + the contact's own state (a view each)", count);
+    let mark = Mark::set();
+    shard.watch_again(count);
+    shard.wait(Duration::from_secs(40));
+    mark.tell("a second dialog of the same pair (G8)", count);
 }

@@ -14,7 +14,9 @@ use std::{
 use actix::Addr;
 use arc_swap::ArcSwap;
 use parking_lot::RwLock;
-use tombolo_edge::{DialId, DomainPair, EdgePort, FlowFacts, FlowId, FlowPort, StreamDirection, StreamId};
+use tombolo_edge::{
+    DialId, DomainPair, EdgePort, FlowFacts, FlowId, FlowPort, StreamDirection, StreamId, ToEdge, ToFlow,
+};
 use tombolo_interwork::{
     error::NoResponse,
     owner::{Input, PeerKey},
@@ -22,7 +24,7 @@ use tombolo_interwork::{
 };
 use tombolo_policy::Table;
 use tombolo_presence::{Address, Domain};
-use tombolo_runtime::{Clock, InboxSender, Placement};
+use tombolo_runtime::{Clock, InboxSender, Placement, Wake};
 use tombolo_store::StateStore;
 use tombolo_telemetry::Metrics;
 
@@ -152,20 +154,28 @@ impl Directory {
         assert!(is_first, "a directory begins once");
     }
 
-    /// Names the ways out, once.
+    /// Names the ways out, once, and lets the shards say what they were loaded with.
     pub fn connect(&self, edge: Arc<dyn EdgePort>, flows: Arc<dyn FlowPort>) {
         let is_first = self.edge.set(edge).is_ok() && self.flows_port.set(flows).is_ok();
         assert!(is_first, "a directory is connected once");
+        for shard in self.shards() {
+            shard.addr.do_send(Wake);
+        }
+    }
+
+    /// False while the shards are loaded and nothing can go out yet.
+    pub fn is_connected(&self) -> bool {
+        self.edge.get().is_some() && self.flows_port.get().is_some()
     }
 
     /// The way to XMPP streams.
     pub fn edge(&self) -> &dyn EdgePort {
-        &**self.edge.get().expect("connected before anything dials")
+        self.edge.get().map_or(&NotYet, |port| &**port)
     }
 
     /// The way to SIP flows.
     pub fn flows_port(&self) -> &dyn FlowPort {
-        &**self.flows_port.get().expect("connected before anything dials")
+        self.flows_port.get().map_or(&NotYet, |port| &**port)
     }
 
     fn arc(&self) -> Arc<Self> {
@@ -416,3 +426,19 @@ impl Directory {
 const FRONT_END_INBOX: usize = 1024;
 /// Batches of messages that wait for the peer of one phone.
 const PHONE_INBOX: usize = 16;
+
+/// Between the first listener and [`Directory::connect`] there is a moment in which a peer can already speak. What is
+/// said to it then is dropped; it says itself again.
+struct NotYet;
+
+impl EdgePort for NotYet {
+    fn send(&self, value: ToEdge) {
+        tracing::debug!(?value, "dropped: not started yet");
+    }
+}
+
+impl FlowPort for NotYet {
+    fn send(&self, value: ToFlow) {
+        tracing::debug!(?value, "dropped: not started yet");
+    }
+}

@@ -51,8 +51,11 @@ impl FanoutActor {
         self.drive(ctx);
     }
 
-    /// Does what the core asks for and sets the one timer.
+    /// Does what the core asks for and sets the one timer. Until the ways out are there, it keeps all of that.
     fn drive(&mut self, ctx: &mut Context<Self>) {
+        if !self.directory.is_connected() {
+            return;
+        }
         while let Some(output) = self.owner.poll_output() {
             self.carry(output, ctx);
         }

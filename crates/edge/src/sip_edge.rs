@@ -65,8 +65,11 @@ pub(crate) struct SipShared {
     resolver: Resolver,
     /// One listener address a transport, for Via and Contact.
     listeners: RwLock<Vec<(Transport, SocketAddr)>>,
-    sockets: RwLock<Vec<(SocketAddr, Arc<UdpSocket>, actix::Addr<UdpActor>)>>,
+    sockets: RwLock<Vec<BoundUdp>>,
 }
+
+/// A UDP socket, the address that it is bound to, and the actor that reads it.
+type BoundUdp = (SocketAddr, Arc<UdpSocket>, actix::Addr<UdpActor>);
 
 /// The SIP side of the edge.
 pub struct SipEdge {
@@ -132,7 +135,8 @@ impl FlowPort for SipEdge {
                 let way = self.shared.flows.read().get(&flow).cloned();
                 match way {
                     Some(Way::Connection(outbox)) => {
-                        if !outbox.push(bytes, 1) {
+                        let is_full = !outbox.push(bytes, 1);
+                        if is_full {
                             outbox.close();
                         }
                     }

@@ -102,6 +102,8 @@ pub struct SubscriberRow {
 /// What changes often in a dialog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolatileRow {
+    /// The start of the process in which it was stored: numbers are raised once for each start since.
+    pub start: u32,
     /// The last CSeq that we used.
     pub local_cseq: u32,
     /// The last CSeq that we saw.

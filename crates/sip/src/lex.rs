@@ -7,7 +7,8 @@ use std::borrow::Cow;
 /// Characters of `token` (RFC 3261 §25.1).
 static TOKEN: [bool; 256] = class(b"-.!%*_+`'~");
 
-const fn class(more: &[u8]) -> [bool; 256] {
+/// Letters, digits and `more`: a class of characters as a table.
+pub(crate) const fn class(more: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];
     let mut octet = 0;
     while octet < 256 {
@@ -39,21 +40,24 @@ pub(crate) fn token_len(text: &[u8]) -> usize {
 
 /// Whether `octet` is a control character that a header value must not hold bare: C0 without tab, and DEL.
 pub(crate) fn is_control(octet: u8) -> bool {
-    (octet < 0x20 && octet != b'\t') | (octet == 0x7f)
+    ((octet < 0x20) & (octet != b'\t')) | (octet == 0x7f)
 }
 
-fn is_space(character: char) -> bool {
-    character == ' ' || character == '\t'
+fn is_space(octet: u8) -> bool {
+    octet == b' ' || octet == b'\t'
 }
 
 /// `text` without spaces and tabs at its ends.
 pub(crate) fn trim(text: &str) -> &str {
-    text.trim_matches(is_space)
+    let text = trim_start(text);
+    let spaces = text.bytes().rev().take_while(|octet| is_space(*octet)).count();
+    &text[..text.len() - spaces]
 }
 
 /// `text` without spaces and tabs at its start.
 pub(crate) fn trim_start(text: &str) -> &str {
-    text.trim_start_matches(is_space)
+    let spaces = text.bytes().take_while(|octet| is_space(*octet)).count();
+    &text[spaces..]
 }
 
 /// Length of the quoted string that begins `text`, both quotes counted; `None` when it is not closed.
@@ -143,6 +147,10 @@ impl<'a> Iterator for CommaList<'a> {
 
     fn next(&mut self) -> Option<&'a str> {
         let text = self.rest?;
+        if memchr::memchr(b',', text.as_bytes()).is_none() {
+            self.rest = None;
+            return Some(trim(text));
+        }
         // What is not closed reaches to the end; the parser of the element then says so.
         match find_outside(text, b",") {
             Ok(Some(comma)) => {

@@ -5,6 +5,8 @@
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
+use crate::lex;
+
 mod compare;
 mod host;
 
@@ -94,7 +96,7 @@ impl<'a> UriRef<'a> {
         };
         match scheme {
             Scheme::Sip | Scheme::Sips | Scheme::Pres | Scheme::Im => uri.read_parts(rest)?,
-            Scheme::Tel | Scheme::Other => check(rest, OPAQUE, "rest")?,
+            Scheme::Tel | Scheme::Other => check(rest, &OPAQUE, "rest")?,
         }
         Ok(uri)
     }
@@ -110,8 +112,8 @@ impl<'a> UriRef<'a> {
                 if user.is_empty() {
                     return Err(UriFault::BadCharacter { part: "user" });
                 }
-                check(user, USER, "user")?;
-                check(password.unwrap_or_default(), PASSWORD, "password")?;
+                check(user, &USER, "user")?;
+                check(password.unwrap_or_default(), &PASSWORD, "password")?;
                 (self.user, self.password) = (Some(user), password);
                 rest
             }
@@ -122,13 +124,13 @@ impl<'a> UriRef<'a> {
             Some(_) => return Err(UriFault::BadCharacter { part: "headers" }),
             None => (rest, ""),
         };
-        check(headers, HEADERS, "headers")?;
+        check(headers, &HEADERS, "headers")?;
         if !headers.is_empty() && headers.split('&').any(|header| header.find('=').is_none_or(|at| at == 0)) {
             return Err(UriFault::BadCharacter { part: "headers" });
         }
         self.headers = headers;
         let (host_port, params) = rest.split_at(rest.find(';').unwrap_or(rest.len()));
-        check(params, PARAMS, "parameters")?;
+        check(params, &PARAMS, "parameters")?;
         if params.split(';').skip(1).any(|param| param.is_empty() || param.starts_with('=')) {
             return Err(UriFault::BadCharacter { part: "parameters" });
         }
@@ -368,7 +370,7 @@ fn hex(digit: u8) -> Result<u8, UriFault> {
 /// Appends plain text as a user part: all that `user` may not hold, and `%`, becomes `%HH` (RFC 3261 §25.1).
 pub fn escape_user(plain: &str, out: &mut String) {
     for octet in plain.bytes() {
-        if octet.is_ascii_alphanumeric() || USER.contains(&octet) {
+        if USER[usize::from(octet)] {
             out.push(char::from(octet));
         } else {
             fmt::write(out, format_args!("%{octet:02X}")).expect("a String takes all text");
@@ -376,14 +378,14 @@ pub fn escape_user(plain: &str, out: &mut String) {
     }
 }
 
-const USER: &[u8] = b"-_.!~*'()&=+$,;?/";
-const PASSWORD: &[u8] = b"-_.!~*'()&=+$,";
-const PARAMS: &[u8] = b"-_.!~*'()[]/:&+$;=";
-const HEADERS: &[u8] = b"-_.!~*'()[]/?:+$&=";
-const OPAQUE: &[u8] = b"-_.!~*'();/?:@&=+$,[]#";
+static USER: [bool; 256] = lex::class(b"-_.!~*'()&=+$,;?/");
+static PASSWORD: [bool; 256] = lex::class(b"-_.!~*'()&=+$,");
+static PARAMS: [bool; 256] = lex::class(b"-_.!~*'()[]/:&+$;=");
+static HEADERS: [bool; 256] = lex::class(b"-_.!~*'()[]/?:+$&=");
+static OPAQUE: [bool; 256] = lex::class(b"-_.!~*'();/?:@&=+$,[]#");
 
-/// Checks that `text` holds letters, digits, `also` and well-formed escapes only.
-fn check(text: &str, also: &[u8], part: &'static str) -> Result<(), UriFault> {
+/// Checks that `text` holds characters of `class` and well-formed escapes only.
+fn check(text: &str, class: &[bool; 256], part: &'static str) -> Result<(), UriFault> {
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
         rest = tail;
@@ -393,7 +395,7 @@ fn check(text: &str, also: &[u8], part: &'static str) -> Result<(), UriFault> {
                 return Err(UriFault::BadEscape);
             }
             rest = &tail[2..];
-        } else if !first.is_ascii_alphanumeric() && !also.contains(first) {
+        } else if !class[usize::from(*first)] {
             return Err(UriFault::BadCharacter { part });
         }
     }

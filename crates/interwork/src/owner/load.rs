@@ -101,12 +101,13 @@ impl Owner {
             event_id: row.event_id.as_deref().unwrap_or_default(),
         };
         let routes = share_routes(&row.routes);
+        let raised = self.raised_cseq(number, volatile, 0);
         let Some(at) = self.add_dialog(id, number, lane, &texts, routes, row.watches_user, expires_at, now)
         else {
             return false;
         };
         if let Some(dialog) = self.dialogs.dialog_mut(at) {
-            dialog.local_cseq = volatile.map_or(0, |volatile| volatile.local_cseq) + CSEQ_RAISE;
+            dialog.local_cseq = raised;
             dialog.remote_cseq = volatile.map_or(0, |volatile| volatile.remote_cseq);
         }
         true
@@ -143,7 +144,7 @@ impl Owner {
                 volatile.map(|volatile| volatile.remote_cseq),
             ),
             call_id: row.call_id,
-            local_cseq: volatile.map_or(1, |volatile| volatile.local_cseq) + CSEQ_RAISE,
+            local_cseq: self.raised_cseq(number, volatile, 1),
             dialog: Some(Box::new(RemoteSide {
                 tag: row.remote_tag,
                 target: row.remote_target,
@@ -161,6 +162,15 @@ impl Owner {
             pair.upstream = at;
         }
         true
+    }
+
+    /// A CSeq above all that an earlier life of the process can have used in a dialog, which it stores now and then
+    /// only (D-26). `first` is what a dialog has used that was never stored again.
+    fn raised_cseq(&self, number: u64, volatile: Option<&VolatileRow>, first: u32) -> u32 {
+        let (start, stored) =
+            volatile.map_or(((number >> 32) as u32, first), |volatile| (volatile.start, volatile.local_cseq));
+        let starts = self.settings.start.saturating_sub(start).max(1);
+        stored.saturating_add(starts.saturating_mul(CSEQ_RAISE))
     }
 
     fn spread(&mut self, now: Now) -> std::time::Instant {
@@ -205,6 +215,7 @@ impl Owner {
         for (_, dialog) in self.dialogs.iter().filter(|(_, dialog)| !dialog.is_ending()) {
             let Some(pair) = self.pairs.pair(dialog.pair) else { continue };
             let value = VolatileRow {
+                start: self.settings.start,
                 local_cseq: dialog.local_cseq,
                 remote_cseq: dialog.remote_cseq,
                 expires_at: u64::from(dialog.expires_at),
@@ -215,6 +226,7 @@ impl Owner {
             let Some(pair) = self.pairs.pair(upstream.pair) else { continue };
             let left = upstream.machine.ends_at().map(|end| end.saturating_duration_since(now.instant));
             let value = VolatileRow {
+                start: self.settings.start,
                 local_cseq: upstream.local_cseq,
                 remote_cseq: upstream.machine.last_cseq().unwrap_or(0),
                 expires_at: now.unix_seconds() + left.map_or(0, |left| left.as_secs()),

@@ -44,10 +44,10 @@ impl Owner {
         shard.poll_lane(lane, grant, |update| {
             let before = out.len();
             let id = PairId(update.owner);
-            if let Some(pair) = pairs.pair_mut(id) {
-                if write_pair(pair, &update, addresses, &mut differences, &mut out, &mut count) {
-                    said.push(id);
-                }
+            if let Some(pair) = pairs.pair_mut(id)
+                && write_pair(pair, &update, addresses, &mut differences, &mut out, &mut count)
+            {
+                said.push(id);
             }
             out.len() - before
         });

@@ -47,6 +47,7 @@ impl Message {
     pub fn read(head: Bytes, body: Bytes, limits: &MessageLimits) -> Result<Self, MessageFault> {
         let head = unfold(head);
         let text = std::str::from_utf8(&head).map_err(|_| MessageFault::NotUtf8)?;
+        let has_controls = has_controls(&head);
         let mut lines = Lines { text, at: 0 };
         let first = lines.next().ok_or(MessageFault::NoEnd)?;
         if first.text.len() > limits.field {
@@ -65,7 +66,7 @@ impl Message {
             if rows.len() >= limits.fields {
                 return Err(MessageFault::TooBig { what: "number of header fields" });
             }
-            let row = read_row(line.whole()?, line.from)?;
+            let row = read_row(line.whole()?, line.from, has_controls)?;
             if row.name == HeaderName::Via {
                 vias += lex::CommaList::new(slice(text, row.value)).count();
                 if vias > limits.vias {
@@ -90,7 +91,8 @@ impl Message {
         let mut lines = Lines { text, at: 0 };
         let start = read_request_line_leniently(lines.next()?.text)?;
         let lines = lines.take(limits.fields).filter(|line| line.text.len() <= limits.field);
-        let rows: Rows = lines.filter_map(|line| read_row(line.whole().ok()?, line.from).ok()).collect();
+        let rows: Rows =
+            lines.filter_map(|line| read_row(line.whole().ok()?, line.from, true).ok()).collect();
         let message = Self { start, rows, body: Bytes::new(), source: None, head };
         let is_answered = message.method() != Some(&Method::Ack) && message.way_back().is_ok();
         is_answered.then_some(message)
@@ -176,14 +178,14 @@ fn read_request_line_leniently(line: &str) -> Option<Start> {
     Method::parse(method).map(|method| Start::Request { method, uri })
 }
 
-fn read_row(row: &str, at: usize) -> Result<Row, MessageFault> {
+fn read_row(row: &str, at: usize, may_have_controls: bool) -> Result<Row, MessageFault> {
     let name_len = lex::token_len(row.as_bytes());
     // White space may stand between the name and its colon, and nothing else (RFC 3261 §7.3.1).
     let rest = lex::trim_start(&row[name_len..]);
     let value = rest.strip_prefix(':').filter(|_| name_len > 0).ok_or(MessageFault::Field)?;
     let from = row.len() - lex::trim_start(value).len();
     let value = lex::trim(value);
-    if has_bare_control(value) {
+    if may_have_controls && has_bare_control(value) {
         return Err(MessageFault::Field);
     }
     Ok(Row {
@@ -193,14 +195,18 @@ fn read_row(row: &str, at: usize) -> Result<Row, MessageFault> {
     })
 }
 
+/// Whether a head has a control character besides those that end its lines, each of which must end in CR LF.
+fn has_controls(head: &[u8]) -> bool {
+    let is_odd = |octet: u8| lex::is_control(octet) & (octet != b'\r') & (octet != b'\n');
+    // Without an early end, so that many octets are looked at together.
+    head.iter().fold(false, |found, octet| found | is_odd(*octet))
+        || memchr::memchr_iter(b'\r', head).count() != memchr::memchr_iter(b'\n', head).count()
+}
+
 /// Whether a control character stands anywhere but in a quoted pair of a quoted string (RFC 3261 §25.1, RFC 4475
 /// §3.1.1.2).
 fn has_bare_control(value: &str) -> bool {
     let octets = value.as_bytes();
-    // Without an early end, so that many octets are looked at together.
-    if !octets.iter().fold(false, |found, octet| found | lex::is_control(*octet)) {
-        return false;
-    }
     let (mut at, mut is_quoted) = (0, false);
     while at < octets.len() {
         match octets[at] {

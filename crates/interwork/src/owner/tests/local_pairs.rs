@@ -32,7 +32,12 @@ fn a_colleague_waits_where_the_user_is_asked() {
         let notify = stage.notify();
         assert!(state_of(&notify).starts_with("pending") && notify.body().is_empty());
         assert_eq!(stage.asked_to_decide, [(ROMEO.to_owned(), MERCUTIO.to_owned())]);
-        stage.input(Input::Decide { user: address(ROMEO), watcher: Some(address(MERCUTIO)), is_approved, asker: 1 });
+        stage.input(Input::Decide {
+            user: address(ROMEO),
+            watcher: Some(address(MERCUTIO)),
+            is_approved,
+            asker: 1,
+        });
         let state = state_of(&stage.notify());
         let expected = if is_approved { "active" } else { "terminated;reason=rejected" };
         assert!(state.starts_with(expected), "{state}");

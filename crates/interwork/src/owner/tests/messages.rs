@@ -58,10 +58,13 @@ fn stox_m_13_never_two_at_a_time_to_one_recipient() {
     for n in 0..3 {
         write(&mut stage, &n.to_string(), &format!("text {n}"));
     }
-    stage.from_xmpp("<message from='nurse@xmpp.example/x' to='benvolio@corp.example' id='n'><body>other</body></message>");
+    stage.from_xmpp(
+        "<message from='nurse@xmpp.example/x' to='benvolio@corp.example' id='n'><body>other</body></message>",
+    );
     assert_eq!(stage.requests.len(), 2, "one of each sender");
     for n in 0..3 {
-        let at = stage.requests.iter().position(|(_, _, draft)| draft.from.contains("juliet")).expect("in flight");
+        let at =
+            stage.requests.iter().position(|(_, _, draft)| draft.from.contains("juliet")).expect("in flight");
         stage.requests.swap(0, at);
         let draft = stage.answer(200, "");
         assert_eq!(draft.body, format!("text {n}").as_bytes(), "in order");
@@ -70,12 +73,17 @@ fn stox_m_13_never_two_at_a_time_to_one_recipient() {
 
 #[test]
 fn stox_m_14_a_failure_comes_back_to_the_full_sender_with_its_id() {
-    for (status, condition) in [(404, "item-not-found"), (486, "recipient-unavailable"), (415, "not-acceptable")] {
+    for (status, condition) in
+        [(404, "item-not-found"), (486, "recipient-unavailable"), (415, "not-acceptable")]
+    {
         let mut stage = Stage::new();
         write(&mut stage, "m7", "x");
         stage.answer(status, "");
         let stanza = stage.stanza();
-        assert!(stanza.contains("to='juliet@xmpp.example/balcony'") && stanza.contains("id='m7'"), "{stanza}");
+        assert!(
+            stanza.contains("to='juliet@xmpp.example/balcony'") && stanza.contains("id='m7'"),
+            "{stanza}"
+        );
         assert!(stanza.contains("type='error'") && stanza.contains(condition), "{status}: {stanza}");
     }
     let mut stage = Stage::new();
@@ -103,7 +111,9 @@ fn stox_m_16_messages_without_body_become_nothing() {
         "<displayed xmlns='urn:xmpp:chat-markers:0' id='1'/>",
         "<event xmlns='http://jabber.org/protocol/pubsub#event'/>",
     ] {
-        stage.from_xmpp(&format!("<message from='juliet@xmpp.example/b' to='benvolio@corp.example'>{inner}</message>"));
+        stage.from_xmpp(&format!(
+            "<message from='juliet@xmpp.example/b' to='benvolio@corp.example'>{inner}</message>"
+        ));
         assert!(stage.is_silent(), "{inner}");
     }
 }
@@ -130,7 +140,10 @@ fn stox_m_05_stox_m_06_a_request_becomes_a_normal_stanza_and_202() {
     let mut stage = Stage::new();
     stage.message(&front_end(), BENVOLIO, JULIET, "Content-Type: text/plain\r\n", b"Neither, fair saint");
     let stanza = stage.stanza();
-    assert!(stanza.starts_with("<message from='benvolio@corp.example' to='juliet@xmpp.example' id='"), "{stanza}");
+    assert!(
+        stanza.starts_with("<message from='benvolio@corp.example' to='juliet@xmpp.example' id='"),
+        "{stanza}"
+    );
     assert!(!stanza.contains("type="), "{stanza}");
     let response = stage.response();
     assert_eq!(response.status(), Some(202));
@@ -147,7 +160,13 @@ fn stox_m_07_a_partner_may_want_chat() {
 #[test]
 fn stox_m_08_other_character_sets_are_read_or_refused() {
     let mut stage = Stage::new();
-    stage.message(&front_end(), BENVOLIO, JULIET, "Content-Type: text/plain;charset=ISO-8859-1\r\n", b"caf\xe9");
+    stage.message(
+        &front_end(),
+        BENVOLIO,
+        JULIET,
+        "Content-Type: text/plain;charset=ISO-8859-1\r\n",
+        b"caf\xe9",
+    );
     assert!(stage.stanza().contains("<body>café</body>"));
     stage.responses.clear();
     stage.message(&front_end(), BENVOLIO, JULIET, "Content-Type: text/plain;charset=koi8-r\r\n", b"x");
@@ -162,7 +181,11 @@ fn stox_m_10_other_types_are_refused_with_what_is_taken() {
     for content_type in ["application/x-foo", "message/imdn+xml", "image/png"] {
         stage.message(&front_end(), BENVOLIO, JULIET, &format!("Content-Type: {content_type}\r\n"), b"x");
         let response = stage.response();
-        assert_eq!((response.status(), response.accept().next()), (Some(415), Some("text/plain")), "{content_type}");
+        assert_eq!(
+            (response.status(), response.accept().next()),
+            (Some(415), Some("text/plain")),
+            "{content_type}"
+        );
     }
     assert!(stage.stanzas.is_empty());
 }
@@ -188,8 +211,19 @@ fn stox_m_15_stox_e_02_an_error_in_time_is_the_answer() {
             let mut stage = Stage::new();
             stage.message(&phone_of(ROMEO, "a"), ROMEO, JULIET, "Content-Type: text/plain\r\n", b"x");
             assert!(stage.responses.is_empty(), "a phone's answer waits (D-24)");
-            let id = stage.stanza().split("id='").nth(1).expect("an id").split('\'').next().expect("one").to_owned();
-            stage.from_xmpp(&format!("<message from='{from}' to='{ROMEO}' type='error' id='{id}'>{}</message>", error(condition)));
+            let id = stage
+                .stanza()
+                .split("id='")
+                .nth(1)
+                .expect("an id")
+                .split('\'')
+                .next()
+                .expect("one")
+                .to_owned();
+            stage.from_xmpp(&format!(
+                "<message from='{from}' to='{ROMEO}' type='error' id='{id}'>{}</message>",
+                error(condition)
+            ));
             assert_eq!(stage.status(), expected, "{condition} from {from}");
             stage.wait(Duration::from_secs(2));
             assert!(stage.is_silent(), "answered once");
@@ -203,7 +237,10 @@ fn stox_m_15_an_error_after_the_answer_becomes_no_status() {
     stage.message(&front_end(), BENVOLIO, JULIET, "Content-Type: text/plain\r\n", b"x");
     assert_eq!(stage.status(), 202);
     let id = stage.stanza().split("id='").nth(1).expect("an id").split('\'').next().expect("one").to_owned();
-    stage.from_xmpp(&format!("<message from='{JULIET}' to='{BENVOLIO}' type='error' id='{id}'>{}</message>", error("gone")));
+    stage.from_xmpp(&format!(
+        "<message from='{JULIET}' to='{BENVOLIO}' type='error' id='{id}'>{}</message>",
+        error("gone")
+    ));
     assert!(stage.responses.is_empty());
     // D-24: the sender is told by a MESSAGE from the contact with one line of cause.
     let draft = stage.answer(200, "");
@@ -214,7 +251,10 @@ fn stox_m_15_an_error_after_the_answer_becomes_no_status() {
 #[test]
 fn stox_e_10_an_error_is_never_answered() {
     let mut stage = Stage::new();
-    stage.from_xmpp(&format!("<message from='{JULIET}' to='{BENVOLIO}' type='error' id='x'>{}</message>", error("gone")));
+    stage.from_xmpp(&format!(
+        "<message from='{JULIET}' to='{BENVOLIO}' type='error' id='x'>{}</message>",
+        error("gone")
+    ));
     stage.presence(JULIET, BENVOLIO, "error", &error("gone"));
     assert!(stage.is_silent());
 }
@@ -242,7 +282,9 @@ fn a_message_without_a_route_is_answered_with_the_mapped_cause() {
 fn xp_34_an_unknown_user_looks_like_one_who_cannot_be_reached() {
     let mut stage = Stage::new();
     let bounce = |stage: &mut Stage, to: &str| {
-        stage.from_xmpp(&format!("<message from='juliet@xmpp.example/b' to='{to}' id='1'><body>x</body></message>"));
+        stage.from_xmpp(&format!(
+            "<message from='juliet@xmpp.example/b' to='{to}' id='1'><body>x</body></message>"
+        ));
         stage.stanza().replace(to, "X")
     };
     let unknown = bounce(&mut stage, "nobody@sip.example");
@@ -252,7 +294,9 @@ fn xp_34_an_unknown_user_looks_like_one_who_cannot_be_reached() {
 #[test]
 fn a_message_for_a_built_in_user_goes_to_the_phones_and_its_failure_back() {
     let mut stage = Stage::new();
-    stage.from_xmpp("<message from='juliet@xmpp.example/b' to='romeo@sip.example' id='1'><body>x</body></message>");
+    stage.from_xmpp(
+        "<message from='juliet@xmpp.example/b' to='romeo@sip.example' id='1'><body>x</body></message>",
+    );
     let (message, draft) = stage.deliveries.pop_front().expect("for the phones");
     assert_eq!(draft.method, "MESSAGE");
     stage.input(Input::Delivered { message, status: 480 });
@@ -263,7 +307,9 @@ fn a_message_for_a_built_in_user_goes_to_the_phones_and_its_failure_back() {
 fn a_public_provider_may_not_write_first() {
     let mut stage = Stage::public(Approve::All, PartnerKind::PublicUnverified);
     let write = |stage: &mut Stage| {
-        stage.from_xmpp("<message from='juliet@xmpp.example/b' to='romeo@sip.example' id='1'><body>x</body></message>");
+        stage.from_xmpp(
+            "<message from='juliet@xmpp.example/b' to='romeo@sip.example' id='1'><body>x</body></message>",
+        );
     };
     write(&mut stage);
     assert!(stage.stanza().contains("not-allowed"));
@@ -300,7 +346,8 @@ fn too_many_waiting_messages_are_refused_and_nothing_is_lost_silently() {
 #[test]
 fn stox_m_23_a_batch_is_handled_once_each() {
     let mut stage = Stage::new();
-    let stanza = "<message from='juliet@xmpp.example/b' to='benvolio@corp.example' id='1'><body>x</body></message>";
+    let stanza =
+        "<message from='juliet@xmpp.example/b' to='benvolio@corp.example' id='1'><body>x</body></message>";
     stage.input(Input::Stanzas(vec![Bytes::from_static(stanza.as_bytes())]));
     stage.answer(200, "");
     assert!(stage.is_silent());

@@ -34,11 +34,17 @@ fn stox_p_45_a_notify_without_body_leaves_the_state() {
 #[test]
 fn stox_p_44_a_tuple_that_is_missing_later_is_unavailable() {
     let mut stage = Stage::new();
-    let two = pidf("open", "").replace("</presence>", "<tuple id='ID-phone'><status><basic>open</basic></status></tuple></presence>");
+    let two = pidf("open", "").replace(
+        "</presence>",
+        "<tuple id='ID-phone'><status><basic>open</basic></status></tuple></presence>",
+    );
     let draft = stage.juliet_watches_benvolio(&two);
     stage.stanzas.clear();
     stage.front_end_notifies(&draft, 2, "active;expires=600", &pidf("open", ""));
-    assert_eq!(stage.stanza(), "<presence from='benvolio@corp.example/phone' to='juliet@xmpp.example' type='unavailable'/>");
+    assert_eq!(
+        stage.stanza(),
+        "<presence from='benvolio@corp.example/phone' to='juliet@xmpp.example' type='unavailable'/>"
+    );
     assert!(stage.is_silent());
 }
 
@@ -83,7 +89,10 @@ fn stox_p_56_changes_are_merged_to_one_notify_in_five_seconds() {
     settings.watcher_interval = Duration::from_secs(5);
     let mut owner = Owner::new(settings, table(|_| {}), stage.now);
     let accounts = [(address(ROMEO), Approve::Partner)].into();
-    owner.handle(Input::Accounts(std::sync::Arc::new(crate::owner::Accounts { approve: accounts })), stage.now);
+    owner.handle(
+        Input::Accounts(std::sync::Arc::new(crate::owner::Accounts { approve: accounts })),
+        stage.now,
+    );
     owner.handle(Input::PeerChanged { peer: phone_of(ROMEO, "a"), way: Some(way()) }, stage.now);
     stage.owner = owner;
     stage.romeo_watches_juliet("a");
@@ -127,7 +136,11 @@ fn stox_p_51_sip_p_06_the_document_names_the_presentity() {
     stage.presence("juliet@xmpp.example/b", ROMEO, "", "<priority>5</priority>");
     let notify = stage.notify();
     let body = body_of(&notify);
-    assert!(body.contains("entity=\"pres:juliet@xmpp.example\"") || body.contains("entity='pres:juliet@xmpp.example'"), "{body}");
+    assert!(
+        body.contains("entity=\"pres:juliet@xmpp.example\"")
+            || body.contains("entity='pres:juliet@xmpp.example'"),
+        "{body}"
+    );
     assert!(body.contains("sip:juliet@xmpp.example;gr=b"), "{body}");
     assert!(notify.content_type().expect("legal").expect("there").is("application", "pidf+xml"));
 }
@@ -137,13 +150,16 @@ fn stox_p_55_each_watcher_behind_a_front_end_has_a_dialog_of_its_own() {
     let mut stage = Stage::new();
     stage.presence(JULIET, BENVOLIO, "subscribe", "");
     stage.presence(NURSE, BENVOLIO, "subscribe", "");
-    let from: Vec<&str> = stage.requests.iter().map(|(_, _, draft)| draft.from.split(';').next().unwrap_or("")).collect();
+    let from: Vec<&str> =
+        stage.requests.iter().map(|(_, _, draft)| draft.from.split(';').next().unwrap_or("")).collect();
     assert_eq!(from, ["<sip:juliet@xmpp.example>", "<sip:nurse@xmpp.example>"]);
 }
 
 #[test]
 fn stox_p_13_a_refresh_that_failed_ends_the_dialog_or_not() {
-    for (status, is_dead) in [(404, true), (480, true), (481, true), (501, true), (604, true), (500, false), (486, false)] {
+    for (status, is_dead) in
+        [(404, true), (480, true), (481, true), (501, true), (604, true), (500, false), (486, false)]
+    {
         let mut stage = Stage::new();
         stage.presence(JULIET, BENVOLIO, "subscribe", "");
         let draft = stage.answer(200, "Expires: 600\r\n");

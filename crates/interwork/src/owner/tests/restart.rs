@@ -12,7 +12,8 @@ fn stox_p_22_authorizations_and_dialogs_survive_and_nobody_is_asked_again() {
     stage.juliet_watches_romeo();
     let response = stage.romeo_watches_juliet("a");
     let mut again = stage.killed_and_started_again(Duration::from_secs(5));
-    let said: Vec<&String> = again.stanzas.iter().filter(|stanza| stanza.contains("type='subscribe'")).collect();
+    let said: Vec<&String> =
+        again.stanzas.iter().filter(|stanza| stanza.contains("type='subscribe'")).collect();
     assert!(said.is_empty() && again.asked_to_decide.is_empty(), "nobody is asked again: {said:?}");
     assert!(again.stanzas.iter().any(|stanza| stanza.contains("<show>away</show>")), "{:?}", again.stanzas);
     assert!(again.stanzas.iter().any(|stanza| stanza.contains("type='probe'")), "an open watch is probed");
@@ -36,11 +37,35 @@ fn stox_p_22_a_dialog_with_a_front_end_is_refreshed_in_the_dialog() {
     assert!(again.requests.is_empty(), "paced, not at once");
     again.wait(Duration::from_secs(21));
     let (_, _, refresh) = again.requests.front().expect("one refresh");
-    assert_eq!((&refresh.call_id, &refresh.from), (&draft.call_id, &draft.from), "no dialog-creating SUBSCRIBE");
+    assert_eq!(
+        (&refresh.call_id, &refresh.from),
+        (&draft.call_id, &draft.from),
+        "no dialog-creating SUBSCRIBE"
+    );
     assert!(refresh.to.ends_with(";tag=pstag") && refresh.cseq > 65_536);
     again.answer(200, "Expires: 600\r\n");
     assert_eq!(again.front_end_notifies(&draft, 9, "active;expires=600", &pidf("closed", "")), 200);
     again.answer_nothing();
+}
+
+#[test]
+fn d_26_numbers_rise_with_each_start_though_none_was_stored() {
+    let mut stage = Stage::new();
+    stage.publish(ROMEO, "open", "away", "");
+    stage.juliet_watches_benvolio(&pidf("open", ""));
+    stage.romeo_watches_juliet("a");
+    let (mut last_refresh, mut last_notify) = (0, 0);
+    for _ in 0..3 {
+        stage = stage.killed_and_started_again(Duration::from_secs(1));
+        stage.wait_for_request(Duration::from_secs(21));
+        let refresh = stage.answer(200, "Expires: 3600\r\n").cseq;
+        let (notify, _) = stage.notify().cseq().expect("CSeq");
+        assert!(
+            refresh > last_refresh && notify > last_notify,
+            "{refresh} {last_refresh} {notify} {last_notify}"
+        );
+        (last_refresh, last_notify) = (refresh, notify);
+    }
 }
 
 #[test]
@@ -69,7 +94,9 @@ fn xp_11_a_waiting_request_survives_and_is_shown_again() {
     let mut again = stage.killed_and_started_again(Duration::from_secs(5));
     again.input(Input::Ask { user: Some(address(ROMEO)), asker: 1 });
     let report = again.reports.pop().expect("an answer");
-    assert!(report.relations.iter().any(|relation| relation.is_waiting && relation.contact == address(JULIET)));
+    assert!(
+        report.relations.iter().any(|relation| relation.is_waiting && relation.contact == address(JULIET))
+    );
 }
 
 #[test]

@@ -29,7 +29,10 @@ fn stox_p_24_stox_p_25_subscribe_is_answered_at_once_and_pending_is_notified() {
     assert_eq!(notify.request_uri_text(), "sip:romeo@sip.example;gr=x");
     stage.is_connected = true;
     stage.input(Input::Credit { lane: session(), bytes: 65_536 });
-    assert_eq!(stage.stanza(), "<presence from='romeo@sip.example' to='juliet@xmpp.example' type='subscribe'/>");
+    assert_eq!(
+        stage.stanza(),
+        "<presence from='romeo@sip.example' to='juliet@xmpp.example' type='subscribe'/>"
+    );
 }
 
 #[test]
@@ -42,7 +45,10 @@ fn stox_p_26_the_grant_makes_the_subscription_active() {
     assert!(state_of(&notify).starts_with("active;expires="), "{}", state_of(&notify));
     stage.presence("juliet@xmpp.example/balcony", ROMEO, "", "<show>away</show>");
     let body = body_of(&stage.notify());
-    assert!(body.contains("ID-balcony") && body.contains("<basic>open</basic>") && body.contains("away"), "{body}");
+    assert!(
+        body.contains("ID-balcony") && body.contains("<basic>open</basic>") && body.contains("away"),
+        "{body}"
+    );
 }
 
 #[test]
@@ -121,7 +127,10 @@ fn stox_p_31_expires_0_ends_the_watch_and_keeps_the_authorization() {
     let notify = stage.notify();
     assert_eq!(state_of(&notify), "terminated;reason=timeout");
     assert!(body_of(&notify).contains("<basic>closed</basic>"));
-    assert_eq!(stage.stanza(), "<presence from='romeo@sip.example' to='juliet@xmpp.example' type='unavailable'/>");
+    assert_eq!(
+        stage.stanza(),
+        "<presence from='romeo@sip.example' to='juliet@xmpp.example' type='unavailable'/>"
+    );
     stage.subscribe(&phone_of(ROMEO, "a"), ROMEO, JULIET, "c9", "");
     assert!(state_of(&stage.notify()).starts_with("active"));
 }
@@ -366,7 +375,9 @@ fn sip_e_15_sip_e_18_other_packages_and_bodies_are_refused() {
 
 #[test]
 fn sip_e_19_each_failure_of_a_notify_ends_the_watch_or_not() {
-    for (status, is_gone) in [(404, true), (410, true), (481, true), (489, true), (604, true), (500, false), (486, false)] {
+    for (status, is_gone) in
+        [(404, true), (410, true), (481, true), (489, true), (604, true), (500, false), (486, false)]
+    {
         let mut stage = Stage::new();
         let response = stage.romeo_watches_juliet("a");
         stage.answers_notify = Some(status);

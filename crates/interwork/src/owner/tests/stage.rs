@@ -7,15 +7,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use tombolo_policy::{Approve, FrontEnd, Home, LocalDomain, NextHop, Partner, PartnerKind, SipTransport, Table};
+use tombolo_policy::{
+    Approve, FrontEnd, Home, LocalDomain, NextHop, Partner, PartnerKind, SipTransport, Table,
+};
 use tombolo_presence::{Address, Domain, Now};
 use tombolo_sip::message::{Message, MessageLimits, read_datagram};
 
 use crate::{
     error::NoResponse,
     owner::{
-        Accounts, Input, LaneKey, MessageId, Output, Owner, OwnerSettings, PeerKey, PeerWay, PhoneKey, ReplyTo,
-        RequestId, SipRequest,
+        Accounts, Input, LaneKey, MessageId, Output, Owner, OwnerSettings, PeerKey, PeerWay, PhoneKey,
+        ReplyTo, RequestId, SipRequest,
     },
     request::RequestDraft,
     rows::Row,
@@ -33,6 +35,8 @@ pub const NURSE: &str = "nurse@xmpp.example";
 
 /// What the shard's surrounding does by itself.
 pub struct Stage {
+    /// Which start of the process it is.
+    start: u32,
     pub owner: Owner,
     pub now: Now,
     /// Stanzas that left, in order.
@@ -130,6 +134,7 @@ impl Stage {
         let unread = owner.load(rows, now);
         assert_eq!(unread, 0, "every stored row is read");
         let mut stage = Self {
+            start,
             owner,
             now,
             stanzas: VecDeque::new(),
@@ -149,7 +154,9 @@ impl Stage {
             next_reply: 1,
             next_cseq: 1,
         };
-        for peer in [front_end(), phone_of(ROMEO, "a"), phone_of(ROMEO, "b"), phone_of("mercutio@sip.example", "m")] {
+        for peer in
+            [front_end(), phone_of(ROMEO, "a"), phone_of(ROMEO, "b"), phone_of("mercutio@sip.example", "m")]
+        {
             stage.owner.handle(Input::PeerChanged { peer, way: Some(way()) }, now);
         }
         stage.drain();
@@ -168,7 +175,8 @@ impl Stage {
                 value: Some(value.clone()),
             })
             .collect();
-        let mut again = Self::started(2, Approve::Partner, table(|_| {}), self.now.after(later), rows);
+        let mut again =
+            Self::started(self.start + 1, Approve::Partner, table(|_| {}), self.now.after(later), rows);
         again.rows = self.rows;
         again.drain();
         again
@@ -196,7 +204,8 @@ impl Stage {
     pub fn wait_for_request(&mut self, most: Duration) {
         let end = self.now.after(most);
         while self.requests.is_empty() {
-            let next = self.owner.poll_timeout().filter(|next| *next <= end.instant).expect("a request in time");
+            let next =
+                self.owner.poll_timeout().filter(|next| *next <= end.instant).expect("a request in time");
             self.wait(next.saturating_duration_since(self.now.instant).max(Duration::from_millis(1)));
         }
     }
@@ -338,7 +347,11 @@ impl Stage {
     }
 
     pub fn publish(&mut self, user: &str, basic: &str, show: &str, note: &str) -> Message {
-        let show = if show.is_empty() { String::new() } else { format!("<show xmlns='jabber:client'>{show}</show>") };
+        let show = if show.is_empty() {
+            String::new()
+        } else {
+            format!("<show xmlns='jabber:client'>{show}</show>")
+        };
         let note = if note.is_empty() { String::new() } else { format!("<note>{note}</note>") };
         let body = format!(
             "<presence xmlns='urn:ietf:params:xml:ns:pidf' entity='pres:{user}'><tuple id='ID-orchard'><status>\
@@ -437,7 +450,10 @@ impl Stage {
 
     /// Nothing left toward either side.
     pub fn is_silent(&self) -> bool {
-        self.stanzas.is_empty() && self.notifies.is_empty() && self.responses.is_empty() && self.requests.is_empty()
+        self.stanzas.is_empty()
+            && self.notifies.is_empty()
+            && self.responses.is_empty()
+            && self.requests.is_empty()
     }
 
     /// Juliet sees romeo, and nothing waits.

@@ -17,7 +17,8 @@ fn stox_p_01_subscribe_becomes_one_subscribe_request() {
     assert!(draft.from.starts_with("<sip:juliet@xmpp.example>;tag="), "{}", draft.from);
     assert_eq!(draft.to, "<sip:benvolio@corp.example>");
     assert!(draft.contact_user.is_some());
-    let header = |name| draft.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
+    let header =
+        |name| draft.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
     assert_eq!(header("Event"), Some("presence"));
     assert!(header("Accept").is_some_and(|accept| accept.contains("application/pidf+xml")));
     assert!(header("Expires").is_some_and(|expires| expires.parse::<u32>().is_ok_and(|e| e > 0)));
@@ -48,7 +49,10 @@ fn stox_p_03_a_pending_notify_is_answered_and_says_nothing() {
 fn stox_p_04_the_first_active_notify_grants_once_and_before_the_presence() {
     let mut stage = Stage::new();
     let draft = stage.juliet_watches_benvolio(&pidf("open", "<show xmlns='jabber:client'>away</show>"));
-    assert_eq!(stage.stanza(), "<presence from='benvolio@corp.example' to='juliet@xmpp.example' type='subscribed'/>");
+    assert_eq!(
+        stage.stanza(),
+        "<presence from='benvolio@corp.example' to='juliet@xmpp.example' type='subscribed'/>"
+    );
     assert_eq!(
         stage.stanza(),
         "<presence from='benvolio@corp.example/desk' to='juliet@xmpp.example'><show>away</show></presence>"
@@ -64,10 +68,16 @@ fn stox_p_05_a_first_notify_without_body_says_unavailable_at_most() {
     let mut stage = Stage::new();
     stage.juliet_watches_benvolio("");
     assert!(stage.stanza().contains("type='subscribed'"));
-    assert_eq!(stage.stanza(), "<presence from='benvolio@corp.example' to='juliet@xmpp.example' type='unavailable'/>");
+    assert_eq!(
+        stage.stanza(),
+        "<presence from='benvolio@corp.example' to='juliet@xmpp.example' type='unavailable'/>"
+    );
     assert!(stage.is_silent());
     let mut stage = Stage::new();
-    let two = pidf("open", "").replace("</presence>", "<tuple id='ID-phone'><status><basic>open</basic></status></tuple></presence>");
+    let two = pidf("open", "").replace(
+        "</presence>",
+        "<tuple id='ID-phone'><status><basic>open</basic></status></tuple></presence>",
+    );
     stage.juliet_watches_benvolio(&two);
     stage.stanza();
     assert!(stage.stanza().contains("benvolio@corp.example/desk"));
@@ -273,8 +283,16 @@ fn a_refused_watcher_gets_unsubscribed_and_nothing_else() {
     let mut stage = Stage::with(Approve::Ask, |_| {});
     stage.publish(ROMEO, "open", "", "");
     stage.presence(JULIET, ROMEO, "subscribe", "");
-    stage.input(Input::Decide { user: address(ROMEO), watcher: Some(address(JULIET)), is_approved: false, asker: 1 });
-    assert_eq!(stage.stanza(), "<presence from='romeo@sip.example' to='juliet@xmpp.example' type='unsubscribed'/>");
+    stage.input(Input::Decide {
+        user: address(ROMEO),
+        watcher: Some(address(JULIET)),
+        is_approved: false,
+        asker: 1,
+    });
+    assert_eq!(
+        stage.stanza(),
+        "<presence from='romeo@sip.example' to='juliet@xmpp.example' type='unsubscribed'/>"
+    );
     stage.publish(ROMEO, "open", "away", "");
     assert!(stage.is_silent());
 }
@@ -325,7 +343,10 @@ fn xp_20_a_probe_of_somebody_offline_gets_one_bare_unavailable() {
     let mut stage = Stage::new();
     stage.juliet_watches_romeo();
     stage.presence(JULIET, ROMEO, "probe", "");
-    assert_eq!(stage.stanza(), "<presence from='romeo@sip.example' to='juliet@xmpp.example' type='unavailable'/>");
+    assert_eq!(
+        stage.stanza(),
+        "<presence from='romeo@sip.example' to='juliet@xmpp.example' type='unavailable'/>"
+    );
 }
 
 #[test]
@@ -359,7 +380,10 @@ fn xp_35_after_the_final_stanza_nothing_of_the_pair_leaves() {
 fn xp_09_a_resource_in_to_is_dropped_and_answers_are_bare() {
     let mut stage = Stage::new();
     stage.presence("juliet@xmpp.example/balcony", "romeo@sip.example/orchard", "subscribe", "");
-    assert_eq!(stage.stanza(), "<presence from='romeo@sip.example' to='juliet@xmpp.example' type='subscribed'/>");
+    assert_eq!(
+        stage.stanza(),
+        "<presence from='romeo@sip.example' to='juliet@xmpp.example' type='subscribed'/>"
+    );
 }
 
 #[test]
