@@ -177,21 +177,25 @@ impl Carrier {
                         stream.handle_key_answer(&question, answer);
                     }
                 }
-                Brought::Time => self.machine.handle_timeout(self.shared.clock.now().instant),
+                Brought::Time => {
+                    self.read_bytes = ReadBytes::default();
+                    self.machine.handle_timeout(self.shared.clock.now().instant);
+                }
             }
         }
     }
 
     async fn wait(&mut self, is_closing: bool) -> Brought {
-        let until = self.machine.poll_timeout();
-        let far = self.shared.clock.now().instant + FAR;
+        let rest = if self.read_bytes.is_large() { REST } else { FAR };
+        let rest = self.shared.clock.now().instant + rest;
+        let until = self.machine.poll_timeout().map_or(rest, |until| until.min(rest));
         let buffer = self.machine.input_buffer();
         self.read_bytes.prepare(buffer);
         tokio::select! {
             read = self.reader.read_buf(buffer) => Brought::Read(read),
             stanzas = self.outbox.take(), if !is_closing => Brought::Stanzas(stanzas),
             Some((question, answer)) = self.answered.recv() => Brought::Answer(question, answer),
-            () = sleep_until(until.unwrap_or(far).into()) => Brought::Time,
+            () = sleep_until(until.into()) => Brought::Time,
         }
     }
 
@@ -272,6 +276,10 @@ impl Default for ReadBytes {
 }
 
 impl ReadBytes {
+    fn is_large(self) -> bool {
+        self.0 > LEAST_READ_BYTES
+    }
+
     /// Makes room in a buffer; a large one that holds nothing is let go first.
     fn prepare(self, buffer: &mut BytesMut) {
         if buffer.is_empty() && buffer.capacity() > 2 * self.0 {
@@ -294,6 +302,8 @@ pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// In place of no deadline.
 pub(crate) const FAR: Duration = Duration::from_secs(3600);
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
+/// After such a silence room for much is let go.
+const REST: Duration = Duration::from_secs(2);
 const FULL_PAUSE: Duration = Duration::from_millis(2);
 /// A connection that rests holds so much to read into.
 const LEAST_READ_BYTES: usize = 1024;

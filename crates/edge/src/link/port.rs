@@ -1,7 +1,7 @@
 //! The gateway's end: it opens a link to each edge, and is to the broker what the edge's streams would be.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io,
     sync::{
         Arc,
@@ -43,7 +43,7 @@ struct Edge {
     link: Mutex<Option<Arc<Outbox>>>,
     /// What the broker must be told to be over when the link ends.
     streams: Mutex<HashSet<StreamId>>,
-    dials: Mutex<HashSet<DialId>>,
+    dials: Mutex<HashMap<DialId, DomainPair>>,
 }
 
 impl LinkPort {
@@ -136,7 +136,7 @@ impl Edge {
         // The lock is held until the dial is noted: the end of the link either finds it or came before.
         let link = self.link.lock();
         let Some(link) = &*link else { return false };
-        self.dials.lock().insert(dial);
+        self.dials.lock().insert(dial, pair.clone());
         self.push(link, ToEdge::Dial { dial, pair: pair.clone() });
         true
     }
@@ -200,11 +200,16 @@ impl Edge {
     async fn take(&self, value: FromEdge, sink: &Arc<dyn StreamSink>, outbox: &Outbox) {
         let value = self.inward(value);
         match &value {
-            FromEdge::StreamUp { stream, dial, .. } => {
-                self.streams.lock().insert(*stream);
-                if let Some(dial) = dial {
-                    self.dials.lock().remove(dial);
+            FromEdge::StreamUp { stream, dial, pair, .. } => {
+                if let Some(dial) = dial
+                    && self.dials.lock().remove(dial).as_ref() != Some(pair)
+                {
+                    // It answers a dial of before, or of another gateway: what is meant for one partner must not go to
+                    // another.
+                    tracing::warn!(edge = self.host, partner = %pair.remote, "a stream that nobody asked for");
+                    return self.push(outbox, ToEdge::Close { stream: *stream });
                 }
+                self.streams.lock().insert(*stream);
             }
             FromEdge::StreamDown { stream, .. } => {
                 self.streams.lock().remove(stream);
@@ -239,7 +244,7 @@ impl Edge {
             let down = FromEdge::StreamDown { stream, end: StreamEnd::LinkLost, last_written: 0 };
             let _ = sink.offer(down);
         }
-        for dial in dials {
+        for dial in dials.into_keys() {
             let _ = sink.offer(FromEdge::DialFailed { dial, end: StreamEnd::LinkLost });
         }
     }
