@@ -66,8 +66,8 @@ const IMPURE: &[&str] = &[
     "tracing",
 ];
 
-/// The only packages that know the actor framework.
-const WITH_ACTORS: &[&str] = &["runtime", "edge", "broker", "admin", "tombolo"];
+/// The only packages that know the actor framework; `benches` measures it.
+const WITH_ACTORS: &[&str] = &["runtime", "edge", "broker", "admin", "tombolo", "benches"];
 
 /// What one Cargo.toml says about who is used.
 pub(crate) struct Package {
