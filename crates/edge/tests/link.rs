@@ -226,6 +226,42 @@ fn the_end_of_a_link_ends_its_streams_on_both_sides_and_a_new_link_brings_new_on
 }
 
 #[test]
+fn a_stream_that_comes_up_when_no_gateway_hears_of_it_is_closed() {
+    run(|world| async move {
+        let (edge, _) = edge(&world, "edge1");
+        let foreign = foreign(&world, &edge);
+        edge.knows(vec![partner(PARTNER, &[SaslExternal], Some(foreign.starttls))]);
+        // As a dial whose gateway is gone by the time of the answer.
+        edge.dial(PARTNER);
+        let into = foreign.ear.up(Incoming, 0).await;
+        assert_eq!(foreign.ear.down(into.stream).await.0, StreamEnd::Closed);
+    });
+}
+
+#[test]
+fn a_link_that_ends_while_its_gateway_is_full_ends_the_streams_all_the_same() {
+    run(|world| async move {
+        let (edge, at) = edge(&world, "edge1");
+        let relay = Relay::to(at).await;
+        let foreign = foreign(&world, &edge);
+        let gateway = gateway(&world, &[relay.address], partners(7, foreign.starttls), false);
+        dial_when_let_in(&foreign).await;
+        let back = foreign.ear.up(Outgoing, 0).await;
+        let into = gateway.ear.up(Incoming, 0).await;
+        gateway.ear.set_full(true);
+        // Far over the credit, so that the edge holds stanzas that it may not send.
+        for first in 0..60 {
+            write_to(&*foreign.edge, &back, first * 5..first * 5 + 5, 10_000);
+        }
+        gateway.ear.heard_back().await;
+        sleep(Duration::from_millis(300)).await;
+        relay.cut();
+        assert_eq!(gateway.ear.down(into.stream).await.0, StreamEnd::LinkLost);
+        foreign.ear.down(back.stream).await;
+    });
+}
+
+#[test]
 fn a_dial_that_its_link_did_not_survive_is_answered() {
     run(|world| async move {
         let (_edge, at) = edge(&world, "edge1");

@@ -300,3 +300,92 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const RECONNECT_FLOOR: Duration = Duration::from_millis(500);
 const RECONNECT_CAP: Duration = Duration::from_secs(15);
 const FULL_PAUSE: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    use tombolo_presence::Domain;
+
+    use super::*;
+    use crate::{ProofMethod, StreamDirection};
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<FromEdge>>);
+
+    impl StreamSink for Heard {
+        fn offer(&self, value: FromEdge) -> Result<(), FromEdge> {
+            self.0.lock().push(value);
+            Ok(())
+        }
+    }
+
+    fn pair(remote: &str) -> DomainPair {
+        let domain = |name| Domain::from_prepared(name).expect("prepared");
+        DomainPair { local: domain("corp.example"), remote: domain(remote) }
+    }
+
+    fn up(stream: u64, dial: u64, remote: &str) -> FromEdge {
+        FromEdge::StreamUp {
+            stream: StreamId(stream),
+            direction: StreamDirection::Outgoing,
+            dial: Some(DialId(dial)),
+            pair: pair(remote),
+            method: ProofMethod::SaslExternal,
+            window_bytes: 1,
+        }
+    }
+
+    fn edge(number: u64) -> Edge {
+        let (link, streams, dials) = Default::default();
+        Edge { number, host: "edge.example".to_owned(), port: 5300, link, streams, dials }
+    }
+
+    #[tokio::test]
+    async fn a_stream_counts_only_as_the_answer_to_a_dial_of_this_link_for_the_same_pair() {
+        let (edge, heard, outbox) = (edge(1), Arc::new(Heard::default()), Arc::new(Outbox::default()));
+        let sink: Arc<dyn StreamSink> = heard.clone();
+        *edge.link.lock() = Some(outbox.clone());
+        assert!(edge.dial(DialId(1), &pair("one.example")));
+        edge.take(up(10, 1, "two.example"), &sink, &outbox).await;
+        edge.take(up(11, 2, "two.example"), &sink, &outbox).await;
+        assert!(heard.0.lock().is_empty(), "neither is handed on");
+        assert!(edge.dial(DialId(3), &pair("one.example")));
+        edge.take(up(12, 3, "one.example"), &sink, &outbox).await;
+        let heard = std::mem::take(&mut *heard.0.lock());
+        let [FromEdge::StreamUp { stream, .. }] = &heard[..] else { panic!("{heard:?}") };
+        assert_eq!(*stream, StreamId(12 | 1 << EDGE_SHIFT));
+
+        let (bytes, _) = outbox.take().await.expect("what was sent");
+        let mut bytes = bytes::BytesMut::from(&bytes[..]);
+        let mut closed = Vec::new();
+        while let Some(frame) = LinkFrame::decode(&mut bytes).expect("frames") {
+            if let LinkFrame::ToEdge(ToEdge::Close { stream }) = frame {
+                closed.push(stream.0);
+            }
+        }
+        assert_eq!(closed, [10, 11], "by the edge's own numbers");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_link_is_told_for_each_stream_and_each_dial_once() {
+        let (edge, heard, outbox) = (edge(2), Arc::new(Heard::default()), Arc::new(Outbox::default()));
+        let sink: Arc<dyn StreamSink> = heard.clone();
+        *edge.link.lock() = Some(outbox.clone());
+        for dial in 1..=2 {
+            edge.dial(DialId(dial), &pair("one.example"));
+        }
+        edge.take(up(5, 1, "one.example"), &sink, &outbox).await;
+        heard.0.lock().clear();
+        edge.end(&sink);
+        edge.end(&sink);
+        assert!(!edge.dial(DialId(9), &pair("one.example")), "no link, no dial");
+        let told: Vec<String> = heard.0.lock().iter().map(|value| format!("{value:?}")).collect();
+        let stream = 5 | 2_u64 << EDGE_SHIFT;
+        assert_eq!(
+            told,
+            [
+                format!("StreamDown {{ stream: StreamId({stream}), end: LinkLost, last_written: 0 }}"),
+                "DialFailed { dial: DialId(2), end: LinkLost }".to_owned(),
+            ]
+        );
+    }
+}
