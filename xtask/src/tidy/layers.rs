@@ -67,7 +67,7 @@ const IMPURE: &[&str] = &[
 ];
 
 /// The only packages that know the actor framework.
-const WITH_ACTORS: &[&str] = &["runtime", "edge", "broker", "admin", "tombolo"];
+const WITH_ACTORS: &[&str] = &["runtime", "edge", "broker", "admin", "tombolo", "benches"];
 
 /// What one Cargo.toml says about who is used.
 pub(crate) struct Package {
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn only_five_packages_know_actors() {
+    fn only_some_packages_know_actors() {
         assert_eq!(findings("net", "[dependencies]\nactix.workspace = true\n"), ["actors:5"]);
         assert!(
             findings("edge", "[dependencies]\nactix.workspace = true\nactix-rt.workspace = true\n")
