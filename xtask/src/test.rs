@@ -19,7 +19,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool, String> {
     type Step = fn() -> Result<Counts, String>;
     let steps: &[(&str, Step)] = &[
         ("packages", packages::ensure),
-        ("fmt", || check(&["fmt", "--all", "--check"])),
+        ("fmt", || check(&["fmt", "--all", "--check", "--", "--color", "never"])),
         ("clippy", || check(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
         ("tidy", || tidy::run(&[]).map(Counts::one)),
         ("protocols", || protocols::run(&[]).map(Counts::one)),
