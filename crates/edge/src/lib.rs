@@ -3,16 +3,21 @@
 //! They know bytes and the stream, never who watches whom. What they bring and take are the values of
 //! [`stream_values`] and [`flow_values`].
 
+mod dialback_verify;
 pub mod flow_values;
 mod link;
+mod negotiation;
 mod outbox;
 mod sip_connection;
 mod sip_edge;
 mod sip_udp;
+mod stream_end;
 mod stream_policy;
 pub mod stream_values;
 mod xmpp_connection;
+mod xmpp_dial;
 mod xmpp_edge;
+mod xmpp_listener;
 
 pub use flow_values::{FlowFacts, FlowId, FlowPort, FlowSink, FromFlow, ToFlow, Transport};
 pub use link::{LinkListener, LinkPort, LinkSettings, LinkSink};

@@ -11,11 +11,18 @@ use tokio::sync::Notify;
 
 /// One connection's outbox. What bounds it is granted before it is made; the limit here only ends a connection whose
 /// peer takes nothing while answers to its own requests pile up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outbox {
     queue: Mutex<Queue>,
     filled: Notify,
     is_closing: AtomicBool,
+    limit_bytes: usize,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::with_limit(LIMIT_BYTES)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -25,10 +32,20 @@ struct Queue {
 }
 
 impl Outbox {
+    /// An outbox that holds so many octets at most.
+    pub(crate) fn with_limit(limit_bytes: usize) -> Self {
+        Self {
+            queue: Mutex::default(),
+            filled: Notify::new(),
+            is_closing: AtomicBool::new(false),
+            limit_bytes,
+        }
+    }
+
     /// Adds bytes that hold `count` stanzas or messages; `false` when the limit is passed.
     pub(crate) fn push(&self, bytes: Bytes, count: u32) -> bool {
         let mut queue = self.queue.lock();
-        if queue.bytes + bytes.len() > LIMIT_BYTES {
+        if queue.bytes + bytes.len() > self.limit_bytes {
             return false;
         }
         queue.bytes += bytes.len();
@@ -44,6 +61,16 @@ impl Outbox {
         self.filled.notify_one();
     }
 
+    /// True once somebody has asked for the end.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Acquire)
+    }
+
+    /// Octets that wait; another thread may have changed it meanwhile.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.queue.lock().bytes
+    }
+
     /// Everything that waits, as one buffer, with the number of stanzas in it; waits for some. `None` when the
     /// connection is to close and nothing is left.
     pub(crate) async fn take(&self) -> Option<(Bytes, u32)> {
@@ -52,7 +79,7 @@ impl Outbox {
             if let Some(taken) = self.take_now() {
                 return Some(taken);
             }
-            if self.is_closing.load(Ordering::Acquire) {
+            if self.is_closing() {
                 return None;
             }
             filled.await;

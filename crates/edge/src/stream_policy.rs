@@ -1,8 +1,12 @@
 //! The partner table as a stream asks it: which domains are served, and on which terms a partner may come.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use tombolo_net::{PeerCertificates, Role, Trust};
+use tombolo_net::{CertificateNames, PeerCertificates, Role, Trust};
 use tombolo_policy::{Method, Table};
 use tombolo_xmpp::{
     jid::Domain,
@@ -32,12 +36,29 @@ impl StreamPolicy for TablePolicy {
 
 /// What a peer showed in its handshake, checked when a domain is to be proved by it.
 pub(crate) struct Shown {
-    pub(crate) certificates: PeerCertificates,
-    pub(crate) trust: Trust,
-    pub(crate) role: Role,
-    pub(crate) policy: Arc<Table>,
-    /// The wall time of the handshake, since the Unix epoch.
-    pub(crate) wall: Duration,
+    certificates: PeerCertificates,
+    names: CertificateNames,
+    trust: Trust,
+    role: Role,
+    policy: Arc<Table>,
+    wall: Duration,
+    /// Whether the chain is good, by whether clientAuth alone is allowed; checked once, though many domains are asked
+    /// about on one stream.
+    verdicts: [OnceLock<bool>; 2],
+}
+
+impl Shown {
+    /// What was shown, at `wall` since the Unix epoch.
+    pub(crate) fn new(
+        certificates: PeerCertificates,
+        trust: Trust,
+        role: Role,
+        policy: Arc<Table>,
+        wall: Duration,
+    ) -> Self {
+        let names = certificates.names();
+        Self { certificates, names, trust, role, policy, wall, verdicts: Default::default() }
+    }
 }
 
 impl fmt::Debug for Shown {
@@ -48,10 +69,13 @@ impl fmt::Debug for Shown {
 
 impl PeerCertificate for Shown {
     fn proves(&self, domain: &Domain) -> bool {
+        if !self.names.prove_xmpp(domain.as_str()) {
+            return false;
+        }
         let partner = self.policy.partner(domain.as_str());
         let allows_client_only = partner.is_some_and(|partner| partner.allow_client_auth_only);
-        self.certificates
-            .verify_xmpp(&self.trust, domain.as_str(), self.role, allows_client_only, self.wall)
-            .is_ok()
+        *self.verdicts[usize::from(allows_client_only)].get_or_init(|| {
+            self.certificates.verify(&self.trust, self.role, allows_client_only, false, self.wall).is_ok()
+        })
     }
 }

@@ -1,243 +1,27 @@
-//! One XMPP connection: from its first byte to its first proved pair as a task, then as an actor; both on the
-//! arbiter whose reactor has the socket.
+//! One XMPP connection with a proved pair, as an actor on the arbiter whose reactor has the socket.
+//!
+//! In: octets of the peer, and stanzas to write. Out: stanzas of proved pairs, what was written, and why the stream
+//! ended. It never looks into a stanza.
 
 use std::{mem, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, WrapFuture, fut::ActorFutureExt};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split},
-    net::TcpStream,
     sync::mpsc,
     time::{sleep, sleep_until, timeout},
 };
-use tombolo_net::{
-    AnyStream, PeerCertificates, Role, TlsFacts as Handshake, accept_tls, client_config, connect_tls,
-    server_config,
-};
-use tombolo_presence::Domain;
-use tombolo_xmpp::stream::{
-    CloseCause, KeyAnswer, KeyQuestion, Method, OutboundStream, Pair, S2sStream, StreamEvent, StreamFault,
-    TlsFacts, TlsStart,
-};
+use tombolo_net::{AnyStream, PeerCertificates};
+use tombolo_xmpp::stream::{KeyAnswer, KeyQuestion, S2sStream, StreamEvent};
 
 use crate::{
-    DialId, DomainPair, FromEdge, ProofMethod, STREAM_WINDOW_BYTES, StreamDirection, StreamEnd, StreamId,
+    FromEdge, STREAM_WINDOW_BYTES, StreamDirection, StreamEnd, StreamId,
+    negotiation::{Negotiated, ask},
     outbox::Outbox,
-    stream_policy::Shown,
-    xmpp_edge::{XmppShared, ascii},
+    stream_end::{domain_pair, end_of, note},
+    xmpp_edge::XmppShared,
 };
-
-/// A stream on its way to its first proved pair.
-pub(crate) struct Negotiation {
-    machine: S2sStream,
-    shared: Arc<XmppShared>,
-    /// Whom we dialled.
-    dialled: Option<DomainPair>,
-    answers: mpsc::Sender<(KeyQuestion, KeyAnswer)>,
-    answered: mpsc::Receiver<(KeyQuestion, KeyAnswer)>,
-}
-
-/// A stream with a proved pair.
-pub(crate) struct Negotiated {
-    machine: S2sStream,
-    socket: AnyStream,
-    index: usize,
-    pair: DomainPair,
-    method: ProofMethod,
-    tls: Option<Handshake>,
-    /// What the same read brought behind the proof.
-    stanzas: Vec<Bytes>,
-    more_pairs: Vec<DomainPair>,
-    answers: mpsc::Sender<(KeyQuestion, KeyAnswer)>,
-    answered: mpsc::Receiver<(KeyQuestion, KeyAnswer)>,
-    pub(crate) dial: Option<DialId>,
-}
-
-impl Negotiation {
-    /// A stream that a partner opened.
-    pub(crate) fn incoming(machine: S2sStream, shared: Arc<XmppShared>) -> Self {
-        let (answers, answered) = mpsc::channel(MOST_ANSWERS);
-        Self { machine, shared, dialled: None, answers, answered }
-    }
-
-    /// A stream that we opened.
-    pub(crate) fn outgoing(stream: OutboundStream, pair: DomainPair, shared: Arc<XmppShared>) -> Self {
-        let (answers, answered) = mpsc::channel(MOST_ANSWERS);
-        Self { machine: S2sStream::Outbound(stream), shared, dialled: Some(pair), answers, answered }
-    }
-
-    /// Runs until a pair is proved, a question is answered, or the stream is over.
-    pub(crate) async fn run(
-        mut self,
-        socket: TcpStream,
-        index: usize,
-        tls: TlsStart,
-    ) -> Result<(Negotiated, Option<KeyAnswer>), StreamEnd> {
-        let mut socket = AnyStream::Plain(socket);
-        let mut handshake = None;
-        let is_ours = self.dialled.is_some();
-        if tls == TlsStart::Direct {
-            (socket, handshake) = self.start_tls(socket, is_ours).await?;
-        }
-        loop {
-            self.flush(&mut socket).await?;
-            let mut proved: Option<(DomainPair, ProofMethod)> = None;
-            let mut more_pairs = Vec::new();
-            let mut stanzas = Vec::new();
-            let mut answer = None;
-            let mut wants_tls = false;
-            while let Some(event) = self.machine.poll_event() {
-                match event {
-                    StreamEvent::StartTls => wants_tls = true,
-                    StreamEvent::PairProved { pair, method } => {
-                        if let Some(pair) = domain_pair(&pair) {
-                            match proved {
-                                None => proved = Some((pair, proof_of(method, socket.is_tls()))),
-                                Some(_) => more_pairs.push(pair),
-                            }
-                        }
-                    }
-                    StreamEvent::PairRefused { refusal, .. } => {
-                        self.leave(&mut socket).await;
-                        return Err(StreamEnd::Unauthenticated(format!(
-                            "the partner refused us: {refusal:?}"
-                        )));
-                    }
-                    StreamEvent::KeyShown(question) => self.ask(question),
-                    StreamEvent::KeyAnswered { answer: given, .. } => answer = Some(given),
-                    StreamEvent::Stanza(stanza) => stanzas.push(stanza.xml),
-                    StreamEvent::Closed(cause) => {
-                        self.flush(&mut socket).await?;
-                        let _ = timeout(CLOSE_LIMIT, socket.shutdown()).await;
-                        return Err(end_of(&cause));
-                    }
-                    other => note(&other),
-                }
-            }
-            if wants_tls {
-                (socket, handshake) = self.start_tls(socket, is_ours).await?;
-                continue;
-            }
-            if answer.is_some() || proved.is_some() {
-                let (pair, method) = match (proved, &self.dialled) {
-                    (Some(proved), _) => proved,
-                    (None, Some(dialled)) => (dialled.clone(), ProofMethod::TlsDialback),
-                    (None, None) => continue,
-                };
-                if answer.is_some() {
-                    self.leave(&mut socket).await;
-                }
-                let negotiated = Negotiated {
-                    machine: self.machine,
-                    socket,
-                    index,
-                    pair,
-                    method,
-                    tls: handshake,
-                    stanzas,
-                    more_pairs,
-                    answers: self.answers,
-                    answered: self.answered,
-                    dial: None,
-                };
-                return Ok((negotiated, answer));
-            }
-            self.wait(&mut socket).await?;
-        }
-    }
-
-    /// Waits for bytes, an answer, or the time.
-    async fn wait(&mut self, socket: &mut AnyStream) -> Result<(), StreamEnd> {
-        let until = self.machine.poll_timeout();
-        let buffer = self.machine.input_buffer();
-        buffer.reserve(EARLY_READ_BYTES);
-        tokio::select! {
-            read = socket.read_buf(buffer) => match read {
-                Ok(0) => self.machine.handle_connection_lost(),
-                Ok(_) => {
-                    let now = self.shared.clock.now().instant;
-                    self.machine.handle_buffered(now, &self.shared.table());
-                }
-                Err(error) => return Err(StreamEnd::Broken(error.to_string())),
-            },
-            Some((question, answer)) = self.answered.recv() => {
-                if let S2sStream::Inbound(stream) = &mut self.machine {
-                    stream.handle_key_answer(&question, answer);
-                }
-            }
-            () = sleep_until(until.unwrap_or_else(|| self.shared.clock.now().instant + FAR).into()) => {
-                self.machine.handle_timeout(self.shared.clock.now().instant);
-            }
-        }
-        Ok(())
-    }
-
-    async fn flush(&mut self, socket: &mut AnyStream) -> Result<(), StreamEnd> {
-        while let Some(bytes) = self.machine.poll_transmit() {
-            let written = async {
-                socket.write_all(&bytes).await?;
-                socket.flush().await
-            };
-            match timeout(EARLY_WRITE_LIMIT, written).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(StreamEnd::Broken(error.to_string())),
-                Err(_) => return Err(StreamEnd::Broken("the peer takes nothing".to_owned())),
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the stream in order as far as one can without waiting long.
-    async fn leave(&mut self, socket: &mut AnyStream) {
-        self.machine.close(self.shared.clock.now().instant);
-        let _ = self.flush(socket).await;
-        let _ = timeout(CLOSE_LIMIT, socket.shutdown()).await;
-    }
-
-    async fn start_tls(
-        &mut self,
-        socket: AnyStream,
-        is_ours: bool,
-    ) -> Result<(AnyStream, Option<Handshake>), StreamEnd> {
-        let AnyStream::Plain(socket) = socket else {
-            return Err(StreamEnd::StreamError("policy-violation".to_owned()));
-        };
-        let outcome = match &self.dialled {
-            Some(pair) => {
-                let own = self.shared.certificates.certificate(pair.local.as_str());
-                connect_tls(socket, client_config(own, ALPN), &ascii(pair.remote.as_str()), TLS_LIMIT).await
-            }
-            None => accept_tls(socket, server_config(&self.shared.certificates, ALPN), TLS_LIMIT).await,
-        };
-        let (socket, facts) = outcome.map_err(|error| StreamEnd::Unauthenticated(error.to_string()))?;
-        let now = self.shared.clock.now();
-        let shown = Shown {
-            certificates: facts.certificates.clone(),
-            trust: self.shared.trust.clone(),
-            role: if is_ours { Role::Server } else { Role::Client },
-            policy: self.shared.policy.load_full(),
-            wall: now.wall,
-        };
-        let certificate = Arc::new(shown);
-        self.machine.handle_tls_established(TlsFacts { certificate }, now.instant, &self.shared.table());
-        Ok((socket, Some(facts)))
-    }
-
-    fn ask(&self, question: KeyQuestion) {
-        ask(&self.shared, &self.answers, question);
-    }
-}
-
-/// Asks in a task of its own; the answer comes back through the channel.
-fn ask(shared: &Arc<XmppShared>, answers: &mpsc::Sender<(KeyQuestion, KeyAnswer)>, question: KeyQuestion) {
-    let (shared, answers) = (shared.clone(), answers.clone());
-    shared.placement.helpers().spawn(async move {
-        let answer = shared.ask(question.clone()).await;
-        // The stream may be over.
-        let _ = answers.send((question, answer)).await;
-    });
-}
 
 /// The actor of one stream. It ends with it.
 pub(crate) struct XmppConnection {
@@ -309,6 +93,8 @@ impl Actor for XmppConnection {
             answered: negotiated.answered,
             next_stanza: 1,
             last_written: 0,
+            read_bytes: ReadBytes::default(),
+            is_given_up: false,
         };
         let run = carrier.run(negotiated.stanzas);
         ctx.spawn(run.into_actor(self).map(|(end, last_written), actor, ctx| {
@@ -338,6 +124,9 @@ struct Carrier {
     answered: mpsc::Receiver<(KeyQuestion, KeyAnswer)>,
     next_stanza: u64,
     last_written: u64,
+    read_bytes: ReadBytes,
+    /// The receiver took nothing while the stream was to close: nothing is offered any more.
+    is_given_up: bool,
 }
 
 /// What a wait brought.
@@ -363,7 +152,8 @@ impl Carrier {
             }
             match self.wait(is_closing).await {
                 Brought::Read(Ok(0)) => self.machine.handle_connection_lost(),
-                Brought::Read(Ok(_)) => {
+                Brought::Read(Ok(len)) => {
+                    self.read_bytes.follow(len);
                     let now = self.shared.clock.now().instant;
                     self.machine.handle_buffered(now, &self.shared.table());
                 }
@@ -387,21 +177,25 @@ impl Carrier {
                         stream.handle_key_answer(&question, answer);
                     }
                 }
-                Brought::Time => self.machine.handle_timeout(self.shared.clock.now().instant),
+                Brought::Time => {
+                    self.read_bytes = ReadBytes::default();
+                    self.machine.handle_timeout(self.shared.clock.now().instant);
+                }
             }
         }
     }
 
     async fn wait(&mut self, is_closing: bool) -> Brought {
-        let until = self.machine.poll_timeout();
-        let far = self.shared.clock.now().instant + FAR;
+        let rest = if self.read_bytes.is_large() { REST } else { FAR };
+        let rest = self.shared.clock.now().instant + rest;
+        let until = self.machine.poll_timeout().map_or(rest, |until| until.min(rest));
         let buffer = self.machine.input_buffer();
-        buffer.reserve(READ_BYTES);
+        self.read_bytes.prepare(buffer);
         tokio::select! {
             read = self.reader.read_buf(buffer) => Brought::Read(read),
             stanzas = self.outbox.take(), if !is_closing => Brought::Stanzas(stanzas),
             Some((question, answer)) = self.answered.recv() => Brought::Answer(question, answer),
-            () = sleep_until(until.unwrap_or(far).into()) => Brought::Time,
+            () = sleep_until(until.into()) => Brought::Time,
         }
     }
 
@@ -430,16 +224,26 @@ impl Carrier {
         end
     }
 
-    /// Offers stanzas until all are taken; meanwhile nothing is read.
+    /// Offers stanzas until all are taken; meanwhile nothing is read. A stream that is to close waits a little only: its
+    /// receiver may be gone.
     async fn hand_over(&mut self, stanzas: Vec<Bytes>) {
-        if stanzas.is_empty() {
+        if stanzas.is_empty() || self.is_given_up {
             return;
         }
         let first = self.next_stanza;
         self.next_stanza += stanzas.len() as u64;
         let mut offered = FromEdge::Stanzas { stream: self.stream, first, stanzas };
+        let mut patience = None;
         while let Err(rest) = self.shared.sink.offer(offered) {
             offered = rest;
+            if self.outbox.is_closing() {
+                let now = self.shared.clock.now().instant;
+                if now >= *patience.get_or_insert(now + CLOSE_LIMIT) {
+                    self.is_given_up = true;
+                    tracing::warn!(stream = self.stream.0, "stanzas of a closing stream that nobody took");
+                    return;
+                }
+            }
             sleep(FULL_PAUSE).await;
         }
     }
@@ -461,77 +265,82 @@ impl Carrier {
     }
 }
 
-fn domain_pair(pair: &Pair) -> Option<DomainPair> {
-    let local = Domain::from_prepared(pair.local.as_str())?;
-    Some(DomainPair { local, remote: Domain::from_prepared(pair.remote.as_str())? })
-}
+/// How much room a read is given: more while reads fill it, little again when they do not.
+#[derive(Debug, Clone, Copy)]
+struct ReadBytes(usize);
 
-fn proof_of(method: Method, is_tls: bool) -> ProofMethod {
-    match method {
-        Method::External | Method::Certificate => ProofMethod::SaslExternal,
-        Method::DialbackInTheClear => ProofMethod::PlainDialback,
-        Method::DialbackWithTls => ProofMethod::TlsDialback,
-        Method::DialbackByPeer if is_tls => ProofMethod::TlsDialback,
-        Method::DialbackByPeer => ProofMethod::PlainDialback,
+impl Default for ReadBytes {
+    fn default() -> Self {
+        Self(LEAST_READ_BYTES)
     }
 }
 
-fn end_of(cause: &CloseCause) -> StreamEnd {
-    match cause {
-        CloseCause::Ordered => StreamEnd::Closed,
-        CloseCause::Ended(condition) => StreamEnd::StreamError(condition.as_str().to_owned()),
-        CloseCause::Fault(fault) => match fault {
-            StreamFault::UnknownPartner { .. } => StreamEnd::Refused(fault.to_string()),
-            StreamFault::Certificate { .. }
-            | StreamFault::SaslExhausted { .. }
-            | StreamFault::SaslRefused { .. }
-            | StreamFault::NoMethod
-            | StreamFault::TlsRefused
-            | StreamFault::KeyInvalid { .. }
-            | StreamFault::NotAuthenticated => StreamEnd::Unauthenticated(fault.to_string()),
-            other => StreamEnd::StreamError(format!("{} ({other})", other.condition())),
-        },
-        CloseCause::PeerError { error, .. } => {
-            let condition = error.condition.as_str();
-            let text = error.text.as_deref().unwrap_or_default();
-            match condition {
-                "not-authorized" | "policy-violation" => {
-                    StreamEnd::Unauthenticated(format!("the partner says {condition} {text}"))
-                }
-                "host-unknown" | "host-gone" => StreamEnd::NotFound,
-                _ => StreamEnd::StreamError(format!("{condition} {text}")),
-            }
+impl ReadBytes {
+    fn is_large(self) -> bool {
+        self.0 > LEAST_READ_BYTES
+    }
+
+    /// Makes room in a buffer; a large one that holds nothing is let go first.
+    fn prepare(self, buffer: &mut BytesMut) {
+        if buffer.is_empty() && buffer.capacity() > 2 * self.0 {
+            *buffer = BytesMut::new();
         }
-        CloseCause::ConnectionLost => StreamEnd::Broken("closed by the peer".to_owned()),
-        CloseCause::CloseTimedOut => StreamEnd::Closed,
+        buffer.reserve(self.0);
+    }
+
+    /// A read brought so many octets.
+    fn follow(&mut self, len: usize) {
+        if len >= self.0 {
+            self.0 = (self.0 * 4).min(MOST_READ_BYTES);
+        } else if len < self.0 / 4 {
+            self.0 = (self.0 / 2).max(LEAST_READ_BYTES);
+        }
     }
 }
 
-/// What is only worth a line.
-fn note(event: &StreamEvent) {
-    match event {
-        StreamEvent::SaslFailed { condition } => tracing::warn!(condition, "sasl failed"),
-        StreamEvent::UnsolicitedDialback { from, .. } => {
-            tracing::warn!(partner = from.as_str(), "a dialback answer that nobody asked for");
-        }
-        StreamEvent::KeyChecked { pair, is_valid } => {
-            tracing::debug!(
-                partner = pair.remote.as_str(),
-                is_valid,
-                "a dialback key of ours was asked about"
-            );
-        }
-        other => tracing::debug!(event = ?mem::discriminant(other), "stream event"),
-    }
-}
-
-const ALPN: &[&str] = &["xmpp-server"];
-const TLS_LIMIT: Duration = Duration::from_secs(15);
-const CLOSE_LIMIT: Duration = Duration::from_secs(2);
-const EARLY_WRITE_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// In place of no deadline.
+pub(crate) const FAR: Duration = Duration::from_secs(3600);
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
-const EARLY_READ_BYTES: usize = 2048;
-const READ_BYTES: usize = 16 << 10;
-const FAR: Duration = Duration::from_secs(3600);
+/// After such a silence room for much is let go.
+const REST: Duration = Duration::from_secs(2);
 const FULL_PAUSE: Duration = Duration::from_millis(2);
-const MOST_ANSWERS: usize = 16;
+/// A connection that rests holds so much to read into.
+const LEAST_READ_BYTES: usize = 1024;
+const MOST_READ_BYTES: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_rests_holds_little_and_one_that_is_busy_reads_much_at_once() {
+        let (mut read, mut buffer) = (ReadBytes::default(), BytesMut::new());
+        read.prepare(&mut buffer);
+        assert!((LEAST_READ_BYTES..2 * LEAST_READ_BYTES).contains(&buffer.capacity()));
+        for _ in 0..4 {
+            read.prepare(&mut buffer);
+            let len = read.0;
+            buffer.resize(len, b'x');
+            read.follow(len);
+            // The machine takes everything out.
+            drop(buffer.split().freeze());
+        }
+        assert_eq!(read.0, MOST_READ_BYTES);
+        for _ in 0..8 {
+            read.follow(80);
+            read.prepare(&mut buffer);
+        }
+        assert_eq!(read.0, LEAST_READ_BYTES);
+        assert!(buffer.capacity() <= 2 * LEAST_READ_BYTES, "{} octets at rest", buffer.capacity());
+    }
+
+    #[test]
+    fn a_buffer_with_half_a_stanza_in_it_keeps_it() {
+        let mut buffer = BytesMut::with_capacity(MOST_READ_BYTES);
+        buffer.extend_from_slice(b"<presence fro");
+        ReadBytes::default().prepare(&mut buffer);
+        assert_eq!(&buffer[..], b"<presence fro");
+        assert!(buffer.capacity() - buffer.len() >= LEAST_READ_BYTES);
+    }
+}

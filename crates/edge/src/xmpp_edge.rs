@@ -6,33 +6,26 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use rand::RngExt;
-use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
-use tombolo_net::{CertificateStore, Resolver, Target, Trust, Unresolved, connect};
+use tokio::sync::Semaphore;
+use tombolo_net::{CertificateStore, Resolver, Trust};
 use tombolo_policy::Table;
-use tombolo_presence::Domain;
 use tombolo_runtime::{Clock, Placement};
 use tombolo_telemetry::Metrics;
 use tombolo_xmpp::{
-    dialback::{DialbackCondition, DialbackSecrets},
-    stream::{
-        Dial, InboundSettings, InboundStream, KeyAnswer, KeyQuestion, OutboundSettings, OutboundStream, Pair,
-        Purpose, S2sStream, StreamIds, StreamLimits, TlsStart,
-    },
+    dialback::DialbackSecrets,
+    stream::{InboundSettings, OutboundSettings, StreamLimits, TlsStart},
 };
 
 use crate::{
-    DialId, DomainPair, EdgePort, FromEdge, StreamEnd, StreamId, StreamSink, ToEdge,
-    outbox::Outbox,
-    stream_policy::TablePolicy,
-    xmpp_connection::{Negotiated, Negotiation, XmppConnection},
+    EdgePort, FromEdge, StreamId, StreamSink, ToEdge, outbox::Outbox, stream_policy::TablePolicy,
+    xmpp_listener::accept,
 };
 
 /// What the XMPP side is set to.
@@ -67,14 +60,16 @@ pub(crate) struct XmppShared {
     pub(crate) certificates: Arc<CertificateStore>,
     pub(crate) trust: Trust,
     pub(crate) streams: RwLock<HashMap<StreamId, Arc<Outbox>>>,
+    /// Partners are let in: who hears what they bring is there.
+    pub(crate) is_open: AtomicBool,
     next_stream: AtomicU64,
-    inbound: Arc<InboundSettings>,
-    outbound: Arc<OutboundSettings>,
-    resolver: Resolver,
-    unproved: Arc<Semaphore>,
-    by_address: Mutex<HashMap<IpAddr, usize>>,
-    per_address: usize,
-    questions: Semaphore,
+    pub(crate) inbound: Arc<InboundSettings>,
+    pub(crate) outbound: Arc<OutboundSettings>,
+    pub(crate) resolver: Resolver,
+    pub(crate) unproved: Arc<Semaphore>,
+    pub(crate) by_address: Mutex<HashMap<IpAddr, usize>>,
+    pub(crate) per_address: usize,
+    pub(crate) questions: Semaphore,
 }
 
 /// The XMPP side of an edge.
@@ -83,7 +78,10 @@ pub struct XmppEdge {
 }
 
 impl XmppEdge {
-    /// Opens the listeners and begins to accept. Gives the addresses that are listened on.
+    /// Opens the listeners and begins to accept. Gives the addresses that are listened on, STARTTLS before direct TLS.
+    ///
+    /// # Errors
+    /// When an address cannot be listened on.
     pub fn start(
         settings: XmppEdgeSettings,
         policy: Arc<ArcSwap<Table>>,
@@ -94,6 +92,7 @@ impl XmppEdge {
     ) -> io::Result<(Self, Vec<SocketAddr>)> {
         let helpers = placement.helpers();
         let _inside = helpers.enter();
+        let wall = clock.now().wall;
         let secrets = DialbackSecrets::new(&settings.dialback_secret);
         let shared = Arc::new(XmppShared {
             sink,
@@ -104,7 +103,8 @@ impl XmppEdge {
             certificates: settings.certificates,
             trust: settings.trust,
             streams: RwLock::default(),
-            next_stream: AtomicU64::new(1),
+            is_open: AtomicBool::new(true),
+            next_stream: AtomicU64::new(first_stream(wall)),
             inbound: Arc::new(InboundSettings { limits: settings.limits, secrets: secrets.clone() }),
             outbound: Arc::new(OutboundSettings { limits: settings.limits, secrets }),
             resolver: settings.resolver,
@@ -123,6 +123,12 @@ impl XmppEdge {
             helpers.spawn(accept(listener, tls, shared.clone()));
         }
         Ok((Self { shared }, bound))
+    }
+
+    /// Whether partners are let in: not while nobody is there to hear what they bring. Who knocks then is hung up on, so
+    /// that a partner takes it for a passing state. Streams that are up stay up.
+    pub(crate) fn let_in(&self, is_open: bool) {
+        self.shared.is_open.store(is_open, Ordering::Release);
     }
 
     /// Closes every stream in order.
@@ -177,187 +183,6 @@ impl XmppShared {
     pub(crate) fn table(&self) -> TablePolicy {
         TablePolicy(self.policy.load_full())
     }
-
-    /// Opens a stream for a pair; reports it, or says why there is none.
-    async fn dial(self: &Arc<Self>, dial: DialId, pair: &DomainPair) -> Result<(), StreamEnd> {
-        let (mut negotiated, _) = self.open(pair, Purpose::Send, None).await?;
-        negotiated.dial = Some(dial);
-        XmppConnection::start(negotiated, self.clone());
-        Ok(())
-    }
-
-    /// Asks the authoritative server of a domain about a key that was shown for it.
-    pub(crate) async fn ask(self: &Arc<Self>, question: KeyQuestion) -> KeyAnswer {
-        // So many questions at once are somebody's flood; the asker may try again.
-        let Ok(_permit) = self.questions.try_acquire() else {
-            return KeyAnswer::Failed(DialbackCondition::RemoteServerTimeout);
-        };
-        let local = Domain::from_prepared(question.pair.local.as_str());
-        let remote = Domain::from_prepared(question.pair.remote.as_str());
-        let (Some(local), Some(remote)) = (local, remote) else {
-            return KeyAnswer::Failed(DialbackCondition::RemoteServerNotFound);
-        };
-        let pair = DomainPair { local, remote };
-        match timeout(QUESTION_LIMIT, self.open(&pair, Purpose::Verify, Some(question))).await {
-            Ok(Ok((_, Some(answer)))) => answer,
-            Ok(Ok((_, None))) | Err(_) => KeyAnswer::Failed(DialbackCondition::RemoteServerTimeout),
-            Ok(Err(StreamEnd::NotFound)) => KeyAnswer::Failed(DialbackCondition::RemoteServerNotFound),
-            Ok(Err(_)) => KeyAnswer::Failed(DialbackCondition::RemoteConnectionFailed),
-        }
-    }
-
-    async fn targets(&self, pair: &DomainPair) -> Result<Vec<Target>, StreamEnd> {
-        let policy = self.policy.load();
-        let partner = policy
-            .federates(&pair.local, &pair.remote)
-            .map_err(|denied| StreamEnd::Refused(denied.to_string()))?;
-        if let Some(proxy) = &partner.proxy {
-            let target = Target { host: proxy.host.to_string(), port: proxy.port, is_direct_tls: false };
-            return Ok(vec![target]);
-        }
-        match self.resolver.xmpp_targets(&ascii(pair.remote.as_str())).await {
-            Ok(targets) => Ok(targets),
-            Err(Unresolved::NotFound | Unresolved::NoService) => Err(StreamEnd::NotFound),
-            Err(other) => Err(StreamEnd::Unreachable(other.to_string())),
-        }
-    }
-
-    /// A negotiated stream to a domain, or the answer to a question: target after target, address after address.
-    async fn open(
-        self: &Arc<Self>,
-        pair: &DomainPair,
-        purpose: Purpose,
-        question: Option<KeyQuestion>,
-    ) -> Result<(Negotiated, Option<KeyAnswer>), StreamEnd> {
-        let mut last = StreamEnd::NotFound;
-        for target in self.targets(pair).await? {
-            let addresses = match self.resolver.addresses(&target.host, target.port).await {
-                Ok(addresses) => addresses,
-                Err(Unresolved::NotFound | Unresolved::NoService) => continue,
-                Err(error) => {
-                    last = StreamEnd::Unreachable(error.to_string());
-                    continue;
-                }
-            };
-            let socket = match connect(&addresses, CONNECT_LIMIT).await {
-                Ok(socket) => socket,
-                Err(error) => {
-                    last = StreamEnd::Unreachable(format!("{}:{}: {error}", target.host, target.port));
-                    continue;
-                }
-            };
-            match self.negotiate(socket, pair, purpose, &target, question.clone()).await {
-                Ok(done) => return Ok(done),
-                // Another host of the same domain will not think better of us.
-                Err(end @ (StreamEnd::Refused(_) | StreamEnd::Unauthenticated(_))) => return Err(end),
-                Err(end) => last = end,
-            }
-        }
-        Err(last)
-    }
-
-    async fn negotiate(
-        self: &Arc<Self>,
-        socket: TcpStream,
-        pair: &DomainPair,
-        purpose: Purpose,
-        target: &Target,
-        question: Option<KeyQuestion>,
-    ) -> Result<(Negotiated, Option<KeyAnswer>), StreamEnd> {
-        let broken = |error: io::Error| StreamEnd::Broken(error.to_string());
-        let prepared = |domain: &Domain| tombolo_xmpp::jid::Domain::parse(domain.as_str());
-        let (Ok(local), Ok(remote)) = (prepared(&pair.local), prepared(&pair.remote)) else {
-            return Err(StreamEnd::NotFound);
-        };
-        let tls = if target.is_direct_tls { TlsStart::Direct } else { TlsStart::StartTls };
-        let now = self.clock.now().instant;
-        let dial = Dial { pair: Pair { local, remote }, purpose, tls };
-        let mut stream = OutboundStream::new(self.outbound.clone(), dial, now);
-        if let Some(question) = question {
-            stream.ask_key(question, now, &self.table());
-        }
-        let socket = socket.into_std().map_err(broken)?;
-        let negotiation = Negotiation::outgoing(stream, pair.clone(), self.clone());
-        let (done, waiting) = tokio::sync::oneshot::channel();
-        // The socket lives with the reactor of its arbiter from here on.
-        let index = self.placement.by_hash(rand::rng().random());
-        self.placement.spawn_in(index, async move {
-            let outcome = match TcpStream::from_std(socket) {
-                Ok(socket) => negotiation.run(socket, index, tls).await,
-                Err(error) => Err(StreamEnd::Broken(error.to_string())),
-            };
-            // Whoever asked may have lost patience; then the stream ends here.
-            let _ = done.send(outcome);
-        });
-        waiting.await.unwrap_or_else(|_| Err(StreamEnd::Broken("the arbiter ended".to_owned())))
-    }
-
-    /// Room for one more connection that has proved nothing; given back when it is dropped.
-    fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Admission> {
-        let permit = self.unproved.clone().try_acquire_owned().ok()?;
-        let mut by_address = self.by_address.lock();
-        let count = by_address.entry(address).or_insert(0);
-        if *count >= self.per_address {
-            return None;
-        }
-        *count += 1;
-        Some(Admission { address, shared: self.clone(), _permit: permit })
-    }
-}
-
-/// One unproved connection's place in the budgets.
-pub(crate) struct Admission {
-    address: IpAddr,
-    shared: Arc<XmppShared>,
-    _permit: tokio::sync::OwnedSemaphorePermit,
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        let mut by_address = self.shared.by_address.lock();
-        if let Some(count) = by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&self.address);
-            }
-        }
-    }
-}
-
-async fn accept(listener: tokio::net::TcpListener, tls: TlsStart, shared: Arc<XmppShared>) {
-    loop {
-        let (socket, remote) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::error!(%error, "xmpp listener cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let Some(admission) = shared.admit(remote.ip()) else {
-            shared.metrics.refused_stream();
-            continue;
-        };
-        let Ok(socket) = socket.set_nodelay(true).and_then(|()| socket.into_std()) else { continue };
-        let owner = shared.clone();
-        let index = shared.placement.by_hash(rand::rng().random());
-        shared.placement.spawn_in(index, async move {
-            let Ok(socket) = TcpStream::from_std(socket) else { return };
-            let now = owner.clock.now().instant;
-            let ids = StreamIds::new(rand::rng().random());
-            let stream = InboundStream::new(owner.inbound.clone(), tls, ids, now);
-            let negotiation = Negotiation::incoming(S2sStream::Inbound(stream), owner.clone());
-            let outcome = negotiation.run(socket, index, tls).await;
-            drop(admission);
-            match outcome {
-                Ok((negotiated, _)) => XmppConnection::start(negotiated, owner),
-                Err(end) => {
-                    owner.metrics.refused_stream();
-                    tracing::info!(remote = %remote, cause = %end, "s2s stream refused");
-                }
-            }
-        });
-    }
 }
 
 /// A domain as DNS and TLS write it: A-labels.
@@ -365,7 +190,25 @@ pub(crate) fn ascii(domain: &str) -> String {
     idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.to_owned())
 }
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-const QUESTION_LIMIT: Duration = Duration::from_secs(20);
+/// The number of the first stream of a process that starts at `wall` since the Unix epoch. It leaves room for 65,536
+/// streams a second, so no number of an earlier process comes again: what was meant for a stream of that one must not
+/// reach another partner. It fits in 48 bits.
+fn first_stream(wall: Duration) -> u64 {
+    (wall.as_secs() & 0xffff_ffff) << 16
+}
+
 /// Dialback questions in flight.
 const MOST_QUESTIONS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_starts_a_second_later_numbers_its_streams_above_all_before() {
+        let wall = Duration::from_secs(1_800_000_000);
+        let (earlier, later) = (first_stream(wall), first_stream(wall + Duration::from_secs(1)));
+        assert!(later >= earlier + 65_536);
+        assert!(first_stream(Duration::from_secs(u64::from(u32::MAX))) < 1 << 48);
+    }
+}

@@ -60,6 +60,22 @@ pub(crate) fn trim_start(text: &str) -> &str {
     &text[spaces..]
 }
 
+/// Position of the first `octet`, an ASCII character. The texts here are short and read often, and `str::find` has much
+/// to prepare.
+pub(crate) fn find(text: &str, octet: u8) -> Option<usize> {
+    text.bytes().position(|found| found == octet)
+}
+
+/// What stands before and behind the first `octet`, an ASCII character.
+pub(crate) fn split_once(text: &str, octet: u8) -> Option<(&str, &str)> {
+    find(text, octet).map(|at| (&text[..at], &text[at + 1..]))
+}
+
+/// `text` in two: up to the first `octet`, and from it on (empty where there is none).
+pub(crate) fn split_before(text: &str, octet: u8) -> (&str, &str) {
+    text.split_at(find(text, octet).unwrap_or(text.len()))
+}
+
 /// Length of the quoted string that begins `text`, both quotes counted; `None` when it is not closed.
 ///
 /// `text` must begin with the opening quote.

@@ -215,7 +215,7 @@ impl Message {
     /// Call-ID: one or two words without white space.
     pub fn call_id(&self) -> Result<&str, ValueFault> {
         let value = self.needed(HeaderName::CallId)?;
-        if value.is_empty() || value.contains([' ', '\t', ',']) {
+        if value.is_empty() || value.bytes().any(|octet| matches!(octet, b' ' | b'\t' | b',')) {
             return Err(ValueFault::Malformed("a malformed Call-ID"));
         }
         Ok(value)
@@ -225,7 +225,8 @@ impl Message {
     pub fn cseq(&self) -> Result<(u32, Method), ValueFault> {
         let bad = ValueFault::Malformed("a malformed CSeq");
         let value = self.needed(HeaderName::CSeq)?;
-        let (number, method) = value.split_once([' ', '\t']).ok_or(bad)?;
+        let space = value.bytes().position(|octet| matches!(octet, b' ' | b'\t')).ok_or(bad)?;
+        let (number, method) = value.split_at(space);
         let number = lex::number::<u32>(number).filter(|number| *number < 1 << 31).ok_or(bad)?;
         let method = Method::parse(lex::trim(method)).ok_or(bad)?;
         Ok((number, method))
@@ -300,7 +301,7 @@ impl Message {
     /// Subscription-State.
     pub fn subscription_state(&self) -> Result<Option<SubscriptionState>, ValueFault> {
         let Some(value) = self.only(HeaderName::SubscriptionState)? else { return Ok(None) };
-        let (word, params) = value.split_at(value.find(';').unwrap_or(value.len()));
+        let (word, params) = lex::split_before(value, b';');
         let params = crate::headers::Params::read(params)?;
         let seconds = |name| params.value(name).and_then(lex::number::<u32>);
         let state = Substate::from_token(lex::trim(word))

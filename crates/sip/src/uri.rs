@@ -82,7 +82,7 @@ impl<'a> UriRef<'a> {
         if text.len() > MAX_URI_LEN {
             return Err(UriFault::TooLong { len: text.len() });
         }
-        let (scheme, rest) = text.split_once(':').ok_or(UriFault::NoScheme)?;
+        let (scheme, rest) = lex::split_once(text, b':').ok_or(UriFault::NoScheme)?;
         let scheme = scheme_of(scheme)?;
         let mut uri = Self {
             text,
@@ -103,9 +103,9 @@ impl<'a> UriRef<'a> {
 
     fn read_parts(&mut self, rest: &'a str) -> Result<(), UriFault> {
         // `@` may not stand unescaped anywhere but after the userinfo; a `?` or `;` may stand in the user part.
-        let rest = match rest.split_once('@') {
+        let rest = match lex::split_once(rest, b'@') {
             Some((userinfo, rest)) => {
-                let (user, password) = match userinfo.split_once(':') {
+                let (user, password) = match lex::split_once(userinfo, b':') {
                     Some((user, password)) => (user, Some(password)),
                     None => (userinfo, None),
                 };
@@ -119,7 +119,7 @@ impl<'a> UriRef<'a> {
             }
             None => rest,
         };
-        let (rest, headers) = match rest.split_once('?') {
+        let (rest, headers) = match lex::split_once(rest, b'?') {
             Some((rest, headers)) if !headers.is_empty() => (rest, headers),
             Some(_) => return Err(UriFault::BadCharacter { part: "headers" }),
             None => (rest, ""),
@@ -129,9 +129,11 @@ impl<'a> UriRef<'a> {
             return Err(UriFault::BadCharacter { part: "headers" });
         }
         self.headers = headers;
-        let (host_port, params) = rest.split_at(rest.find(';').unwrap_or(rest.len()));
+        let (host_port, params) = lex::split_before(rest, b';');
         check(params, &PARAMS, "parameters")?;
-        if params.split(';').skip(1).any(|param| param.is_empty() || param.starts_with('=')) {
+        if !params.is_empty()
+            && params.split(';').skip(1).any(|param| param.is_empty() || param.starts_with('='))
+        {
             return Err(UriFault::BadCharacter { part: "parameters" });
         }
         self.params = UriParams { text: params };

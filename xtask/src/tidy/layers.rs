@@ -66,7 +66,7 @@ const IMPURE: &[&str] = &[
     "tracing",
 ];
 
-/// The only packages that know the actor framework.
+/// The only packages that know the actor framework; `benches` measures it.
 const WITH_ACTORS: &[&str] = &["runtime", "edge", "broker", "admin", "tombolo", "benches"];
 
 /// What one Cargo.toml says about who is used.
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn only_some_packages_know_actors() {
+    fn only_five_packages_know_actors() {
         assert_eq!(findings("net", "[dependencies]\nactix.workspace = true\n"), ["actors:5"]);
         assert!(
             findings("edge", "[dependencies]\nactix.workspace = true\nactix-rt.workspace = true\n")

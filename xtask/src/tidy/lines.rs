@@ -36,6 +36,10 @@ const BANNED: &[(&str, &str)] = &[
     ("unimplemented!", "build it, or leave the whole path out"),
     ("dbg!", "remove it"),
     ("#[ignore", "a test runs, or it goes"),
+];
+
+/// What the product's own code does not say besides: there a peer could make a queue grow.
+const UNBOUNDED: &[(&str, &str)] = &[
     ("unbounded_channel", "state a bound, and what happens when it is reached"),
     ("unbounded(", "state a bound, and what happens when it is reached"),
 ];
@@ -115,6 +119,9 @@ fn check_code(file: &str, text: &str, findings: &mut Vec<Finding>) {
             }
         };
         BANNED.iter().for_each(|&pair| find("banned", pair));
+        if file.starts_with("crates/") {
+            UNBOUNDED.iter().for_each(|&pair| find("unbounded", pair));
+        }
         if is_pure_source && !is_test_file && index < tests_from {
             IMPURE.iter().for_each(|&pair| find("pure", pair));
         }
@@ -144,8 +151,11 @@ fn check_words(file: &str, text: &str, findings: &mut Vec<Finding>) {
         "fanout" => ("no-protocol-word", &[SIP_WORDS, XMPP_WORDS, XML_WORDS]),
         _ => return,
     };
+    let is_test_file = file.ends_with("/tests.rs") || file.contains("/tests/");
     for (index, line) in text.lines().enumerate() {
-        for word in source::words(&without_references(line)) {
+        // Documents as phones send them hold what other worlds put there; reading them needs no knowledge of it.
+        let line = if is_test_file { line.replace("jabber:client", "") } else { line.to_owned() };
+        for word in source::words(&without_references(&line)) {
             if lists.iter().any(|list| list.contains(&word.as_str())) {
                 findings.push(Finding {
                     file: file.to_owned(),
@@ -250,6 +260,8 @@ mod tests {
         assert_eq!(rules("crates/sip/src/a.rs", "fn to_jid() {}\n"), ["no-xmpp-word:1"]);
         assert_eq!(rules("crates/fanout/src/a.rs", "struct StanzaRow;\n"), ["no-protocol-word:1"]);
         assert!(rules("crates/interwork/src/a.rs", "fn sip_to_jid() {}\n").is_empty());
+        assert!(rules("crates/sip/src/pidf/tests.rs", "\"<show xmlns='jabber:client'/>\"\n").is_empty());
+        assert_eq!(rules("crates/sip/src/pidf.rs", "\"jabber:client\"\n"), ["no-xmpp-word:1"]);
     }
 
     #[test]
@@ -263,7 +275,11 @@ mod tests {
     #[test]
     fn stubs_and_unbounded_queues_are_found_in_code_only() {
         assert_eq!(rules("crates/edge/src/a.rs", "fn f() { todo!() }\n"), ["banned:1"]);
-        assert_eq!(rules("crates/edge/src/a.rs", "let (a, b) = mpsc::unbounded_channel();\n"), ["banned:1"]);
+        assert_eq!(
+            rules("crates/edge/src/a.rs", "let (a, b) = mpsc::unbounded_channel();\n"),
+            ["unbounded:1"]
+        );
+        assert!(rules("loadtest/src/a.rs", "let (a, b) = mpsc::unbounded_channel();\n").is_empty());
         assert!(rules("crates/edge/src/a.rs", "// todo! later\n").is_empty());
     }
 

@@ -1,19 +1,30 @@
 //! The edge's end: it waits for a gateway, takes its table, and hands it what streams bring.
+//!
+//! Without a gateway and its table nobody is let in, and no stream is left without one who knows what it is for.
 
-use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
-use tombolo_net::{Role, accept_tls, server_config};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc},
+};
+use tombolo_net::{AnyStream, Role, accept_tls, server_config};
 use tombolo_policy::Table;
 use tombolo_runtime::{Clock, Placement};
 
 use super::{
-    CREDIT_BYTES, Identity, LinkSettings, TLS_LIMIT,
+    BULK_BYTES, CREDIT_BYTES, Identity, LinkSettings, MOST_HANDSHAKES, TLS_LIMIT,
     frame::LinkFrame,
-    wire::{End, carry},
+    wire::{End, carry, greeted},
 };
 use crate::{EdgePort, FromEdge, StreamId, StreamSink, ToEdge, XmppEdge, outbox::Outbox};
 
@@ -23,6 +34,8 @@ struct Shared {
     gateway: Mutex<Option<Arc<Outbox>>>,
     /// Octets of each stream that are on their way and not taken.
     on_their_way: Mutex<HashMap<StreamId, usize>>,
+    /// Whose streams these are; it holds us too, so we hold it weakly.
+    xmpp: OnceLock<Weak<XmppEdge>>,
 }
 
 /// Where an edge's streams hand what they bring.
@@ -32,36 +45,64 @@ pub struct LinkSink {
 
 impl StreamSink for LinkSink {
     fn offer(&self, value: FromEdge) -> Result<(), FromEdge> {
-        let Some(gateway) = self.shared.gateway.lock().clone() else {
-            // Without a gateway nothing is taken; streams are being closed.
-            return match value {
-                FromEdge::Stanzas { .. } => Err(value),
-                _ => Ok(()),
-            };
-        };
-        if let FromEdge::Stanzas { stream, stanzas, .. } = &value {
-            let mut on_their_way = self.shared.on_their_way.lock();
-            let sum = on_their_way.entry(*stream).or_insert(0);
-            if *sum > CREDIT_BYTES {
-                return Err(value);
-            }
-            *sum += stanzas.iter().map(Bytes::len).sum::<usize>();
-        }
-        if let FromEdge::StreamDown { stream, .. } = &value {
-            self.shared.on_their_way.lock().remove(stream);
-        }
-        let is_stanzas = matches!(value, FromEdge::Stanzas { .. });
-        let frame = LinkFrame::FromEdge(value);
-        if gateway.push(frame.encode(), 0) {
-            return Ok(());
-        }
-        match frame {
-            LinkFrame::FromEdge(value) if is_stanzas => Err(value),
-            // A gateway that lets so much pile up is lost.
-            _ => {
-                gateway.close();
+        let gateway = self.shared.gateway.lock().clone();
+        match (gateway, value) {
+            (Some(gateway), FromEdge::Stanzas { stream, first, stanzas }) => self
+                .offer_stanzas(&gateway, stream, first, stanzas)
+                .map_err(|stanzas| FromEdge::Stanzas { stream, first, stanzas }),
+            (None, value @ FromEdge::Stanzas { .. }) => Err(value),
+            (gateway, value) => {
+                match &value {
+                    FromEdge::StreamDown { stream, .. } => {
+                        self.shared.on_their_way.lock().remove(stream);
+                    }
+                    FromEdge::StreamUp { stream, .. } if gateway.is_none() => self.shared.close(*stream),
+                    _ => {}
+                }
+                if let Some(gateway) = gateway
+                    && !gateway.push(LinkFrame::FromEdge(value).encode(), 0)
+                {
+                    // A gateway that lets so much pile up is lost.
+                    gateway.close();
+                }
                 Ok(())
             }
+        }
+    }
+}
+
+impl LinkSink {
+    fn offer_stanzas(
+        &self,
+        gateway: &Outbox,
+        stream: StreamId,
+        first: u64,
+        stanzas: Vec<Bytes>,
+    ) -> Result<(), Vec<Bytes>> {
+        if gateway.is_closing() || gateway.waiting_bytes() > BULK_BYTES {
+            return Err(stanzas);
+        }
+        let bytes = stanzas.iter().map(Bytes::len).sum::<usize>();
+        {
+            let mut on_their_way = self.shared.on_their_way.lock();
+            let sum = on_their_way.entry(stream).or_insert(0);
+            if *sum > CREDIT_BYTES {
+                return Err(stanzas);
+            }
+            *sum += bytes;
+        }
+        if !gateway.push(LinkFrame::FromEdge(FromEdge::Stanzas { stream, first, stanzas }).encode(), 0) {
+            gateway.close();
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// A stream that no gateway knows of.
+    fn close(&self, stream: StreamId) {
+        if let Some(xmpp) = self.xmpp.get().and_then(Weak::upgrade) {
+            xmpp.send(ToEdge::Close { stream });
         }
     }
 }
@@ -77,6 +118,9 @@ pub struct LinkListener {
 
 impl LinkListener {
     /// Opens the listener; nobody is let in before [`LinkListener::start`].
+    ///
+    /// # Errors
+    /// When the address or a file of the settings cannot be used.
     pub fn bind(
         settings: LinkSettings,
         listen: SocketAddr,
@@ -98,55 +142,87 @@ impl LinkListener {
         self.listener.local_addr().expect("a bound listener has an address")
     }
 
-    /// Lets gateways in: what they say goes to `xmpp`, their table into `policy`.
+    /// Lets gateways in, one at a time: what they say goes to `xmpp`, their table into `policy`.
+    ///
+    /// From here on `xmpp` lets partners in only while a gateway is linked and has given its table.
     pub fn start(self, xmpp: Arc<XmppEdge>, policy: Arc<ArcSwap<Table>>) {
-        let helpers = self.placement.helpers();
+        let Self { listener, identity, shared, placement, clock } = self;
+        xmpp.let_in(false);
+        // Only the first start counts, and there is only one.
+        let _ = shared.xmpp.set(Arc::downgrade(&xmpp));
+        let (proved, mut gateways) = mpsc::channel(1);
+        let helpers = placement.helpers();
+        helpers.spawn(accept(listener, Arc::new(identity), clock, proved));
         helpers.spawn(async move {
-            loop {
-                let Ok((socket, remote)) = self.listener.accept().await else {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                };
-                // One gateway at a time: the next is let in when this one is gone.
-                if let Err(error) = self.serve(socket, &xmpp, &policy).await {
-                    tracing::warn!(%remote, %error, "link ended");
-                }
+            while let Some((stream, remote)) = gateways.recv().await {
+                tracing::info!(%remote, "gateway linked");
+                let error = serve(stream, &shared, &xmpp, &policy).await;
+                tracing::warn!(%remote, %error, "link ended");
             }
         });
     }
+}
 
-    async fn serve(
-        &self,
-        socket: TcpStream,
-        xmpp: &Arc<XmppEdge>,
-        policy: &Arc<ArcSwap<Table>>,
-    ) -> io::Result<()> {
-        socket.set_nodelay(true)?;
-        let config = server_config(&self.identity.certificates, &[]);
-        let (stream, facts) = accept_tls(socket, config, TLS_LIMIT).await.map_err(io::Error::other)?;
-        facts
-            .certificates
-            .verify(&self.identity.trust, Role::Client, true, false, self.clock.now().wall)
-            .map_err(io::Error::other)?;
-        tracing::info!("gateway linked");
-        let outbox = Arc::new(Outbox::default());
-        *self.shared.gateway.lock() = Some(outbox.clone());
-        let error = carry(stream, End::Edge, outbox, |frame| {
-            self.take(frame, xmpp, policy);
-            std::future::ready(())
-        })
-        .await;
-        *self.shared.gateway.lock() = None;
-        self.shared.on_their_way.lock().clear();
-        // Its end ends its streams: nobody is left who knows what they are for.
-        xmpp.close_all();
-        Err(error)
+/// Handshakes run beside each other, so that one who never finishes his keeps no gateway waiting.
+async fn accept(
+    listener: TcpListener,
+    identity: Arc<Identity>,
+    clock: Clock,
+    proved: mpsc::Sender<(AnyStream, SocketAddr)>,
+) {
+    let handshakes = Arc::new(Semaphore::new(MOST_HANDSHAKES));
+    loop {
+        let Ok((socket, remote)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let Ok(permit) = handshakes.clone().try_acquire_owned() else { continue };
+        let (identity, clock, proved) = (identity.clone(), clock.clone(), proved.clone());
+        tokio::spawn(async move {
+            let outcome = prove(socket, &identity, &clock).await;
+            drop(permit);
+            match outcome {
+                // Waits its turn while another gateway is linked.
+                Ok(stream) => drop(proved.send((stream, remote)).await),
+                Err(error) => tracing::warn!(%remote, %error, "link refused"),
+            }
+        });
     }
+}
 
+async fn prove(socket: TcpStream, identity: &Identity, clock: &Clock) -> io::Result<AnyStream> {
+    socket.set_nodelay(true)?;
+    let config = server_config(&identity.certificates, &[]);
+    let (stream, facts) = accept_tls(socket, config, TLS_LIMIT).await.map_err(io::Error::other)?;
+    facts
+        .certificates
+        .verify(&identity.trust, Role::Client, true, false, clock.now().wall)
+        .map_err(io::Error::other)?;
+    Ok(stream)
+}
+
+/// Serves one gateway until its link ends; why it did.
+async fn serve(stream: AnyStream, shared: &Shared, xmpp: &XmppEdge, policy: &ArcSwap<Table>) -> io::Error {
+    let outbox = greeted();
+    *shared.gateway.lock() = Some(outbox.clone());
+    let error = carry(stream, End::Edge, outbox, |frame| {
+        shared.take(frame, xmpp, policy);
+        std::future::ready(())
+    })
+    .await;
+    *shared.gateway.lock() = None;
+    xmpp.let_in(false);
+    shared.on_their_way.lock().clear();
+    // Its end ends its streams: nobody is left who knows what they are for.
+    xmpp.close_all();
+    error
+}
+
+impl Shared {
     fn take(&self, frame: LinkFrame, xmpp: &XmppEdge, policy: &ArcSwap<Table>) {
         match frame {
             LinkFrame::ToEdge(ToEdge::Credit { stream, bytes }) => {
-                if let Some(sum) = self.shared.on_their_way.lock().get_mut(&stream) {
+                if let Some(sum) = self.on_their_way.lock().get_mut(&stream) {
                     *sum = sum.saturating_sub(bytes as usize);
                 }
             }
@@ -159,10 +235,71 @@ impl LinkListener {
                         "partner table"
                     );
                     policy.store(Arc::new(table));
+                    xmpp.let_in(true);
                 }
                 None => tracing::error!("the gateway's partner table contradicts itself"),
             },
             LinkFrame::Hello { .. } | LinkFrame::FromEdge(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{STREAM_WINDOW_BYTES, StreamEnd};
+
+    fn stanzas(stream: u64, bytes: usize) -> FromEdge {
+        FromEdge::Stanzas {
+            stream: StreamId(stream),
+            first: 1,
+            stanzas: vec![Bytes::from(vec![b'x'; bytes])],
+        }
+    }
+
+    fn linked() -> (LinkSink, Arc<Outbox>) {
+        let (shared, outbox) = (Arc::new(Shared::default()), greeted());
+        *shared.gateway.lock() = Some(outbox.clone());
+        (LinkSink { shared }, outbox)
+    }
+
+    #[test]
+    fn a_stream_sends_no_more_than_its_credit_and_goes_on_when_the_gateway_has_taken_some() {
+        let (sink, _) = linked();
+        let taken = (0..100).take_while(|_| sink.offer(stanzas(1, 32 << 10)).is_ok()).count();
+        assert_eq!(taken, CREDIT_BYTES / (32 << 10) + 1);
+        assert!(sink.offer(stanzas(2, 32 << 10)).is_ok(), "another stream has credit of its own");
+        let sum = sink.shared.on_their_way.lock()[&StreamId(1)];
+        assert!(sink.offer(stanzas(1, 1)).is_err());
+        assert_eq!(sink.shared.on_their_way.lock()[&StreamId(1)], sum, "what was given back uses no credit");
+        *sink.shared.on_their_way.lock().get_mut(&StreamId(1)).expect("known") -= 32 << 10;
+        assert!(sink.offer(stanzas(1, 1)).is_ok());
+    }
+
+    #[test]
+    fn a_link_full_of_stanzas_still_takes_everything_else_and_is_not_lost() {
+        let (sink, outbox) = linked();
+        let mut stream = 0;
+        while outbox.waiting_bytes() <= BULK_BYTES {
+            stream += 1;
+            assert!(sink.offer(stanzas(stream, 64 << 10)).is_ok());
+        }
+        assert!(sink.offer(stanzas(stream + 1, 10)).is_err(), "no more stanzas");
+        let before = outbox.waiting_bytes();
+        let written = FromEdge::Written { stream: StreamId(1), last: 1, bytes: STREAM_WINDOW_BYTES };
+        assert!(sink.offer(written).is_ok());
+        assert!(outbox.waiting_bytes() > before, "the report waits behind the stanzas");
+        assert!(!outbox.is_closing());
+    }
+
+    #[test]
+    fn without_a_gateway_stanzas_are_given_back_and_the_end_of_a_stream_is_forgotten() {
+        let (sink, _) = linked();
+        sink.offer(stanzas(1, 10)).expect("taken");
+        *sink.shared.gateway.lock() = None;
+        assert!(sink.offer(stanzas(1, 10)).is_err());
+        let down = FromEdge::StreamDown { stream: StreamId(1), end: StreamEnd::Closed, last_written: 0 };
+        assert!(sink.offer(down).is_ok());
+        assert!(sink.shared.on_their_way.lock().is_empty());
     }
 }

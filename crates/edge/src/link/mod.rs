@@ -49,3 +49,9 @@ const OWN: &str = "link";
 const TLS_LIMIT: Duration = Duration::from_secs(10);
 /// Octets of one stream's stanzas that may be on their way to a gateway and not taken.
 const CREDIT_BYTES: usize = 256 << 10;
+/// Octets that may wait for a gateway before streams keep what they bring; what is no stanza passes all the same.
+const BULK_BYTES: usize = 8 << 20;
+/// Handshakes with would-be gateways at one time.
+const MOST_HANDSHAKES: usize = 16;
+/// How soon a changed partner table is on its way to the edges.
+const TABLE_CHECK: Duration = Duration::from_secs(1);

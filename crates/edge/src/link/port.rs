@@ -1,7 +1,7 @@
 //! The gateway's end: it opens a link to each edge, and is to the broker what the edge's streams would be.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io,
     sync::{
         Arc,
@@ -19,12 +19,14 @@ use tombolo_policy::Table;
 use tombolo_runtime::{Clock, Placement};
 
 use super::{
-    Identity, LinkSettings, OWN, TLS_LIMIT,
+    Identity, LinkSettings, OWN, TABLE_CHECK, TLS_LIMIT,
     frame::LinkFrame,
     partners::PartnerRows,
-    wire::{End, carry},
+    wire::{End, carry, greeted},
 };
-use crate::{DialId, EdgePort, FromEdge, StreamEnd, StreamId, StreamSink, ToEdge, outbox::Outbox};
+use crate::{
+    DialId, DomainPair, EdgePort, FromEdge, StreamEnd, StreamId, StreamSink, ToEdge, outbox::Outbox,
+};
 
 /// All edges of a gateway.
 pub struct LinkPort {
@@ -41,11 +43,14 @@ struct Edge {
     link: Mutex<Option<Arc<Outbox>>>,
     /// What the broker must be told to be over when the link ends.
     streams: Mutex<HashSet<StreamId>>,
-    dials: Mutex<HashSet<DialId>>,
+    dials: Mutex<HashMap<DialId, DomainPair>>,
 }
 
 impl LinkPort {
-    /// Begins to open a link to each edge, and again when one ends. A broken setting is logged, and its links stay down.
+    /// Begins to open a link to each edge (host and port), and again when one ends, after 0.5 s to 15 s.
+    ///
+    /// # Errors
+    /// When a file of the settings cannot be used.
     pub fn start(
         settings: LinkSettings,
         edges: Vec<(String, u16)>,
@@ -102,39 +107,47 @@ impl LinkPort {
 
 impl EdgePort for LinkPort {
     fn send(&self, value: ToEdge) {
-        let edge = match &value {
-            ToEdge::Dial { .. } => {
+        match value {
+            ToEdge::Dial { dial, pair } => {
                 // Round robin over the edges that are linked.
                 let first = self.next.fetch_add(1, Ordering::Relaxed);
                 let count = self.edges.len();
-                (0..count).map(|n| &self.edges[(first + n) % count]).find(|edge| edge.link.lock().is_some())
+                let is_sent = (0..count).any(|n| self.edges[(first + n) % count].dial(dial, &pair));
+                if !is_sent {
+                    // Always taken, by the sink's contract.
+                    let _ = self.sink.offer(FromEdge::DialFailed { dial, end: StreamEnd::LinkLost });
+                }
             }
             ToEdge::Stanzas { stream, .. } | ToEdge::Credit { stream, .. } | ToEdge::Close { stream } => {
-                self.edge_of(*stream)
-            }
-            ToEdge::Beat => None,
-        };
-        let link = edge.and_then(|edge| edge.link.lock().clone());
-        match (edge, link, value) {
-            (Some(edge), Some(link), value) => {
-                if let ToEdge::Dial { dial, .. } = &value {
-                    edge.dials.lock().insert(*dial);
-                }
-                if !link.push(LinkFrame::ToEdge(edge.outward(value)).encode(), 0) {
-                    link.close();
+                let Some(edge) = self.edge_of(stream) else { return };
+                let link = edge.link.lock().clone();
+                if let Some(link) = link {
+                    edge.push(&link, value);
                 }
             }
-            (_, _, ToEdge::Dial { dial, .. }) => {
-                let failed = FromEdge::DialFailed { dial, end: StreamEnd::LinkLost };
-                // Always taken, by the sink's contract.
-                let _ = self.sink.offer(failed);
-            }
-            _ => {}
+            ToEdge::Beat => {}
         }
     }
 }
 
 impl Edge {
+    /// Hands a dial to this edge; `false` when it is not linked.
+    fn dial(&self, dial: DialId, pair: &DomainPair) -> bool {
+        // The lock is held until the dial is noted: the end of the link either finds it or came before.
+        let link = self.link.lock();
+        let Some(link) = &*link else { return false };
+        self.dials.lock().insert(dial, pair.clone());
+        self.push(link, ToEdge::Dial { dial, pair: pair.clone() });
+        true
+    }
+
+    /// An edge that takes so little that this does not fit is lost.
+    fn push(&self, link: &Outbox, value: ToEdge) {
+        if !link.push(LinkFrame::ToEdge(self.outward(value)).encode(), 0) {
+            link.close();
+        }
+    }
+
     async fn open(&self, identity: &Identity, resolver: &Resolver, clock: &Clock) -> io::Result<AnyStream> {
         let addresses = resolver.addresses(&self.host, self.port).await.map_err(io::Error::other)?;
         let socket = connect(&addresses, CONNECT_LIMIT).await?;
@@ -154,13 +167,11 @@ impl Edge {
         policy: &ArcSwap<Table>,
         sink: &Arc<dyn StreamSink>,
     ) -> io::Error {
-        let outbox = Arc::new(Outbox::default());
-        let table = policy.load_full();
-        let pusher = {
-            // The hello goes first, then the table; without one an edge refuses everybody.
-            let outbox = outbox.clone();
-            move || outbox.push(LinkFrame::Partners(PartnerRows::of(&table)).encode(), 0)
-        };
+        // The hello goes first, then the table; without one an edge refuses everybody.
+        let outbox = greeted();
+        let mut table = policy.load_full();
+        push_table(&outbox, &table);
+        *self.link.lock() = Some(outbox.clone());
         let carried = carry(stream, End::Gateway, outbox.clone(), |frame| {
             let (edge, sink, outbox) = (self.clone(), sink.clone(), outbox.clone());
             async move {
@@ -169,17 +180,19 @@ impl Edge {
                 }
             }
         });
-        let begun = async {
-            // `carry` has pushed the hello by the time it is first polled.
-            tokio::task::yield_now().await;
-            pusher();
-            *self.link.lock() = Some(outbox.clone());
-            std::future::pending::<io::Error>().await
+        let tables = async {
+            loop {
+                sleep(TABLE_CHECK).await;
+                let newest = policy.load_full();
+                if !Arc::ptr_eq(&table, &newest) {
+                    push_table(&outbox, &newest);
+                    table = newest;
+                }
+            }
         };
         tokio::select! {
-            biased;
             error = carried => error,
-            error = begun => error,
+            error = tables => error,
         }
     }
 
@@ -187,11 +200,16 @@ impl Edge {
     async fn take(&self, value: FromEdge, sink: &Arc<dyn StreamSink>, outbox: &Outbox) {
         let value = self.inward(value);
         match &value {
-            FromEdge::StreamUp { stream, dial, .. } => {
-                self.streams.lock().insert(*stream);
-                if let Some(dial) = dial {
-                    self.dials.lock().remove(dial);
+            FromEdge::StreamUp { stream, dial, pair, .. } => {
+                if let Some(dial) = dial
+                    && self.dials.lock().remove(dial).as_ref() != Some(pair)
+                {
+                    // It answers a dial of before, or of another gateway: what is meant for one partner must not go to
+                    // another.
+                    tracing::warn!(edge = self.host, partner = %pair.remote, "a stream that nobody asked for");
+                    return self.push(outbox, ToEdge::Close { stream: *stream });
                 }
+                self.streams.lock().insert(*stream);
             }
             FromEdge::StreamDown { stream, .. } => {
                 self.streams.lock().remove(stream);
@@ -213,7 +231,7 @@ impl Edge {
             sleep(FULL_PAUSE).await;
         }
         if let Some((stream, bytes)) = credit {
-            outbox.push(LinkFrame::ToEdge(self.outward(ToEdge::Credit { stream, bytes })).encode(), 0);
+            self.push(outbox, ToEdge::Credit { stream, bytes });
         }
     }
 
@@ -226,7 +244,7 @@ impl Edge {
             let down = FromEdge::StreamDown { stream, end: StreamEnd::LinkLost, last_written: 0 };
             let _ = sink.offer(down);
         }
-        for dial in dials {
+        for dial in dials.into_keys() {
             let _ = sink.offer(FromEdge::DialFailed { dial, end: StreamEnd::LinkLost });
         }
     }
@@ -266,6 +284,12 @@ impl Edge {
             ToEdge::Close { stream } => ToEdge::Close { stream: inner(stream) },
             other @ (ToEdge::Dial { .. } | ToEdge::Beat) => other,
         }
+    }
+}
+
+fn push_table(outbox: &Outbox, table: &Table) {
+    if !outbox.push(LinkFrame::Partners(PartnerRows::of(table)).encode(), 0) {
+        outbox.close();
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::{
 use tombolo_net::AnyStream;
 
 use super::frame::{LinkFrame, VERSION};
-use crate::{BEAT, BEAT_LOST, FromEdge, ToEdge, outbox::Outbox};
+use crate::{BEAT, BEAT_LOST, FromEdge, STREAM_WINDOW_BYTES, ToEdge, outbox::Outbox};
 
 /// Which end we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,15 @@ pub(super) enum End {
     Gateway,
 }
 
-/// Carries frames until the link ends; why it did. `take` is given every frame but hellos and beats, and waited for.
+/// The outbox of a link that begins. The hello is in it from the start, so that nothing can come before it.
+pub(super) fn greeted() -> Arc<Outbox> {
+    let outbox = Outbox::with_limit(LIMIT_BYTES);
+    let is_taken = outbox.push(LinkFrame::Hello { version: VERSION }.encode(), 0);
+    debug_assert!(is_taken, "an empty outbox takes a hello");
+    Arc::new(outbox)
+}
+
+/// Carries frames until the link ends; why it did. `outbox` is a [`greeted`] one. `take` is given every frame but hellos and beats, and waited for.
 pub(super) async fn carry<F>(
     stream: AnyStream,
     end: End,
@@ -30,7 +38,6 @@ where
     F: Future<Output = ()>,
 {
     let (mut reader, mut writer) = split(stream);
-    outbox.push(LinkFrame::Hello { version: VERSION }.encode(), 0);
     let reading = async {
         let mut buffer = BytesMut::new();
         let mut is_greeted = false;
@@ -90,3 +97,6 @@ where
         error = writing => error,
     }
 }
+
+/// Octets that may wait for the other end: the windows of 4,096 streams. Past it the other end is lost.
+const LIMIT_BYTES: usize = 4096 * STREAM_WINDOW_BYTES as usize;

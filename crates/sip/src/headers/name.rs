@@ -140,7 +140,8 @@ impl HeaderName {
         let mut slot = slot_of(text);
         while SLOTS[slot] != EMPTY {
             let (name, header) = NAMES[usize::from(SLOTS[slot])];
-            if name.as_bytes().eq_ignore_ascii_case(text) {
+            // Nearly all are written as the RFCs write them.
+            if name.as_bytes() == text || name.as_bytes().eq_ignore_ascii_case(text) {
                 return header;
             }
             slot = (slot + 1) % 256;

@@ -45,11 +45,10 @@ impl<'a> NameAddr<'a> {
         let open = lex::find_outside_quotes(value, b'<')
             .map_err(|_| ValueFault::Malformed("a quote is not closed"))?;
         let Some(open) = open else {
-            let end = value.find(';').unwrap_or(value.len());
-            let (uri, params) = value.split_at(end);
+            let (uri, params) = lex::split_before(value, b';');
             let uri = lex::trim(uri);
             // What holds a comma or a question mark needs brackets (RFC 3261 §20.10, RFC 8217).
-            if uri.contains([',', '?']) {
+            if uri.bytes().any(|octet| matches!(octet, b',' | b'?')) {
                 return Err(ValueFault::Malformed("a URI with comma or question mark without brackets"));
             }
             let params = Params::parse(params).map_err(ValueFault::Malformed)?;
@@ -60,7 +59,7 @@ impl<'a> NameAddr<'a> {
             return Err(ValueFault::Malformed("a display name that needs quotes"));
         }
         let rest = &value[open + 1..];
-        let close = rest.find('>').ok_or(ValueFault::Malformed("an angle bracket is not closed"))?;
+        let close = lex::find(rest, b'>').ok_or(ValueFault::Malformed("an angle bracket is not closed"))?;
         let params = Params::parse(&rest[close + 1..]).map_err(ValueFault::Malformed)?;
         Ok(Self { display, uri: UriRef::parse(&rest[..close])?, params })
     }
@@ -123,8 +122,8 @@ impl<'a> Via<'a> {
         let text = lex::trim(value);
         let bad = ValueFault::Malformed("a malformed Via");
         // White space may stand around the slashes.
-        let (name, rest) = text.split_once('/').ok_or(bad)?;
-        let (version, rest) = rest.split_once('/').ok_or(bad)?;
+        let (name, rest) = lex::split_once(text, b'/').ok_or(bad)?;
+        let (version, rest) = lex::split_once(rest, b'/').ok_or(bad)?;
         let is_version = lex::trim(version).bytes().all(|octet| octet.is_ascii_digit() || octet == b'.');
         if !lex::trim(name).eq_ignore_ascii_case("SIP") || !is_version {
             return Err(bad);
@@ -136,15 +135,19 @@ impl<'a> Via<'a> {
             return Err(bad);
         }
         let rest = lex::trim_start(rest);
-        let (sent_by, params) = rest.split_at(rest.find(';').unwrap_or(rest.len()));
+        let (sent_by, params) = lex::split_before(rest, b';');
         // White space may stand around the colon of the port (RFC 3261 §25.1 `COLON`).
         let sent_by = lex::trim(sent_by);
-        let sent_by = match sent_by.rsplit_once(':') {
-            Some((host, port)) if host.ends_with([' ', '\t']) || port.starts_with([' ', '\t']) => {
+        let sent_by = match sent_by
+            .rsplit_once(':')
+            .filter(|_| sent_by.bytes().any(|octet| matches!(octet, b' ' | b'\t')))
+        {
+            Some((host, port)) => {
                 let host = HostPort::parse(lex::trim(host))?;
-                HostPort { port: Some(lex::number(lex::trim(port)).ok_or(bad)?), ..host }
+                let port = lex::number(lex::trim(port)).filter(|port| *port != 0 && host.port.is_none());
+                HostPort { port: Some(port.ok_or(bad)?), ..host }
             }
-            _ => HostPort::parse(sent_by)?,
+            None => HostPort::parse(sent_by)?,
         };
         Ok((Self { text, transport, sent_by, params: Params::default() }, params))
     }
@@ -185,7 +188,7 @@ impl<'a> EventHeader<'a> {
     /// Reads the value.
     pub fn parse(value: &'a str) -> Result<Self, ValueFault> {
         let value = lex::trim(value);
-        let (package, params) = value.split_at(value.find(';').unwrap_or(value.len()));
+        let (package, params) = lex::split_before(value, b';');
         let package = lex::trim(package);
         if !lex::is_token(package) {
             return Err(ValueFault::Malformed("a malformed Event"));
@@ -211,8 +214,8 @@ impl<'a> MediaType<'a> {
     pub fn parse(value: &'a str) -> Result<Self, ValueFault> {
         let bad = ValueFault::Malformed("a malformed media type");
         let value = lex::trim(value);
-        let (name, params) = value.split_at(value.find(';').unwrap_or(value.len()));
-        let (main, sub) = name.split_once('/').ok_or(bad)?;
+        let (name, params) = lex::split_before(value, b';');
+        let (main, sub) = lex::split_once(name, b'/').ok_or(bad)?;
         let (main, sub) = (lex::trim(main), lex::trim(sub));
         if !lex::is_token(main) || !lex::is_token(sub) {
             return Err(bad);
@@ -252,7 +255,16 @@ mod tests {
         let via =
             Via::parse("SIP  / 2.0\t/ UDP  first.example.com : 4000;ttl=16 ;branch=z9hG4bKa").expect("legal");
         assert_eq!((via.transport, via.sent_by.port, via.branch()), ("UDP", Some(4000), Some("z9hG4bKa")));
-        for wrong in ["SIP/2.0/UDP", "SIP/x/UDP h", "SIP/2.0/ x", "HTTP/2.0/UDP x", "", "SIP/2.0/UDP h;;"] {
+        for wrong in [
+            "SIP/2.0/UDP",
+            "SIP/x/UDP h",
+            "SIP/2.0/ x",
+            "HTTP/2.0/UDP x",
+            "",
+            "SIP/2.0/UDP h;;",
+            "SIP/2.0/UDP h : 0",
+            "SIP/2.0/UDP h:1 : 2",
+        ] {
             assert!(Via::parse(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -44,37 +44,13 @@ pub(super) type Rows = SmallVec<[Row; 16]>;
 
 impl Message {
     /// Reads a whole head (with its empty line) and takes `body` as it is.
-    pub fn read(head: Bytes, body: Bytes, limits: &MessageLimits) -> Result<Self, MessageFault> {
-        let head = unfold(head);
-        let text = std::str::from_utf8(&head).map_err(|_| MessageFault::NotUtf8)?;
-        let has_controls = has_controls(&head);
-        let mut lines = Lines { text, at: 0 };
-        let first = lines.next().ok_or(MessageFault::NoEnd)?;
-        if first.text.len() > limits.field {
-            return Err(MessageFault::TooBig { what: "start line" });
+    pub fn read(mut head: Bytes, body: Bytes, limits: &MessageLimits) -> Result<Self, MessageFault> {
+        let mut index = read_index(&head, limits)?;
+        if index.is_none() {
+            head = unfold(&head);
+            index = read_index(&head, limits)?;
         }
-        let start = read_start(first.whole()?)?;
-        let mut rows = Rows::new();
-        let mut vias = 0;
-        for line in lines {
-            if line.text == "\r" {
-                break;
-            }
-            if line.text.len() > limits.field {
-                return Err(MessageFault::TooBig { what: "header field" });
-            }
-            if rows.len() >= limits.fields {
-                return Err(MessageFault::TooBig { what: "number of header fields" });
-            }
-            let row = read_row(line.whole()?, line.from, has_controls)?;
-            if row.name == HeaderName::Via {
-                vias += lex::CommaList::new(slice(text, row.value)).count();
-                if vias > limits.vias {
-                    return Err(MessageFault::TooBig { what: "number of Via values" });
-                }
-            }
-            rows.push(row);
-        }
+        let (start, rows) = index.ok_or(MessageFault::Field)?;
         Ok(Self { start, rows, body, source: None, head })
     }
 
@@ -86,7 +62,7 @@ impl Message {
         let octets = &octets[begin..];
         let end = memchr::memmem::find(octets, b"\r\n\r\n").map_or(octets.len(), |at| at + 4);
         let head = String::from_utf8_lossy(&octets[..end.min(limits.message)]);
-        let head = unfold(Bytes::copy_from_slice(head.as_bytes()));
+        let head = unfold(head.as_bytes());
         let text = std::str::from_utf8(&head).ok()?;
         let mut lines = Lines { text, at: 0 };
         let start = read_request_line_leniently(lines.next()?.text)?;
@@ -97,6 +73,43 @@ impl Message {
         let is_answered = message.method() != Some(&Method::Ack) && message.way_back().is_ok();
         is_answered.then_some(message)
     }
+}
+
+/// Start line and rows of a head; `None` when a line is folded.
+fn read_index(head: &[u8], limits: &MessageLimits) -> Result<Option<(Start, Rows)>, MessageFault> {
+    let text = std::str::from_utf8(head).map_err(|_| MessageFault::NotUtf8)?;
+    let has_controls = has_controls(head);
+    let mut lines = Lines { text, at: 0 };
+    let first = lines.next().ok_or(MessageFault::NoEnd)?;
+    if first.text.len() > limits.field {
+        return Err(MessageFault::TooBig { what: "start line" });
+    }
+    let start = read_start(first.whole()?, has_controls)?;
+    let mut rows = Rows::new();
+    let mut vias = 0;
+    for line in lines {
+        if line.text == "\r" {
+            break;
+        }
+        if line.text.starts_with(is_fold) {
+            return Ok(None);
+        }
+        if line.text.len() > limits.field {
+            return Err(MessageFault::TooBig { what: "header field" });
+        }
+        if rows.len() >= limits.fields {
+            return Err(MessageFault::TooBig { what: "number of header fields" });
+        }
+        let row = read_row(line.whole()?, line.from, has_controls)?;
+        if row.name == HeaderName::Via {
+            vias += lex::CommaList::new(slice(text, row.value)).count();
+            if vias > limits.vias {
+                return Err(MessageFault::TooBig { what: "number of Via values" });
+            }
+        }
+        rows.push(row);
+    }
+    Ok(Some((start, rows)))
 }
 
 /// Lines of a head, each as far as its line feed.
@@ -135,22 +148,22 @@ fn slice(text: &str, span: Span) -> &str {
     &text[span.from as usize..span.to as usize]
 }
 
-fn read_start(line: &str) -> Result<Start, MessageFault> {
-    if line.bytes().any(lex::is_control) {
+fn read_start(line: &str, may_have_controls: bool) -> Result<Start, MessageFault> {
+    if may_have_controls && line.bytes().any(lex::is_control) {
         return Err(MessageFault::StartLine);
     }
     if let Some(rest) = line.strip_prefix("SIP/2.0 ") {
         // Some peers leave out the space in front of an empty reason phrase.
-        let (code, reason) = rest.split_once(' ').unwrap_or((rest, ""));
+        let (code, reason) = lex::split_once(rest, b' ').unwrap_or((rest, ""));
         let status = lex::number::<u16>(code).filter(|status| (100..700).contains(status) && code.len() == 3);
         let status = status.ok_or(MessageFault::StartLine)?;
         return Ok(Start::Response { status, reason: Span::new(line.len() - reason.len(), line.len()) });
     }
-    let (method, rest) = line.split_once(' ').ok_or(MessageFault::StartLine)?;
+    let (method, rest) = lex::split_once(line, b' ').ok_or(MessageFault::StartLine)?;
     let from = method.len() + 1;
     let method = Method::parse(method).ok_or(MessageFault::StartLine)?;
     let (uri, version) = rest.rsplit_once(' ').ok_or(MessageFault::StartLine)?;
-    if uri.is_empty() || uri.contains([' ', '\t', '<', '>']) {
+    if uri.is_empty() || uri.bytes().any(|octet| matches!(octet, b' ' | b'\t' | b'<' | b'>')) {
         return Err(MessageFault::StartLine);
     }
     if !version.eq_ignore_ascii_case("SIP/2.0") {
@@ -199,7 +212,7 @@ fn read_row(row: &str, at: usize, may_have_controls: bool) -> Result<Row, Messag
 fn has_controls(head: &[u8]) -> bool {
     let is_odd = |octet: u8| lex::is_control(octet) & (octet != b'\r') & (octet != b'\n');
     // Without an early end, so that many octets are looked at together.
-    head.iter().fold(false, |found, octet| found | is_odd(*octet))
+    head.iter().fold(0, |found, octet| found | u8::from(is_odd(*octet))) != 0
         || memchr::memchr_iter(b'\r', head).count() != memchr::memchr_iter(b'\n', head).count()
 }
 
@@ -207,27 +220,40 @@ fn has_controls(head: &[u8]) -> bool {
 /// §3.1.1.2).
 fn has_bare_control(value: &str) -> bool {
     let octets = value.as_bytes();
-    let (mut at, mut is_quoted) = (0, false);
+    let (mut at, mut is_quoted, mut has_pair) = (0, false, false);
     while at < octets.len() {
         match octets[at] {
             b'"' => is_quoted = !is_quoted,
-            // CR and LF cannot be quoted.
-            b'\\' if is_quoted && !matches!(octets.get(at + 1), Some(b'\r' | b'\n')) => at += 1,
+            b'\\' if is_quoted => {
+                at += 1;
+                let pair = octets.get(at).copied().unwrap_or_default();
+                // CR and LF cannot be quoted.
+                if matches!(pair, b'\r' | b'\n') {
+                    return true;
+                }
+                has_pair |= lex::is_control(pair);
+            }
             octet if lex::is_control(octet) => return true,
             _ => {}
         }
         at += 1;
     }
-    is_quoted
+    // What is not closed is no quoted string.
+    is_quoted && has_pair
 }
 
-/// Folded lines become one, octet for octet: the line end is written over with spaces (RFC 3261 §7.3.1).
-fn unfold(head: Bytes) -> Bytes {
-    let is_fold = |at: &usize| matches!(head.get(at + 1), Some(b' ' | b'\t')) && head[..*at].ends_with(b"\r");
-    let Some(first) = memchr::memchr_iter(b'\n', &head).find(is_fold) else { return head };
-    let mut whole = BytesMut::from(&head[..]);
-    for at in memchr::memchr_iter(b'\n', &head[first..]).map(|at| first + at).filter(is_fold) {
-        whole[at - 1..=at].copy_from_slice(b"  ");
+/// A line that begins so goes on with the one before it (RFC 3261 §7.3.1).
+fn is_fold(character: char) -> bool {
+    matches!(character, ' ' | '\t')
+}
+
+/// A copy in which folded lines are one, octet for octet: the line end is written over with spaces.
+fn unfold(head: &[u8]) -> Bytes {
+    let mut whole = BytesMut::from(head);
+    for at in memchr::memmem::find_iter(head, b"\r\n") {
+        if matches!(head.get(at + 2), Some(b' ' | b'\t')) {
+            whole[at..at + 2].copy_from_slice(b"  ");
+        }
     }
     whole.freeze()
 }

@@ -137,3 +137,17 @@ fn responses_have_a_status_and_a_reason() {
         assert!(read(&format!("{wrong}\r\n\r\n")).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn a_cseq_is_a_number_below_two_to_the_31_and_a_method_apart_from_it() {
+    let cseq = |value: &str| {
+        read(&format!("OPTIONS sip:a@b SIP/2.0\r\nCSeq: {value}\r\n\r\n")).expect("legal").cseq()
+    };
+    assert_eq!(cseq("0009 \t NOTIFY"), Ok((9, Method::Notify)));
+    assert_eq!(cseq("2147483647 X"), Ok(((1 << 31) - 1, Method::Other("X".into()))));
+    for wrong in
+        ["", "1", "NOTIFY", "1NOTIFY", "1 ", "-1 NOTIFY", "2147483648 NOTIFY", "1 NO TIFY", "1,2 NOTIFY"]
+    {
+        assert!(cseq(wrong).is_err(), "{wrong:?}");
+    }
+}

@@ -31,12 +31,19 @@ impl<'a> Host<'a> {
             // A last label in digits can only be an address (`toplabel` begins with a letter).
             return text.parse().map(Self::V4).map_err(|_| UriFault::BadHost);
         }
-        // Underscores are no host name by the ABNF, but real peers use them in internal names.
-        let is_label = |label: &str| {
-            !label.is_empty()
-                && label.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-_".contains(&octet))
-        };
-        if name.len() > 253 || !name.split('.').all(is_label) {
+        let mut is_label_open = false;
+        for octet in name.bytes() {
+            // Underscores are no host name by the ABNF, but real peers use them in internal names.
+            if !(octet.is_ascii_alphanumeric()
+                || octet == b'-'
+                || octet == b'_'
+                || (octet == b'.' && is_label_open))
+            {
+                return Err(UriFault::BadHost);
+            }
+            is_label_open = octet != b'.';
+        }
+        if name.len() > 253 || !is_label_open {
             return Err(UriFault::BadHost);
         }
         Ok(Self::Name(text))
@@ -89,8 +96,8 @@ impl<'a> HostPort<'a> {
     /// Reads `host` or `host:port`, without white space.
     pub fn parse(text: &'a str) -> Result<Self, UriFault> {
         // In an IPv6 literal the port's colon comes after the bracket.
-        let after = if text.starts_with('[') { text.find(']').ok_or(UriFault::BadHost)? } else { 0 };
-        let Some(colon) = text[after..].find(':').map(|colon| after + colon) else {
+        let after = if text.starts_with('[') { lex::find(text, b']').ok_or(UriFault::BadHost)? } else { 0 };
+        let Some(colon) = lex::find(&text[after..], b':').map(|colon| after + colon) else {
             return Ok(Self { host: Host::parse(text)?, port: None });
         };
         let port = lex::number(&text[colon + 1..]).filter(|port| *port != 0).ok_or(UriFault::BadPort)?;

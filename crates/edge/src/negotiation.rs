@@ -1,0 +1,262 @@
+//! One XMPP connection from its first byte to its first proved pair: a task on the arbiter whose reactor has the socket.
+//!
+//! In: a connection, and the machine that says what to do on it. Out: a stream with a proved pair, the answer to a
+//! question about a key, or why there is neither. It knows no stanza but those that came with the proof.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+    time::{sleep_until, timeout},
+};
+use tombolo_net::{
+    AnyStream, Role, TlsFacts as Handshake, accept_tls, client_config, connect_tls, server_config,
+};
+use tombolo_xmpp::stream::{
+    KeyAnswer, KeyQuestion, OutboundStream, Refusal, S2sStream, StreamEvent, TlsFacts, TlsStart,
+};
+
+use crate::{
+    DialId, DomainPair, ProofMethod, StreamEnd,
+    stream_end::{NotOpened, domain_pair, end_of, note, proof_of},
+    stream_policy::Shown,
+    xmpp_connection::{CLOSE_LIMIT, FAR},
+    xmpp_edge::{XmppShared, ascii},
+};
+
+/// A stream on its way to its first proved pair.
+pub(crate) struct Negotiation {
+    machine: S2sStream,
+    shared: Arc<XmppShared>,
+    /// Whom we dialled.
+    dialled: Option<DomainPair>,
+    answers: mpsc::Sender<(KeyQuestion, KeyAnswer)>,
+    answered: mpsc::Receiver<(KeyQuestion, KeyAnswer)>,
+}
+
+/// A stream with a proved pair.
+pub(crate) struct Negotiated {
+    pub(crate) machine: S2sStream,
+    pub(crate) socket: AnyStream,
+    pub(crate) index: usize,
+    pub(crate) pair: DomainPair,
+    pub(crate) method: ProofMethod,
+    pub(crate) tls: Option<Handshake>,
+    /// What the same read brought behind the proof.
+    pub(crate) stanzas: Vec<Bytes>,
+    pub(crate) more_pairs: Vec<DomainPair>,
+    pub(crate) answers: mpsc::Sender<(KeyQuestion, KeyAnswer)>,
+    pub(crate) answered: mpsc::Receiver<(KeyQuestion, KeyAnswer)>,
+    pub(crate) dial: Option<DialId>,
+}
+
+impl Negotiation {
+    /// A stream that a partner opened.
+    pub(crate) fn incoming(machine: S2sStream, shared: Arc<XmppShared>) -> Self {
+        let (answers, answered) = mpsc::channel(MOST_ANSWERS);
+        Self { machine, shared, dialled: None, answers, answered }
+    }
+
+    /// A stream that we opened.
+    pub(crate) fn outgoing(stream: OutboundStream, pair: DomainPair, shared: Arc<XmppShared>) -> Self {
+        let (answers, answered) = mpsc::channel(MOST_ANSWERS);
+        Self { machine: S2sStream::Outbound(stream), shared, dialled: Some(pair), answers, answered }
+    }
+
+    /// Runs until a pair is proved, a question is answered, or the stream is over.
+    pub(crate) async fn run(
+        mut self,
+        socket: TcpStream,
+        index: usize,
+        tls: TlsStart,
+    ) -> Result<(Negotiated, Option<KeyAnswer>), NotOpened> {
+        let mut socket = AnyStream::Plain(socket);
+        let mut handshake = None;
+        let is_ours = self.dialled.is_some();
+        if tls == TlsStart::Direct {
+            (socket, handshake) = self.start_tls(socket, is_ours).await?;
+        }
+        loop {
+            self.flush(&mut socket).await?;
+            let mut proved: Option<(DomainPair, ProofMethod)> = None;
+            let mut more_pairs = Vec::new();
+            let mut stanzas = Vec::new();
+            let mut answer = None;
+            let mut wants_tls = false;
+            while let Some(event) = self.machine.poll_event() {
+                match event {
+                    StreamEvent::StartTls => wants_tls = true,
+                    StreamEvent::PairProved { pair, method } => {
+                        if let Some(pair) = domain_pair(&pair) {
+                            match proved {
+                                None => proved = Some((pair, proof_of(method, socket.is_tls()))),
+                                Some(_) => more_pairs.push(pair),
+                            }
+                        }
+                    }
+                    StreamEvent::PairRefused { refusal, .. } => {
+                        self.leave(&mut socket).await;
+                        return Err(refused(&refusal).into());
+                    }
+                    StreamEvent::KeyShown(question) => self.ask(question),
+                    StreamEvent::KeyAnswered { answer: given, .. } => answer = Some(given),
+                    StreamEvent::Stanza(stanza) => stanzas.push(stanza.xml),
+                    StreamEvent::Closed(cause) => {
+                        self.flush(&mut socket).await?;
+                        let _ = timeout(CLOSE_LIMIT, socket.shutdown()).await;
+                        return Err(end_of(&cause).into());
+                    }
+                    other => note(&other),
+                }
+            }
+            if wants_tls {
+                (socket, handshake) = self.start_tls(socket, is_ours).await?;
+                continue;
+            }
+            if answer.is_some() || proved.is_some() {
+                let (pair, method) = match (proved, &self.dialled) {
+                    (Some(proved), _) => proved,
+                    (None, Some(dialled)) => (dialled.clone(), ProofMethod::TlsDialback),
+                    (None, None) => continue,
+                };
+                if answer.is_some() {
+                    self.leave(&mut socket).await;
+                }
+                let negotiated = Negotiated {
+                    machine: self.machine,
+                    socket,
+                    index,
+                    pair,
+                    method,
+                    tls: handshake,
+                    stanzas,
+                    more_pairs,
+                    answers: self.answers,
+                    answered: self.answered,
+                    dial: None,
+                };
+                return Ok((negotiated, answer));
+            }
+            self.wait(&mut socket).await?;
+        }
+    }
+
+    /// Waits for bytes, an answer, or the time.
+    async fn wait(&mut self, socket: &mut AnyStream) -> Result<(), StreamEnd> {
+        let until = self.machine.poll_timeout();
+        let buffer = self.machine.input_buffer();
+        buffer.reserve(READ_BYTES);
+        tokio::select! {
+            read = socket.read_buf(buffer) => match read {
+                Ok(0) => self.machine.handle_connection_lost(),
+                Ok(_) => {
+                    let now = self.shared.clock.now().instant;
+                    self.machine.handle_buffered(now, &self.shared.table());
+                }
+                Err(error) => return Err(StreamEnd::Broken(error.to_string())),
+            },
+            Some((question, answer)) = self.answered.recv() => {
+                if let S2sStream::Inbound(stream) = &mut self.machine {
+                    stream.handle_key_answer(&question, answer);
+                }
+            }
+            () = sleep_until(until.unwrap_or_else(|| self.shared.clock.now().instant + FAR).into()) => {
+                self.machine.handle_timeout(self.shared.clock.now().instant);
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self, socket: &mut AnyStream) -> Result<(), StreamEnd> {
+        while let Some(bytes) = self.machine.poll_transmit() {
+            let written = async {
+                socket.write_all(&bytes).await?;
+                socket.flush().await
+            };
+            match timeout(WRITE_LIMIT, written).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(StreamEnd::Broken(error.to_string())),
+                Err(_) => return Err(StreamEnd::Broken("the peer takes nothing".to_owned())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the stream in order as far as one can without waiting long.
+    async fn leave(&mut self, socket: &mut AnyStream) {
+        self.machine.close(self.shared.clock.now().instant);
+        let _ = self.flush(socket).await;
+        let _ = timeout(CLOSE_LIMIT, socket.shutdown()).await;
+    }
+
+    async fn start_tls(
+        &mut self,
+        socket: AnyStream,
+        is_ours: bool,
+    ) -> Result<(AnyStream, Option<Handshake>), NotOpened> {
+        let AnyStream::Plain(socket) = socket else {
+            return Err(StreamEnd::StreamError("policy-violation".to_owned()).into());
+        };
+        let outcome = match &self.dialled {
+            Some(pair) => {
+                let own = self.shared.certificates.certificate(pair.local.as_str());
+                connect_tls(socket, client_config(own, ALPN), &ascii(pair.remote.as_str()), TLS_LIMIT).await
+            }
+            None => accept_tls(socket, server_config(&self.shared.certificates, ALPN), TLS_LIMIT).await,
+        };
+        let (socket, facts) = outcome?;
+        let now = self.shared.clock.now();
+        let role = if is_ours { Role::Server } else { Role::Client };
+        let certificate = Arc::new(Shown::new(
+            facts.certificates.clone(),
+            self.shared.trust.clone(),
+            role,
+            self.shared.policy.load_full(),
+            now.wall,
+        ));
+        self.machine.handle_tls_established(TlsFacts { certificate }, now.instant, &self.shared.table());
+        Ok((socket, Some(facts)))
+    }
+
+    fn ask(&self, question: KeyQuestion) {
+        ask(&self.shared, &self.answers, question);
+    }
+}
+
+/// Asks in a task of its own; the answer comes back through the channel.
+pub(crate) fn ask(
+    shared: &Arc<XmppShared>,
+    answers: &mpsc::Sender<(KeyQuestion, KeyAnswer)>,
+    question: KeyQuestion,
+) {
+    let (shared, answers) = (shared.clone(), answers.clone());
+    shared.placement.helpers().spawn(async move {
+        let answer = shared.ask(question.clone()).await;
+        // The stream may be over.
+        let _ = answers.send((question, answer)).await;
+    });
+}
+
+/// Why the peer does not take our pair.
+fn refused(refusal: &Refusal) -> StreamEnd {
+    let what = match refusal {
+        Refusal::Error(condition) => {
+            return StreamEnd::Unauthenticated(format!("the partner refused us: {}", condition.as_str()));
+        }
+        Refusal::Invalid => "the partner says that our key is bad",
+        Refusal::TimedOut => "the partner did not answer our key in time",
+        Refusal::StreamEnded => "the stream ended before the answer to our key",
+        Refusal::NotAllowed => "no proof that we allow is left on this stream",
+        Refusal::TooManyPairs => "more pairs than a stream may have",
+    };
+    StreamEnd::Unauthenticated(what.to_owned())
+}
+
+const ALPN: &[&str] = &["xmpp-server"];
+const TLS_LIMIT: Duration = Duration::from_secs(15);
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+const READ_BYTES: usize = 2048;
+const MOST_ANSWERS: usize = 16;

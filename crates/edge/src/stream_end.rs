@@ -1,0 +1,99 @@
+//! What the stream machine says, in the words of [`crate::stream_values`]: pairs, proofs, and why a stream ended.
+
+use std::mem;
+
+use tombolo_net::TlsError;
+use tombolo_presence::Domain;
+use tombolo_xmpp::stream::{CloseCause, Method, Pair, StreamEvent, StreamFault};
+
+use crate::{DomainPair, ProofMethod, StreamEnd};
+
+/// A pair of the machine as the broker knows it.
+pub(crate) fn domain_pair(pair: &Pair) -> Option<DomainPair> {
+    let local = Domain::from_prepared(pair.local.as_str())?;
+    Some(DomainPair { local, remote: Domain::from_prepared(pair.remote.as_str())? })
+}
+
+/// How a pair was proved, as the broker knows it.
+pub(crate) fn proof_of(method: Method, is_tls: bool) -> ProofMethod {
+    match method {
+        Method::External | Method::Certificate => ProofMethod::SaslExternal,
+        Method::DialbackInTheClear => ProofMethod::PlainDialback,
+        Method::DialbackWithTls => ProofMethod::TlsDialback,
+        Method::DialbackByPeer if is_tls => ProofMethod::TlsDialback,
+        Method::DialbackByPeer => ProofMethod::PlainDialback,
+    }
+}
+
+/// Why a connection never became a stream with a proved pair.
+#[derive(Debug)]
+pub(crate) struct NotOpened {
+    pub(crate) end: StreamEnd,
+    /// Another host of the same domain would say the same.
+    pub(crate) is_final: bool,
+}
+
+impl From<StreamEnd> for NotOpened {
+    fn from(end: StreamEnd) -> Self {
+        let is_final = matches!(end, StreamEnd::Refused(_) | StreamEnd::Unauthenticated(_));
+        Self { end, is_final }
+    }
+}
+
+impl From<TlsError> for NotOpened {
+    /// A handshake may fail for what is in front of one host: the next one is tried.
+    fn from(error: TlsError) -> Self {
+        Self { end: StreamEnd::Unauthenticated(error.to_string()), is_final: false }
+    }
+}
+
+/// Why a stream is over, as the broker and senders are told.
+pub(crate) fn end_of(cause: &CloseCause) -> StreamEnd {
+    match cause {
+        CloseCause::Ordered => StreamEnd::Closed,
+        CloseCause::Ended(condition) => StreamEnd::StreamError(condition.as_str().to_owned()),
+        CloseCause::Fault(fault) => match fault {
+            StreamFault::UnknownPartner { .. } => StreamEnd::Refused(fault.to_string()),
+            StreamFault::Certificate { .. }
+            | StreamFault::SaslExhausted { .. }
+            | StreamFault::SaslRefused { .. }
+            | StreamFault::NoMethod
+            | StreamFault::TlsRefused
+            | StreamFault::KeyInvalid { .. }
+            | StreamFault::NotAuthenticated => StreamEnd::Unauthenticated(fault.to_string()),
+            other => StreamEnd::StreamError(format!("{} ({other})", other.condition())),
+        },
+        CloseCause::PeerError { error, .. } => {
+            let condition = error.condition.as_str();
+            let text = error.text.as_deref().unwrap_or_default();
+            match condition {
+                "not-authorized" | "policy-violation" => {
+                    StreamEnd::Unauthenticated(format!("the partner says {condition} {text}"))
+                }
+                "host-unknown" | "host-gone" => StreamEnd::NotFound,
+                _ => StreamEnd::StreamError(format!("{condition} {text}")),
+            }
+        }
+        CloseCause::ConnectionLost => StreamEnd::Broken("closed by the peer".to_owned()),
+        // What was written last may never have been read.
+        CloseCause::CloseTimedOut => StreamEnd::Broken("the peer did not end its side in time".to_owned()),
+    }
+}
+
+/// What is only worth a line.
+pub(crate) fn note(event: &StreamEvent) {
+    match event {
+        StreamEvent::SaslFailed { condition } => tracing::warn!(condition, "sasl failed"),
+        StreamEvent::UnsolicitedDialback { from, .. } => {
+            tracing::warn!(partner = from.as_str(), "a dialback answer that nobody asked for");
+        }
+        StreamEvent::KeyChecked { pair, is_valid } => {
+            tracing::debug!(
+                partner = pair.remote.as_str(),
+                is_valid,
+                "a dialback key of ours was asked about"
+            );
+        }
+        other => tracing::debug!(event = ?mem::discriminant(other), "stream event"),
+    }
+}

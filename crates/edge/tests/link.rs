@@ -1,0 +1,349 @@
+//! An edge and a gateway over the inside link, with a partner on the other side of the edge.
+
+mod common;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use common::{Ear, Plan, Site, World, message, numbers, partner, relay::Relay, run, table, write_to};
+use tokio::{net::TcpStream, time::sleep};
+use tombolo_edge::{
+    DialId, DomainPair, EdgePort, FromEdge, LinkListener, LinkPort, LinkSettings, ProofMethod,
+    StreamDirection::*, StreamEnd, ToEdge,
+};
+use tombolo_policy::{Method::SaslExternal, Table};
+
+const OURS: &str = "corp.example";
+const PARTNER: &str = "partner.example";
+
+fn identity(world: &World, name: &str, is_rogue: bool) -> LinkSettings {
+    // A rogue one trusts whom it should, so that only the other end can refuse it.
+    let (certificate, key) = world.authority(is_rogue).issue(name, &[name]).expect("issued");
+    LinkSettings { certificate, key, trust: world.authority(false).certificate() }
+}
+
+/// An edge that waits for a gateway.
+fn edge(world: &Arc<World>, name: &str) -> (Site, SocketAddr) {
+    let (sink, listener) = LinkListener::bind(
+        identity(world, name, false),
+        "127.0.0.1:0".parse().expect("an address"),
+        world.placement.clone(),
+        world.clock.clone(),
+    )
+    .expect("bound");
+    let at = listener.local_addr();
+    // Its own table is of no account: the gateway's is.
+    let site = world.site_with(OURS, Plan::default(), Arc::new(sink), Arc::default());
+    listener.start(site.edge.clone(), site.policy.clone());
+    (site, at)
+}
+
+struct Gateway {
+    ear: Arc<Ear>,
+    policy: Arc<ArcSwap<Table>>,
+    port: LinkPort,
+}
+
+fn gateway(world: &Arc<World>, edges: &[SocketAddr], partners: Table, is_rogue: bool) -> Gateway {
+    let ear = Arc::new(Ear::default());
+    let policy = Arc::new(ArcSwap::from_pointee(partners));
+    let port = LinkPort::start(
+        identity(world, "gateway", is_rogue),
+        edges.iter().map(|at| (at.ip().to_string(), at.port())).collect(),
+        world.silent_resolver(),
+        policy.clone(),
+        ear.clone(),
+        world.placement.clone(),
+        world.clock.clone(),
+    )
+    .expect("started");
+    Gateway { ear, policy, port }
+}
+
+fn partners(generation: u64, at: SocketAddr) -> Table {
+    table(generation, OURS, vec![partner(PARTNER, &[SaslExternal], Some(at))])
+}
+
+/// The partner's site, which reaches ours at `edge`.
+fn foreign(world: &Arc<World>, edge: &Site) -> Site {
+    let site = world.site(PARTNER, Plan::default());
+    site.knows(vec![partner(OURS, &[SaslExternal], Some(edge.starttls))]);
+    site
+}
+
+impl Gateway {
+    fn dial(&self, world: &World) -> DialId {
+        let dial = world.new_dial();
+        let pair = DomainPair { local: common::domain(OURS), remote: common::domain(PARTNER) };
+        self.port.send(ToEdge::Dial { dial, pair });
+        dial
+    }
+
+    /// Dials until there is a link to dial by.
+    async fn dial_when_linked(&self, world: &World) -> DialId {
+        for _ in 0..200 {
+            let dial = self.dial(world);
+            let outcome = self
+                .ear
+                .heard("an answer to a dial", |values| {
+                    values.iter().find_map(|value| match value {
+                        FromEdge::DialFailed { dial: of, end } if *of == dial => Some(Err(end.clone())),
+                        FromEdge::StreamUp { dial: Some(of), .. } if *of == dial => Some(Ok(())),
+                        _ => None,
+                    })
+                })
+                .await;
+            match outcome {
+                Ok(()) => return dial,
+                Err(StreamEnd::LinkLost) => sleep(Duration::from_millis(50)).await,
+                Err(end) => panic!("{end:?}"),
+            }
+        }
+        panic!("no link")
+    }
+}
+
+/// The partner dials until the edge lets it in.
+async fn dial_when_let_in(site: &Site) -> DialId {
+    for _ in 0..200 {
+        let dial = site.dial(OURS);
+        let is_up = site
+            .ear
+            .heard("an answer to a dial", |values| {
+                values.iter().find_map(|value| match value {
+                    FromEdge::DialFailed { dial: of, .. } if *of == dial => Some(false),
+                    FromEdge::StreamUp { dial: Some(of), .. } if *of == dial => Some(true),
+                    _ => None,
+                })
+            })
+            .await;
+        if is_up {
+            return dial;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    panic!("never let in")
+}
+
+#[test]
+fn streams_stanzas_and_credit_pass_the_link_both_ways() {
+    run(|world| async move {
+        let (edge, at) = edge(&world, "edge1");
+        let foreign = foreign(&world, &edge);
+        let gateway = gateway(&world, &[at], partners(7, foreign.starttls), false);
+
+        let dial = gateway.dial_when_linked(&world).await;
+        let out = gateway.ear.up(Outgoing, 0).await;
+        assert_eq!((out.dial, out.method), (Some(dial), ProofMethod::SaslExternal));
+        let into = foreign.ear.up(Incoming, 0).await;
+        let bytes = write_to(&gateway.port, &out, 1..=40, 500);
+        assert_eq!(numbers(&foreign.ear.stanzas_until(into.stream, 40).await), (1..=40).collect::<Vec<_>>());
+        assert_eq!(gateway.ear.written_until(out.stream, 40).await, bytes);
+
+        foreign.dial(OURS);
+        let back = foreign.ear.up(Outgoing, 0).await;
+        let in_back = gateway.ear.up(Incoming, 0).await;
+        assert_eq!(in_back.pair, out.pair);
+        foreign.write(&back, 1..=40, 500);
+        let came = gateway.ear.stanzas_until(in_back.stream, 40).await;
+        assert_eq!(came[39], message(PARTNER, OURS, 40, 500));
+
+        gateway.port.send(ToEdge::Close { stream: out.stream });
+        assert_eq!(gateway.ear.down(out.stream).await, (StreamEnd::Closed, 40));
+        assert_eq!(edge.policy.load().generation(), 7, "the edge's table is the gateway's");
+    });
+}
+
+#[test]
+fn an_edge_without_a_gateway_lets_nobody_in_and_says_nothing_about_its_domains() {
+    run(|world| async move {
+        let (edge, at) = edge(&world, "edge1");
+        // Its own settings would allow the partner.
+        edge.knows(vec![partner(PARTNER, &[SaslExternal], None)]);
+        let foreign = foreign(&world, &edge);
+        let dial = foreign.dial(OURS);
+        let end = foreign.ear.no_stream(dial).await;
+        assert!(matches!(end, StreamEnd::Broken(_)), "a passing state, not {end:?}");
+        let gateway = gateway(&world, &[at], partners(7, foreign.starttls), false);
+        dial_when_let_in(&foreign).await;
+        gateway.ear.up(Incoming, 0).await;
+    });
+}
+
+#[test]
+fn whom_the_gateways_table_does_not_name_the_edge_refuses_and_a_changed_table_reaches_it() {
+    run(|world| async move {
+        let (edge, at) = edge(&world, "edge1");
+        let foreign = foreign(&world, &edge);
+        let gateway = gateway(&world, &[at], table(7, OURS, Vec::new()), false);
+        let refused = async {
+            loop {
+                let dial = foreign.dial(OURS);
+                // Until there is a link it is hung up on.
+                if let end @ StreamEnd::Unauthenticated(_) = foreign.ear.no_stream(dial).await {
+                    return end;
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(15), refused).await.expect("refused by name");
+        gateway.policy.store(Arc::new(partners(8, foreign.starttls)));
+        dial_when_let_in(&foreign).await;
+        gateway.ear.up(Incoming, 0).await;
+        assert_eq!(edge.policy.load().generation(), 8);
+    });
+}
+
+#[test]
+fn the_end_of_a_link_ends_its_streams_on_both_sides_and_a_new_link_brings_new_ones() {
+    run(|world| async move {
+        let (edge, at) = edge(&world, "edge1");
+        let relay = Relay::to(at).await;
+        let foreign = foreign(&world, &edge);
+        let gateway = gateway(&world, &[relay.address], partners(7, foreign.starttls), false);
+        gateway.dial_when_linked(&world).await;
+        let out = gateway.ear.up(Outgoing, 0).await;
+        let into = foreign.ear.up(Incoming, 0).await;
+        foreign.dial(OURS);
+        let back = foreign.ear.up(Outgoing, 0).await;
+        let in_back = gateway.ear.up(Incoming, 0).await;
+
+        relay.cut();
+        assert_eq!(gateway.ear.down(out.stream).await.0, StreamEnd::LinkLost);
+        assert_eq!(gateway.ear.down(in_back.stream).await.0, StreamEnd::LinkLost);
+        assert_eq!(foreign.ear.down(into.stream).await.0, StreamEnd::Closed, "the edge closes in order");
+        assert_eq!(foreign.ear.down(back.stream).await.0, StreamEnd::Closed);
+
+        gateway.dial_when_linked(&world).await;
+        let again = gateway.ear.up(Outgoing, 1).await;
+        assert_ne!(again.stream, out.stream);
+        // What was still meant for the old stream reaches nobody.
+        write_to(&gateway.port, &out, 100..=101, 10);
+        write_to(&gateway.port, &again, 1..=2, 10);
+        let into = foreign.ear.up(Incoming, 1).await;
+        assert_eq!(numbers(&foreign.ear.stanzas_until(into.stream, 2).await), [1, 2]);
+    });
+}
+
+#[test]
+fn a_dial_that_its_link_did_not_survive_is_answered() {
+    run(|world| async move {
+        let (_edge, at) = edge(&world, "edge1");
+        let relay = Relay::to(at).await;
+        // The partner takes connections and never says a word.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let gateway =
+            gateway(&world, &[relay.address], partners(7, silent.local_addr().expect("bound")), false);
+        let dial = loop {
+            let dial = gateway.dial(&world);
+            tokio::select! {
+                came = silent.accept() => { std::mem::forget(came); break dial }
+                end = gateway.ear.no_stream(dial) => assert_eq!(end, StreamEnd::LinkLost),
+            }
+            sleep(Duration::from_millis(50)).await;
+        };
+        relay.cut();
+        assert_eq!(gateway.ear.no_stream(dial).await, StreamEnd::LinkLost);
+    });
+}
+
+#[test]
+fn without_any_link_a_dial_fails_at_once() {
+    run(|world| async move {
+        let gateway = gateway(&world, &[common::nowhere()], table(1, OURS, Vec::new()), false);
+        let dial = gateway.dial(&world);
+        assert_eq!(gateway.ear.no_stream(dial).await, StreamEnd::LinkLost);
+    });
+}
+
+#[test]
+fn a_gateway_that_is_full_holds_the_partner_up_and_then_gets_every_stanza_once() {
+    run(|world| async move {
+        let (edge, at) = edge(&world, "edge1");
+        let foreign = foreign(&world, &edge);
+        let gateway = gateway(&world, &[at], partners(7, foreign.starttls), false);
+        dial_when_let_in(&foreign).await;
+        let back = foreign.ear.up(Outgoing, 0).await;
+        let into = gateway.ear.up(Incoming, 0).await;
+        gateway.ear.set_full(true);
+        const COUNT: u64 = 3000;
+        let sender = tokio::spawn({
+            let (port, ear, back) = (foreign.edge.clone(), foreign.ear.clone(), back.clone());
+            async move {
+                for number in 1..=COUNT {
+                    write_to(&*port, &back, [number], 10_000);
+                    if number > 5 {
+                        ear.written_until(back.stream, number - 5).await;
+                    }
+                }
+            }
+        });
+        gateway.ear.heard_back().await;
+        let mut stands_at = 0;
+        loop {
+            sleep(Duration::from_millis(400)).await;
+            let (last, _) = foreign.ear.written(back.stream);
+            if last == stands_at {
+                break;
+            }
+            stands_at = last;
+        }
+        assert!(stands_at < COUNT, "a gateway that takes nothing must hold the partner up");
+        gateway.ear.set_full(false);
+        let came = gateway.ear.stanzas_until(into.stream, COUNT as usize).await;
+        assert_eq!(numbers(&came), (1..=COUNT).collect::<Vec<_>>());
+        sender.await.expect("all was sent");
+    });
+}
+
+#[test]
+fn a_gateway_of_another_authority_is_no_gateway_and_one_that_says_nothing_keeps_no_other_waiting() {
+    run(|world| async move {
+        let (edge, at) = edge(&world, "edge1");
+        let foreign = foreign(&world, &edge);
+        // Whoever can reach the port may hold connections open.
+        let mut silent = Vec::new();
+        for _ in 0..4 {
+            silent.push(TcpStream::connect(at).await.expect("a listener"));
+        }
+        let rogue = gateway(&world, &[at], partners(9, foreign.starttls), true);
+        sleep(Duration::from_millis(1200)).await;
+        assert_eq!(rogue.ear.no_stream(rogue.dial(&world)).await, StreamEnd::LinkLost);
+        let end = foreign.ear.no_stream(foreign.dial(OURS)).await;
+        assert!(matches!(end, StreamEnd::Broken(_)), "{end:?}");
+
+        let begun = tokio::time::Instant::now();
+        let gateway = gateway(&world, &[at], partners(7, foreign.starttls), false);
+        gateway.dial_when_linked(&world).await;
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert_eq!(edge.policy.load().generation(), 7);
+    });
+}
+
+#[test]
+fn streams_of_two_edges_have_different_numbers_and_dials_go_to_each_in_turn() {
+    run(|world| async move {
+        let (one, at_one) = edge(&world, "edge1");
+        let (two, at_two) = edge(&world, "edge2");
+        let foreign = foreign(&world, &one);
+        let gateway = gateway(&world, &[at_one, at_two], partners(7, foreign.starttls), false);
+        // Both are linked once both have the table.
+        while [&one, &two].iter().any(|edge| edge.policy.load().generation() != 7) {
+            sleep(Duration::from_millis(20)).await;
+        }
+        for n in 0..4 {
+            gateway.dial_when_linked(&world).await;
+            gateway.ear.up(Outgoing, n).await;
+        }
+        let mut streams: Vec<_> = gateway.ear.ups(Outgoing).iter().map(|up| up.stream).collect();
+        streams.sort();
+        streams.dedup();
+        assert_eq!(streams.len(), 4);
+        let edges: std::collections::HashSet<_> = streams.iter().map(|stream| stream.0 >> 48).collect();
+        assert_eq!(edges.len(), 2, "both edges have some of {streams:?}");
+        for (n, up) in gateway.ear.ups(Outgoing).iter().enumerate() {
+            write_to(&gateway.port, up, [n as u64], 10);
+            gateway.ear.written_until(up.stream, 1).await;
+        }
+    });
+}
