@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tombolo_edge::{
     DialId, DomainPair, EdgePort, FromEdge, StreamDirection, StreamEnd, StreamId, StreamSink, ToEdge,
     XmppEdge, XmppEdgeSettings,
@@ -34,14 +34,23 @@ pub enum PartnerEvent {
 /// A partner with one or more domains.
 pub struct Partner {
     edge: XmppEdge,
-    events: mpsc::UnboundedReceiver<PartnerEvent>,
+    events: mpsc::Receiver<PartnerEvent>,
     next_dial: u64,
 }
 
-struct Sink(mpsc::UnboundedSender<PartnerEvent>);
+/// Events that wait for the simulation; over it the partner reads no more, as any server would.
+const WAITING_EVENTS: usize = 65_536;
+
+struct Sink(mpsc::Sender<PartnerEvent>);
 
 impl StreamSink for Sink {
     fn offer(&self, value: FromEdge) -> Result<(), FromEdge> {
+        let place = match self.0.try_reserve() {
+            Ok(place) => place,
+            Err(TrySendError::Full(())) => return Err(value),
+            // Nobody listens any more when the simulation ends.
+            Err(TrySendError::Closed(())) => return Ok(()),
+        };
         let event = match value {
             FromEdge::StreamUp { stream, direction: StreamDirection::Outgoing, pair, .. } => {
                 PartnerEvent::Connected(stream, pair)
@@ -52,8 +61,7 @@ impl StreamSink for Sink {
             FromEdge::Written { stream, bytes, .. } => PartnerEvent::Written(stream, bytes),
             _ => return Ok(()),
         };
-        // Nobody listens any more when the simulation ends. Its length is bounded by what the simulation makes.
-        let _ = self.0.send(event);
+        place.send(event);
         Ok(())
     }
 }
@@ -93,7 +101,7 @@ impl Partner {
             settings.domains.iter().map(|name| LocalDomain { name: name.clone(), home: Home::BuiltIn });
         let table = Table::new(1, locals.collect(), gateway_domains.iter().map(entry).collect())
             .map_err(|_| io::Error::other("a domain is named twice"))?;
-        let (sender, events) = mpsc::unbounded_channel();
+        let (sender, events) = mpsc::channel(WAITING_EVENTS);
         let edge_settings = XmppEdgeSettings {
             listen: vec![settings.listen],
             direct_tls_listen: Vec::new(),

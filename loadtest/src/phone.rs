@@ -22,6 +22,9 @@ use tombolo_sip::{
     message::{Message, MessageLimits},
 };
 
+/// What waits to be written, or to be looked at; over it the phone reads no more.
+const WAITING_MESSAGES: usize = 65_536;
+
 /// A phone of one user.
 pub struct Phone {
     user: String,
@@ -29,9 +32,9 @@ pub struct Phone {
     local: SocketAddr,
     tag: String,
     cseq: AtomicU32,
-    writer: mpsc::UnboundedSender<Vec<u8>>,
+    writer: mpsc::Sender<Vec<u8>>,
     waiting: Arc<Mutex<HashMap<String, oneshot::Sender<Message>>>>,
-    requests: mpsc::UnboundedReceiver<Message>,
+    requests: mpsc::Receiver<Message>,
     digest: Mutex<Client>,
 }
 
@@ -42,7 +45,7 @@ impl Phone {
         socket.set_nodelay(true)?;
         let local = socket.local_addr()?;
         let (reader, mut writing) = socket.into_split();
-        let (writer, mut to_write) = mpsc::unbounded_channel::<Vec<u8>>();
+        let (writer, mut to_write) = mpsc::channel::<Vec<u8>>(WAITING_MESSAGES);
         tokio::spawn(async move {
             while let Some(bytes) = to_write.recv().await {
                 if writing.write_all(&bytes).await.is_err() {
@@ -51,7 +54,7 @@ impl Phone {
             }
         });
         let waiting = Arc::default();
-        let (sender, requests) = mpsc::unbounded_channel();
+        let (sender, requests) = mpsc::channel(WAITING_MESSAGES);
         tokio::spawn(read(reader, writer.clone(), Arc::clone(&waiting), sender));
         let login = Login {
             peer: server.to_string(),
@@ -115,7 +118,7 @@ impl Phone {
         let (answer, waiting) = oneshot::channel();
         self.waiting.lock().expect("no panic under the lock").insert(branch, answer);
         let ended = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the connection ended");
-        self.writer.send(bytes).map_err(|_| ended(()))?;
+        self.writer.send(bytes).await.map_err(|_| ended(()))?;
         waiting.await.map_err(|_| ended(()))
     }
 
@@ -133,7 +136,7 @@ impl Phone {
                 let mut digest = self.digest.lock().expect("no panic under the lock");
                 let peer = digest.login().peer.clone();
                 digest
-                    .handle_challenge(&peer, values.into_iter(), Answer::None)
+                    .handle_challenge(&peer, values, Answer::None)
                     .map_err(|error| io::Error::other(error.to_string()))?;
                 digest.authorize(&request, rand::random())
             };
@@ -198,9 +201,9 @@ fn expect(answer: &Message, what: &str) -> io::Result<()> {
 /// Reads until the connection ends: responses wake who waits, requests are answered and handed over.
 async fn read(
     mut reader: OwnedReadHalf,
-    writer: mpsc::UnboundedSender<Vec<u8>>,
+    writer: mpsc::Sender<Vec<u8>>,
     waiting: Arc<Mutex<HashMap<String, oneshot::Sender<Message>>>>,
-    requests: mpsc::UnboundedSender<Message>,
+    requests: mpsc::Sender<Message>,
 ) {
     let mut framer = StreamFramer::new(MessageLimits::default());
     loop {
@@ -212,9 +215,9 @@ async fn read(
             let Frame::Message(message) = frame else { continue };
             if message.is_request() {
                 if let Ok(response) = ResponseBuilder::to(&message, 200, None) {
-                    let _ = writer.send(response.render());
+                    let _ = writer.send(response.render()).await;
                 }
-                let _ = requests.send(*message);
+                let _ = requests.send(*message).await;
                 continue;
             }
             let branch = message.top_via().ok().and_then(|via| via.branch().map(ToOwned::to_owned));

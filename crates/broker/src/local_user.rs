@@ -224,6 +224,8 @@ fn best(statuses: impl Iterator<Item = u16>) -> u16 {
         300..400 => 1,
         // What the sender could act on goes before a plain "no".
         401 | 407 | 415 | 420 | 484 => 2,
+        // Silence of one phone says less than an answer of another.
+        408 => 5,
         400..500 => 3,
         _ => 4,
     };

@@ -7,7 +7,7 @@ use slotmap::{SlotMap, new_key_type};
 use crate::{LaneId, ViewId, Views, lanes::Lanes};
 
 new_key_type! {
-    /// Names one receiver of state: a pair toward XMPP, or a dialog toward SIP.
+    /// Names one receiver of state: whatever its owner keeps one for, such as a contact or a subscription dialog.
     pub struct WatchId;
 }
 

@@ -89,7 +89,7 @@ fn sip_pub_09_only_the_user_publishes() {
     let text = "PUBLISH sip:romeo@sip.example SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKx\r\n\
         From: <sip:mercutio@sip.example>;tag=p\r\nTo: <sip:romeo@sip.example>\r\nCall-ID: x\r\nCSeq: 1 PUBLISH\r\n\
         Event: presence\r\nContent-Type: application/pidf+xml\r\nContent-Length: 1\r\n\r\nx";
-    stage.from_sip(&phone_of(MERCUTIO, "m"), MERCUTIO, text.to_owned());
+    stage.sip_says(&phone_of(MERCUTIO, "m"), MERCUTIO, text.to_owned());
     assert_eq!(stage.status(), 403);
 }
 

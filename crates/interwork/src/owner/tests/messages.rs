@@ -16,7 +16,7 @@ fn error(condition: &str) -> String {
 }
 
 fn write(stage: &mut Stage, id: &str, body: &str) {
-    stage.from_xmpp(&format!(
+    stage.xmpp_says(&format!(
         "<message from='juliet@xmpp.example/balcony' to='benvolio@corp.example' id='{id}' type='chat'>\
          <body>{body}</body><thread>t1</thread></message>"
     ));
@@ -25,7 +25,7 @@ fn write(stage: &mut Stage, id: &str, body: &str) {
 #[test]
 fn stox_m_01_stox_m_03_a_message_becomes_one_request_with_its_fields() {
     let mut stage = Stage::new();
-    stage.from_xmpp(
+    stage.xmpp_says(
         "<message from='juliet@xmpp.example/balcony' to='benvolio@corp.example/desk' id='7' xml:lang='cs'>\
          <subject>Hi</subject><body>Proč?</body><thread>t1</thread></message>",
     );
@@ -58,7 +58,7 @@ fn stox_m_13_never_two_at_a_time_to_one_recipient() {
     for n in 0..3 {
         write(&mut stage, &n.to_string(), &format!("text {n}"));
     }
-    stage.from_xmpp(
+    stage.xmpp_says(
         "<message from='nurse@xmpp.example/x' to='benvolio@corp.example' id='n'><body>other</body></message>",
     );
     assert_eq!(stage.requests.len(), 2, "one of each sender");
@@ -111,7 +111,7 @@ fn stox_m_16_messages_without_body_become_nothing() {
         "<displayed xmlns='urn:xmpp:chat-markers:0' id='1'/>",
         "<event xmlns='http://jabber.org/protocol/pubsub#event'/>",
     ] {
-        stage.from_xmpp(&format!(
+        stage.xmpp_says(&format!(
             "<message from='juliet@xmpp.example/b' to='benvolio@corp.example'>{inner}</message>"
         ));
         assert!(stage.is_silent(), "{inner}");
@@ -121,7 +121,7 @@ fn stox_m_16_messages_without_body_become_nothing() {
 #[test]
 fn stox_g_08_rooms_are_refused_and_never_become_a_message() {
     let mut stage = Stage::new();
-    stage.from_xmpp("<message from='juliet@xmpp.example/b' to='benvolio@corp.example' type='groupchat' id='1'><body>x</body></message>");
+    stage.xmpp_says("<message from='juliet@xmpp.example/b' to='benvolio@corp.example' type='groupchat' id='1'><body>x</body></message>");
     assert!(stage.stanza().contains("service-unavailable"));
     assert!(stage.requests.is_empty());
 }
@@ -220,7 +220,7 @@ fn stox_m_15_stox_e_02_an_error_in_time_is_the_answer() {
                 .next()
                 .expect("one")
                 .to_owned();
-            stage.from_xmpp(&format!(
+            stage.xmpp_says(&format!(
                 "<message from='{from}' to='{ROMEO}' type='error' id='{id}'>{}</message>",
                 error(condition)
             ));
@@ -237,7 +237,7 @@ fn stox_m_15_an_error_after_the_answer_becomes_no_status() {
     stage.message(&front_end(), BENVOLIO, JULIET, "Content-Type: text/plain\r\n", b"x");
     assert_eq!(stage.status(), 202);
     let id = stage.stanza().split("id='").nth(1).expect("an id").split('\'').next().expect("one").to_owned();
-    stage.from_xmpp(&format!(
+    stage.xmpp_says(&format!(
         "<message from='{JULIET}' to='{BENVOLIO}' type='error' id='{id}'>{}</message>",
         error("gone")
     ));
@@ -251,7 +251,7 @@ fn stox_m_15_an_error_after_the_answer_becomes_no_status() {
 #[test]
 fn stox_e_10_an_error_is_never_answered() {
     let mut stage = Stage::new();
-    stage.from_xmpp(&format!(
+    stage.xmpp_says(&format!(
         "<message from='{JULIET}' to='{BENVOLIO}' type='error' id='x'>{}</message>",
         error("gone")
     ));
@@ -282,7 +282,7 @@ fn a_message_without_a_route_is_answered_with_the_mapped_cause() {
 fn xp_34_an_unknown_user_looks_like_one_who_cannot_be_reached() {
     let mut stage = Stage::new();
     let bounce = |stage: &mut Stage, to: &str| {
-        stage.from_xmpp(&format!(
+        stage.xmpp_says(&format!(
             "<message from='juliet@xmpp.example/b' to='{to}' id='1'><body>x</body></message>"
         ));
         stage.stanza().replace(to, "X")
@@ -294,7 +294,7 @@ fn xp_34_an_unknown_user_looks_like_one_who_cannot_be_reached() {
 #[test]
 fn a_message_for_a_built_in_user_goes_to_the_phones_and_its_failure_back() {
     let mut stage = Stage::new();
-    stage.from_xmpp(
+    stage.xmpp_says(
         "<message from='juliet@xmpp.example/b' to='romeo@sip.example' id='1'><body>x</body></message>",
     );
     let (message, draft) = stage.deliveries.pop_front().expect("for the phones");
@@ -307,7 +307,7 @@ fn a_message_for_a_built_in_user_goes_to_the_phones_and_its_failure_back() {
 fn a_public_provider_may_not_write_first() {
     let mut stage = Stage::public(Approve::All, PartnerKind::PublicUnverified);
     let write = |stage: &mut Stage| {
-        stage.from_xmpp(
+        stage.xmpp_says(
             "<message from='juliet@xmpp.example/b' to='romeo@sip.example' id='1'><body>x</body></message>",
         );
     };

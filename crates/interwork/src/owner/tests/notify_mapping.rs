@@ -185,6 +185,6 @@ fn sip_e_04_a_second_notifier_gets_481() {
         draft.from,
         draft.call_id
     );
-    stage.from_sip(&front_end(), BENVOLIO, text);
+    stage.sip_says(&front_end(), BENVOLIO, text);
     assert_eq!(stage.status(), 481);
 }

@@ -276,7 +276,7 @@ fn stox_a_19_sips_is_not_translated() {
     let text = "SUBSCRIBE sips:juliet@xmpp.example SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKs\r\n\
         From: <sip:romeo@sip.example>;tag=f\r\nTo: <sips:juliet@xmpp.example>\r\nCall-ID: s\r\nCSeq: 1 SUBSCRIBE\r\n\
         Contact: <sip:romeo@sip.example;gr=x>\r\nEvent: presence\r\n\r\n";
-    stage.from_sip(&phone_of(ROMEO, "a"), ROMEO, text.to_owned());
+    stage.sip_says(&phone_of(ROMEO, "a"), ROMEO, text.to_owned());
     let response = stage.response();
     assert_eq!(response.status(), Some(480));
     assert!(response.all_rows().any(|(name, value)| name == "Warning" && value.starts_with("380")));
@@ -366,7 +366,7 @@ fn sip_e_15_sip_e_18_other_packages_and_bodies_are_refused() {
              From: <sip:{ROMEO}>;tag=f{status}\r\nTo: <sip:{JULIET}>\r\nCall-ID: e{event}\r\nCSeq: 1 SUBSCRIBE\r\n\
              Contact: <sip:{ROMEO};gr=x>\r\nEvent: {event}\r\nAccept: {accept}\r\n\r\n"
         );
-        stage.from_sip(&phone_of(ROMEO, "a"), ROMEO, text);
+        stage.sip_says(&phone_of(ROMEO, "a"), ROMEO, text);
         assert_eq!(stage.status(), status, "{event} {accept}");
     }
     let event = stage.notify().event().expect("legal").expect("there").id.map(ToOwned::to_owned);

@@ -295,17 +295,17 @@ impl Stage {
     }
 
     /// A stanza from the partner.
-    pub fn from_xmpp(&mut self, stanza: &str) {
+    pub fn xmpp_says(&mut self, stanza: &str) {
         self.input(Input::Stanzas(vec![Bytes::from(stanza.to_owned())]));
     }
 
     pub fn presence(&mut self, from: &str, to: &str, kind: &str, inner: &str) {
         let kind = if kind.is_empty() { String::new() } else { format!(" type='{kind}'") };
-        self.from_xmpp(&format!("<presence from='{from}' to='{to}'{kind}>{inner}</presence>"));
+        self.xmpp_says(&format!("<presence from='{from}' to='{to}'{kind}>{inner}</presence>"));
     }
 
     /// A request from a peer; gives its number for the response.
-    pub fn from_sip(&mut self, peer: &PeerKey, identity: &str, text: String) {
+    pub fn sip_says(&mut self, peer: &PeerKey, identity: &str, text: String) {
         let reply = ReplyTo(self.next_reply);
         self.next_reply += 1;
         let request = SipRequest {
@@ -326,7 +326,7 @@ impl Stage {
              CSeq: 1 SUBSCRIBE\r\nContact: <sip:{watcher};gr=x>\r\nEvent: presence\r\n\
              Accept: application/pidf+xml\r\n{more}\r\n"
         );
-        self.from_sip(peer, watcher, text);
+        self.sip_says(peer, watcher, text);
     }
 
     /// SUBSCRIBE inside the dialog that `response` opened.
@@ -343,7 +343,7 @@ impl Stage {
             to.tag().expect("a tag"),
             response.call_id().expect("Call-ID"),
         );
-        self.from_sip(peer, &watcher, text);
+        self.sip_says(peer, &watcher, text);
     }
 
     pub fn publish(&mut self, user: &str, basic: &str, show: &str, note: &str) -> Message {
@@ -370,7 +370,7 @@ impl Stage {
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        self.from_sip(&phone_of(user, "a"), user, text);
+        self.sip_says(&phone_of(user, "a"), user, text);
         self.response()
     }
 
@@ -428,7 +428,7 @@ impl Stage {
             draft.call_id,
             body.len()
         );
-        self.from_sip(&front_end(), BENVOLIO, text);
+        self.sip_says(&front_end(), BENVOLIO, text);
         self.response().status().expect("a status")
     }
 
