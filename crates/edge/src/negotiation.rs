@@ -200,12 +200,14 @@ impl Negotiation {
         let AnyStream::Plain(socket) = socket else {
             return Err(StreamEnd::StreamError("policy-violation".to_owned()).into());
         };
+        let left = self.machine.poll_timeout().map(|until| until - self.shared.clock.now().instant);
+        let limit = left.map_or(TLS_LIMIT, |left| left.min(TLS_LIMIT));
         let outcome = match &self.dialled {
             Some(pair) => {
                 let own = self.shared.certificates.certificate(pair.local.as_str());
-                connect_tls(socket, client_config(own, ALPN), &ascii(pair.remote.as_str()), TLS_LIMIT).await
+                connect_tls(socket, client_config(own, ALPN), &ascii(pair.remote.as_str()), limit).await
             }
-            None => accept_tls(socket, server_config(&self.shared.certificates, ALPN), TLS_LIMIT).await,
+            None => accept_tls(socket, server_config(&self.shared.certificates, ALPN), limit).await,
         };
         let (socket, facts) = outcome?;
         let now = self.shared.clock.now();
