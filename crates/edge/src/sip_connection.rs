@@ -1,45 +1,67 @@
-//! One TCP or TLS connection of SIP, as an actor on its arbiter: bytes to messages, messages to bytes.
+//! One TCP or TLS connection of SIP, as an actor on the arbiter that has its socket.
+//!
+//! It owns the socket and reports the begin and the end of the flow; the octets are [`Wire`]'s.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, mem, sync::Arc};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, WrapFuture, fut::ActorFutureExt};
-use bytes::Bytes;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split},
-    time::{sleep, timeout},
-};
 use tombolo_net::AnyStream;
-use tombolo_sip::{
-    build::ResponseBuilder,
-    framer::{Frame, StreamFramer},
-};
 
-use crate::{FlowFacts, FromFlow, outbox::Outbox, sip_edge::SipShared};
+use crate::{
+    DialId, FlowFacts, FlowId, FromFlow, Transport,
+    outbox::Outbox,
+    sip_edge::{SipShared, Way, canonical},
+    sip_wire::Wire,
+};
 
 /// The actor of one connection. It ends with it.
 pub(crate) struct SipConnection {
-    facts: Arc<FlowFacts>,
     shared: Arc<SipShared>,
-    socket: Option<(AnyStream, Arc<Outbox>)>,
+    flow: FlowId,
+    /// Until the actor has begun.
+    carried: Option<(AnyStream, Wire)>,
     cause: String,
 }
 
+/// A connection whose handshakes are done.
+pub(crate) struct Established {
+    /// The connection.
+    pub(crate) stream: AnyStream,
+    /// What it is.
+    pub(crate) transport: Transport,
+    /// The dial that it answers.
+    pub(crate) dial: Option<DialId>,
+    /// SIP domains that the peer proved.
+    pub(crate) proved_domains: Vec<String>,
+}
+
 impl SipConnection {
-    /// Begins to carry messages, on the arbiter that has the socket.
-    pub(crate) fn start(
-        stream: AnyStream,
-        index: usize,
-        facts: Arc<FlowFacts>,
-        outbox: Arc<Outbox>,
-        shared: Arc<SipShared>,
-    ) {
+    /// Reports a flow and begins to carry its messages, on arbiter `index`, whose reactor has the socket already.
+    pub(crate) fn start(established: Established, index: usize, shared: Arc<SipShared>) -> io::Result<()> {
+        let Established { stream, transport, dial, proved_domains } = established;
+        let (local, remote) = (canonical(stream.tcp().local_addr()?), canonical(stream.tcp().peer_addr()?));
+        let facts = Arc::new(FlowFacts {
+            flow: shared.new_flow(),
+            transport,
+            local,
+            remote,
+            sent_by: shared.sent_by(transport, local),
+            dial,
+            proved_domains: proved_domains.into_iter().map(Into::into).collect(),
+        });
+        let flow = facts.flow;
+        let outbox = Arc::new(Outbox::default());
+        shared.flows.write().insert(flow, Way::Connection(outbox.clone()));
+        shared.tell(FromFlow::FlowUp(facts.clone()));
+        let wire = Wire::new(facts, outbox, shared.sink.clone(), shared.metrics.clone(), shared.limits);
         let placement = shared.placement.clone();
         placement.start_in(index, move |_: &mut _| Self {
-            facts,
             shared,
-            socket: Some((stream, outbox)),
-            cause: String::new(),
+            flow,
+            carried: Some((stream, wire)),
+            cause: "the connection failed".to_owned(),
         });
+        Ok(())
     }
 }
 
@@ -47,128 +69,15 @@ impl Actor for SipConnection {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        let Some((stream, outbox)) = self.socket.take() else { return ctx.stop() };
-        let (reader, writer) = split(stream);
-        let (facts, shared) = (self.facts.clone(), self.shared.clone());
-        let both = async move {
-            tokio::select! {
-                cause = read(reader, &facts, &outbox, &shared) => cause,
-                cause = write(writer, &facts, &outbox, &shared) => cause,
-            }
-        };
-        ctx.spawn(both.into_actor(self).map(|cause, actor, ctx| {
+        let Some((stream, wire)) = self.carried.take() else { return ctx.stop() };
+        let carried = async move { wire.carry(stream).await };
+        ctx.spawn(carried.into_actor(self).map(|cause, actor, ctx| {
             actor.cause = cause;
             ctx.stop();
         }));
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
-        self.shared.end(self.facts.flow, std::mem::take(&mut self.cause));
+        self.shared.end(self.flow, mem::take(&mut self.cause));
     }
 }
-
-/// Reads until the connection ends; why it did.
-async fn read(
-    mut reader: ReadHalf<AnyStream>,
-    facts: &Arc<FlowFacts>,
-    outbox: &Outbox,
-    shared: &SipShared,
-) -> String {
-    let mut framer = StreamFramer::new(shared.limits);
-    loop {
-        framer.buffer_mut().reserve(READ_BYTES);
-        // Only a message that has begun is hurried; an idle connection may stay.
-        let is_inside = framer.is_inside();
-        let asked = reader.read_buf(framer.buffer_mut());
-        let read = if is_inside {
-            match timeout(MESSAGE_LIMIT, asked).await {
-                Ok(read) => read,
-                Err(_) => return "a message took too long".to_owned(),
-            }
-        } else {
-            asked.await
-        };
-        match read {
-            Ok(0) => return "closed by the peer".to_owned(),
-            Ok(_) => {}
-            Err(error) => return error.to_string(),
-        }
-        let mut messages = Vec::new();
-        loop {
-            match framer.next_frame() {
-                Ok(Some(Frame::Message(mut message))) => {
-                    if message.is_request() {
-                        message.set_received(facts.remote);
-                    } else {
-                        shared.metrics.responses_in(1);
-                    }
-                    messages.push(*message);
-                }
-                Ok(Some(Frame::Ping)) => {
-                    outbox.push(Bytes::from_static(b"\r\n"), 0);
-                }
-                Ok(None) => break,
-                Err(fault) => {
-                    shared.metrics.malformed_input();
-                    tracing::warn!(flow = facts.flow.0, remote = %facts.remote, error = %fault.fault, "malformed sip");
-                    hand_over(facts, messages, shared).await;
-                    // Where the request can be read it is answered; then nothing on this stream can be trusted.
-                    let head = fault.head.filter(|head| head.is_request());
-                    if let Some(response) = head
-                        .as_ref()
-                        .and_then(|head| ResponseBuilder::to(head, fault.fault.status(), None).ok())
-                    {
-                        outbox.push(Bytes::from(response.render()), 1);
-                    }
-                    outbox.close();
-                    // The writer ends the connection once the answer is out.
-                    sleep(CLOSE_LIMIT).await;
-                    return fault.fault.to_string();
-                }
-            }
-        }
-        hand_over(facts, messages, shared).await;
-    }
-}
-
-/// Offers messages until all are taken; meanwhile nothing is read.
-async fn hand_over(facts: &Arc<FlowFacts>, messages: Vec<tombolo_sip::message::Message>, shared: &SipShared) {
-    if messages.is_empty() {
-        return;
-    }
-    let mut offered = FromFlow::Messages { flow: facts.clone(), messages };
-    while let Err(rest) = shared.sink.offer(offered) {
-        offered = rest;
-        sleep(FULL_PAUSE).await;
-    }
-}
-
-/// Writes what the outbox holds until it is closed; why the connection ends.
-async fn write(
-    mut writer: WriteHalf<AnyStream>,
-    facts: &Arc<FlowFacts>,
-    outbox: &Outbox,
-    shared: &SipShared,
-) -> String {
-    while let Some((bytes, _)) = outbox.take().await {
-        let written = async {
-            writer.write_all(&bytes).await?;
-            writer.flush().await
-        };
-        match timeout(WRITE_LIMIT, written).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return error.to_string(),
-            Err(_) => return "the peer takes nothing".to_owned(),
-        }
-        shared.tell(FromFlow::Written { flow: facts.flow, bytes: bytes.len() as u32 });
-    }
-    let _ = timeout(CLOSE_LIMIT, writer.shutdown()).await;
-    "closed".to_owned()
-}
-
-const READ_BYTES: usize = 16 << 10;
-const MESSAGE_LIMIT: Duration = Duration::from_secs(30);
-const WRITE_LIMIT: Duration = Duration::from_secs(30);
-const CLOSE_LIMIT: Duration = Duration::from_secs(2);
-/// How long a connection rests when its receiver is full.
-const FULL_PAUSE: Duration = Duration::from_millis(2);

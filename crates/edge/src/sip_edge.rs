@@ -1,4 +1,6 @@
-//! The SIP side of the edge: its listeners, its dials, and the table of its flows.
+//! The SIP side of the edge: what all its sockets share, and the table of its flows.
+//!
+//! Settings and what flows should do ([`ToFlow`]) go in; what flows bring goes to a [`FlowSink`]. It reads no message.
 
 use std::{
     collections::HashMap,
@@ -8,24 +10,22 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
-use bytes::Bytes;
 use parking_lot::RwLock;
-use rand::RngExt;
-use tokio::net::{TcpStream, UdpSocket};
-use tombolo_net::{
-    AnyStream, CertificateStore, PeerCertificates, Resolver, Role, Trust, accept_tls, client_config, connect,
-    connect_tls, server_config,
-};
+use tokio::sync::Semaphore;
+use tokio_rustls::rustls::ServerConfig;
+use tombolo_net::{CertificateStore, Resolver, ServerChoice, Trust, server_config_for};
 use tombolo_runtime::{Clock, Placement};
 use tombolo_sip::message::MessageLimits;
 use tombolo_telemetry::Metrics;
 
 use crate::{
-    DialId, FlowFacts, FlowId, FlowPort, FlowSink, FromFlow, ToFlow, Transport, outbox::Outbox,
-    sip_connection::SipConnection, sip_udp::UdpActor,
+    FlowId, FlowPort, FlowSink, FromFlow, ToFlow, Transport,
+    outbox::Outbox,
+    sip_dial::SipDial,
+    sip_listener::{MOST_WELCOMES, bind},
+    sip_udp::{Forget, UdpSide},
 };
 
 /// What the SIP side is set to.
@@ -48,28 +48,29 @@ pub(crate) enum Way {
     /// A connection of its own.
     Connection(Arc<Outbox>),
     /// A remote address of a socket.
-    Datagrams(Arc<UdpSocket>, SocketAddr),
+    Datagrams(UdpSide, SocketAddr),
 }
 
-/// What all SIP connections share.
+/// What all SIP sockets share.
 pub(crate) struct SipShared {
     pub(crate) sink: Arc<dyn FlowSink>,
     pub(crate) placement: Placement,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: MessageLimits,
+    pub(crate) certificates: Arc<CertificateStore>,
+    pub(crate) trust: Trust,
+    pub(crate) resolver: Resolver,
+    /// How our TLS listeners shake hands.
+    pub(crate) tls: Arc<ServerConfig>,
+    /// Room for connections that are not ready for messages yet.
+    pub(crate) welcomes: Arc<Semaphore>,
     pub(crate) flows: RwLock<HashMap<FlowId, Way>>,
+    pub(crate) sockets: RwLock<Vec<UdpSide>>,
     next_flow: AtomicU64,
-    certificates: Arc<CertificateStore>,
-    trust: Trust,
-    resolver: Resolver,
-    /// One listener address a transport, for Via and Contact.
-    listeners: RwLock<Vec<(Transport, SocketAddr)>>,
-    sockets: RwLock<Vec<BoundUdp>>,
+    /// Our listeners' addresses, for Via and Contact.
+    listeners: Vec<(Transport, SocketAddr)>,
 }
-
-/// A UDP socket, the address that it is bound to, and the actor that reads it.
-type BoundUdp = (SocketAddr, Arc<UdpSocket>, actix::Addr<UdpActor>);
 
 /// The SIP side of the edge.
 pub struct SipEdge {
@@ -78,6 +79,9 @@ pub struct SipEdge {
 
 impl SipEdge {
     /// Opens the listeners and begins to accept. Gives the addresses that are listened on.
+    ///
+    /// # Errors
+    /// When an address cannot be bound; then none is.
     pub fn start(
         settings: SipEdgeSettings,
         sink: Arc<dyn FlowSink>,
@@ -87,77 +91,62 @@ impl SipEdge {
     ) -> io::Result<(Self, Vec<(Transport, SocketAddr)>)> {
         let helpers = placement.helpers();
         let _inside = helpers.enter();
+        let bound = bind(&settings.listen)?;
+        let listeners: Vec<_> = bound.iter().map(|socket| socket.address()).collect::<io::Result<_>>()?;
+        let choice = ServerChoice { is_classic: true, ..ServerChoice::default() };
         let shared = Arc::new(SipShared {
             sink,
-            placement: placement.clone(),
+            placement,
             clock,
             metrics,
             limits: settings.limits,
-            flows: RwLock::default(),
-            next_flow: AtomicU64::new(1),
+            tls: server_config_for(&settings.certificates, &choice),
             certificates: settings.certificates,
             trust: settings.trust,
             resolver: settings.resolver,
-            listeners: RwLock::default(),
+            welcomes: Arc::new(Semaphore::new(MOST_WELCOMES)),
+            flows: RwLock::default(),
             sockets: RwLock::default(),
+            next_flow: AtomicU64::new(1),
+            listeners: listeners.clone(),
         });
-        let mut bound = Vec::new();
-        for (transport, address) in settings.listen {
-            let named = |error: io::Error| {
-                io::Error::new(error.kind(), format!("sip {} {address}: {error}", transport.uri_name()))
-            };
-            let local = match transport {
-                Transport::Udp => {
-                    let socket = tombolo_net::udp(address).map_err(named)?;
-                    let local = socket.local_addr()?;
-                    let (socket, actor) = UdpActor::start(socket, local, shared.clone());
-                    shared.sockets.write().push((local, socket, actor));
-                    local
-                }
-                Transport::Tcp | Transport::Tls => {
-                    let listener = tombolo_net::listen(address).map_err(named)?;
-                    let local = listener.local_addr()?;
-                    helpers.spawn(accept(listener, transport, shared.clone()));
-                    local
-                }
-            };
-            shared.listeners.write().push((transport, local));
-            bound.push((transport, local));
+        for socket in bound {
+            socket.open(&shared)?;
         }
-        Ok((Self { shared }, bound))
+        Ok((Self { shared }, listeners))
     }
 }
 
 impl FlowPort for SipEdge {
     fn send(&self, value: ToFlow) {
+        let shared = &self.shared;
+        let way = |flow| shared.flows.read().get(&flow).cloned();
         match value {
-            ToFlow::Bytes { flow, bytes } => {
-                let way = self.shared.flows.read().get(&flow).cloned();
-                match way {
-                    Some(Way::Connection(outbox)) => {
-                        let is_full = !outbox.push(bytes, 1);
-                        if is_full {
-                            outbox.close();
-                        }
+            ToFlow::Bytes { flow, bytes } => match way(flow) {
+                Some(Way::Connection(outbox)) => {
+                    let is_full = !outbox.push(bytes, 1);
+                    if is_full {
+                        // What was lost here cannot be made good on this connection.
+                        tracing::warn!(flow = flow.0, "sip peer lets too much pile up");
+                        shared.flows.write().remove(&flow);
+                        outbox.close();
                     }
-                    Some(Way::Datagrams(socket, remote)) => {
-                        self.shared.send_datagram(flow, &socket, remote, &bytes)
-                    }
-                    None => {}
                 }
-            }
-            ToFlow::Close { flow } => {
-                if let Some(Way::Connection(outbox)) = self.shared.flows.read().get(&flow) {
-                    outbox.close();
+                Some(Way::Datagrams(side, remote)) => {
+                    side.send(remote, &bytes, &shared.limits);
+                    shared.tell(FromFlow::Written { flow, bytes: bytes.len() as u32 });
                 }
-            }
+                None => {}
+            },
+            ToFlow::Close { flow } => match way(flow) {
+                Some(Way::Connection(outbox)) => outbox.close(),
+                Some(Way::Datagrams(side, remote)) => side.actor.do_send(Forget(remote)),
+                None => {}
+            },
             ToFlow::Dial { dial, transport, host, port, domain } => {
-                let shared = self.shared.clone();
-                self.shared.placement.helpers().spawn(async move {
-                    if let Err(cause) = shared.dial(dial, transport, &host, port, &domain).await {
-                        shared.tell(FromFlow::DialFailed { dial, cause });
-                    }
-                });
+                let (host, domain) = (ascii(&host), ascii(&domain));
+                let dial = SipDial { dial, transport, host, port, domain };
+                shared.placement.helpers().spawn(dial.run(shared.clone()));
             }
         }
     }
@@ -175,53 +164,9 @@ impl SipShared {
         }
     }
 
-    /// Where peers reach us by a transport: a listener's address, or the connection's own where that says nothing.
+    /// Where peers reach us by a transport: a listener's address, or the flow's own where that says nothing.
     pub(crate) fn sent_by(&self, transport: Transport, local: SocketAddr) -> Arc<str> {
-        let listeners = self.listeners.read();
-        let of_transport =
-            || listeners.iter().filter(|(listening, _)| *listening == transport).map(|(_, at)| *at);
-        let same_address = of_transport().find(|at| at.ip() == local.ip());
-        let found = same_address.or_else(|| of_transport().next());
-        let at = match found {
-            Some(at) if at.ip().is_unspecified() => SocketAddr::new(local.ip().to_canonical(), at.port()),
-            Some(at) => at,
-            None => local,
-        };
-        at.to_string().into()
-    }
-
-    fn send_datagram(&self, flow: FlowId, socket: &UdpSocket, remote: SocketAddr, bytes: &Bytes) {
-        // A full socket loses the datagram, as the network may; transactions send it again.
-        let _ = socket.try_send_to(bytes, remote);
-        self.tell(FromFlow::Written { flow, bytes: bytes.len() as u32 });
-    }
-
-    /// A connection whose handshake is done becomes an actor on its arbiter.
-    pub(crate) fn adopt(
-        self: &Arc<Self>,
-        stream: AnyStream,
-        index: usize,
-        transport: Transport,
-        dial: Option<DialId>,
-        certificates: &PeerCertificates,
-        role: Role,
-    ) -> io::Result<()> {
-        let (local, remote) = (stream.tcp().local_addr()?, stream.tcp().peer_addr()?);
-        let proved = certificates.sip_domains(&self.trust, role, self.clock.now().wall);
-        let facts = Arc::new(FlowFacts {
-            flow: self.new_flow(),
-            transport,
-            local,
-            remote,
-            sent_by: self.sent_by(transport, local),
-            dial,
-            proved_domains: proved.into_iter().map(Into::into).collect(),
-        });
-        let outbox = Arc::new(Outbox::default());
-        self.flows.write().insert(facts.flow, Way::Connection(outbox.clone()));
-        self.tell(FromFlow::FlowUp(facts.clone()));
-        SipConnection::start(stream, index, facts, outbox, self.clone());
-        Ok(())
+        listener_for(&self.listeners, transport, local).to_string().into()
     }
 
     /// A flow ended.
@@ -229,155 +174,66 @@ impl SipShared {
         self.flows.write().remove(&flow);
         self.tell(FromFlow::FlowDown { flow, cause });
     }
-
-    async fn dial(
-        self: &Arc<Self>,
-        dial: DialId,
-        transport: Transport,
-        host: &str,
-        port: Option<u16>,
-        domain: &str,
-    ) -> Result<(), String> {
-        let (service, default_port) = match transport {
-            Transport::Udp => ("_sip._udp", 5060),
-            Transport::Tcp => ("_sip._tcp", 5060),
-            Transport::Tls => ("_sips._tcp", 5061),
-        };
-        let targets = match port {
-            // A port leaves no choice (RFC 3263 §4.2).
-            Some(port) => vec![(host.to_owned(), port)],
-            None => {
-                let found = self.resolver.sip_targets(host, service, default_port).await;
-                let found = found.map_err(|error| format!("{host}: {error}"))?;
-                found.into_iter().map(|target| (target.host, target.port)).collect()
-            }
-        };
-        let mut last = format!("{host}: no target");
-        for (name, port) in targets {
-            let addresses = match self.resolver.addresses(&name, port).await {
-                Ok(addresses) => addresses,
-                Err(error) => {
-                    last = format!("{name}: {error}");
-                    continue;
-                }
-            };
-            match self.open(dial, transport, &addresses, host, domain).await {
-                Ok(()) => return Ok(()),
-                Err(error) => last = format!("{name}:{port}: {error}"),
-            }
-        }
-        Err(last)
-    }
-
-    async fn open(
-        self: &Arc<Self>,
-        dial: DialId,
-        transport: Transport,
-        addresses: &[SocketAddr],
-        host: &str,
-        domain: &str,
-    ) -> Result<(), String> {
-        let text = |error: io::Error| error.to_string();
-        match transport {
-            Transport::Udp => {
-                let remote = *addresses.first().ok_or("no address")?;
-                let socket = {
-                    let sockets = self.sockets.read();
-                    let fits = sockets.iter().find(|(local, _, _)| local.is_ipv4() == remote.is_ipv4());
-                    fits.cloned().ok_or("no UDP listener to send from")?
-                };
-                socket.2.do_send(crate::sip_udp::Meet { remote, dial });
-                Ok(())
-            }
-            Transport::Tcp | Transport::Tls => {
-                let stream = connect(addresses, CONNECT_LIMIT).await.map_err(text)?;
-                let stream = stream.into_std().map_err(text)?;
-                let index = self.placement.by_hash(rand::rng().random());
-                let (owner, host, domain) = (self.clone(), host.to_owned(), domain.to_owned());
-                let (done, waiting) = tokio::sync::oneshot::channel();
-                // The socket lives with the reactor of its arbiter from here on.
-                self.placement.spawn_in(index, async move {
-                    let outcome = owner.prove_and_adopt(stream, index, dial, transport, &host, &domain).await;
-                    let _ = done.send(outcome);
-                });
-                waiting.await.unwrap_or_else(|_| Err("the arbiter ended".to_owned()))
-            }
-        }
-    }
-
-    async fn prove_and_adopt(
-        self: &Arc<Self>,
-        stream: std::net::TcpStream,
-        index: usize,
-        dial: DialId,
-        transport: Transport,
-        host: &str,
-        domain: &str,
-    ) -> Result<(), String> {
-        let text = |error: io::Error| error.to_string();
-        let stream = TcpStream::from_std(stream).map_err(text)?;
-        if transport == Transport::Tcp {
-            let none = PeerCertificates::default();
-            let plain = AnyStream::Plain(stream);
-            return self.adopt(plain, index, transport, Some(dial), &none, Role::Server).map_err(text);
-        }
-        let config = client_config(self.certificates.certificate(domain), &[]);
-        let (stream, facts) =
-            connect_tls(stream, config, host, TLS_LIMIT).await.map_err(|error| error.to_string())?;
-        // The next hop's host or the domain must be proved (RFC 5922 §7.3): both were our own choice.
-        let wall = self.clock.now().wall;
-        let names = facts.certificates.sip_domains(&self.trust, Role::Server, wall);
-        let is_right =
-            names.iter().any(|name| name.eq_ignore_ascii_case(host) || name.eq_ignore_ascii_case(domain));
-        if !is_right {
-            return Err(match facts.certificates.verify(&self.trust, Role::Server, true, true, wall) {
-                Err(fault) => fault.to_string(),
-                Ok(()) => format!("the certificate names neither {host} nor {domain}"),
-            });
-        }
-        self.adopt(stream, index, transport, Some(dial), &facts.certificates, Role::Server).map_err(text)
-    }
 }
 
-async fn accept(listener: tokio::net::TcpListener, transport: Transport, shared: Arc<SipShared>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let Ok(stream) = stream.into_std() else { continue };
-                let owner = shared.clone();
-                // The socket lives with the reactor of its arbiter from here on; no handshake in the accept loop.
-                let index = shared.placement.by_hash(rand::rng().random());
-                shared.placement.spawn_in(index, async move {
-                    if let Err(error) = welcome(stream, transport, index, &owner).await {
-                        owner.metrics.malformed_input();
-                        tracing::debug!(%error, "sip connection refused");
-                    }
-                });
-            }
-            Err(error) => {
-                tracing::error!(%error, "sip listener cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn welcome(
-    stream: std::net::TcpStream,
+fn listener_for(
+    listeners: &[(Transport, SocketAddr)],
     transport: Transport,
-    index: usize,
-    shared: &Arc<SipShared>,
-) -> io::Result<()> {
-    let stream = TcpStream::from_std(stream)?;
-    stream.set_nodelay(true)?;
-    if transport == Transport::Tcp {
-        let none = PeerCertificates::default();
-        return shared.adopt(AnyStream::Plain(stream), index, transport, None, &none, Role::Client);
+    local: SocketAddr,
+) -> SocketAddr {
+    let of_transport =
+        || listeners.iter().filter(|(listening, _)| *listening == transport).map(|(_, at)| *at);
+    let same_address = of_transport().find(|at| at.ip() == local.ip());
+    match same_address.or_else(|| of_transport().next()) {
+        Some(at) if at.ip().is_unspecified() => SocketAddr::new(local.ip(), at.port()),
+        Some(at) => at,
+        None => local,
     }
-    let config = server_config(&shared.certificates, &[]);
-    let (stream, facts) = accept_tls(stream, config, TLS_LIMIT).await.map_err(io::Error::other)?;
-    shared.adopt(stream, index, transport, None, &facts.certificates, Role::Client)
 }
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-const TLS_LIMIT: Duration = Duration::from_secs(10);
+/// An IPv4 address as such, also where an IPv6 socket wrote it.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// A name as DNS and certificates write it: A-labels in lower case, an IPv6 address without brackets.
+fn ascii(name: &str) -> String {
+    let name = name.trim_matches(['[', ']']);
+    idna::domain_to_ascii(name).unwrap_or_else(|_| name.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_names_the_listener_that_peers_can_reach() {
+        let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let listeners = [
+            (Transport::Tls, at("192.0.2.1:5061")),
+            (Transport::Tcp, at("192.0.2.1:5060")),
+            (Transport::Tcp, at("192.0.2.2:5070")),
+            (Transport::Udp, at("[::]:5062")),
+        ];
+        let table = [
+            (Transport::Tls, "192.0.2.1:40000", "192.0.2.1:5061"),
+            (Transport::Tcp, "192.0.2.2:40000", "192.0.2.2:5070"),
+            // Whoever we dialled from another address reaches us where we listen.
+            (Transport::Tcp, "192.0.2.3:40000", "192.0.2.1:5060"),
+            (Transport::Udp, "198.51.100.7:5062", "198.51.100.7:5062"),
+            (Transport::Udp, "[2001:db8::1]:40000", "[2001:db8::1]:5062"),
+        ];
+        for (transport, local, named) in table {
+            assert_eq!(listener_for(&listeners, transport, at(local)).to_string(), named, "{local}");
+        }
+        assert_eq!(listener_for(&[], Transport::Tcp, at("192.0.2.3:4")), at("192.0.2.3:4"));
+    }
+
+    #[test]
+    fn names_are_compared_as_a_labels() {
+        assert_eq!(ascii("BÜCHER.example"), "xn--bcher-kva.example");
+        assert_eq!(ascii("[2001:db8::1]"), "2001:db8::1");
+        let mapped = "[::ffff:192.0.2.1]:5060".parse().expect("an address");
+        assert_eq!(canonical(mapped).to_string(), "192.0.2.1:5060");
+    }
+}

@@ -1,93 +1,127 @@
 //! One UDP socket of SIP, as an actor: each remote address is a flow while it is heard of.
+//!
+//! Datagrams go in and out; which addresses are known is [`Remotes`]' matter.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, WrapFuture, fut::ActorFutureExt};
+use actix::{
+    Actor, Addr, AsyncContext, Context, Handler, Message as ActorMessage, WrapFuture, fut::ActorFutureExt,
+};
 use bytes::Bytes;
-use tokio::net::UdpSocket;
-use tombolo_sip::{build::ResponseBuilder, message::read_datagram};
+use tokio::{net::UdpSocket, time::sleep};
+use tombolo_sip::{
+    build::ResponseBuilder,
+    message::{Message, MessageLimits, read_datagram},
+};
+use tombolo_telemetry::StatusClass;
 
 use crate::{
-    DialId, FlowFacts, FlowId, FromFlow, Transport,
-    sip_edge::{SipShared, Way},
+    DialId, FlowFacts, FromFlow, Transport,
+    sip_edge::{SipShared, Way, canonical},
+    sip_remotes::Remotes,
 };
+
+/// A socket, from where it can be written and its actor reached.
+#[derive(Clone)]
+pub(crate) struct UdpSide {
+    pub(crate) local: SocketAddr,
+    pub(crate) socket: Arc<UdpSocket>,
+    pub(crate) actor: Addr<UdpActor>,
+}
+
+impl UdpSide {
+    /// How this socket writes an address, if it can send there at all.
+    pub(crate) fn reaches(&self, remote: SocketAddr) -> Option<SocketAddr> {
+        match (self.local, remote) {
+            (SocketAddr::V6(local), SocketAddr::V4(remote)) if *local.ip() == Ipv6Addr::UNSPECIFIED => {
+                Some((remote.ip().to_ipv6_mapped(), remote.port()).into())
+            }
+            (local, remote) => (local.is_ipv4() == remote.is_ipv4()).then_some(remote),
+        }
+    }
+
+    /// Sends a message to a flow. A full socket loses it, as the network may; transactions send it again.
+    pub(crate) fn send(&self, remote: SocketAddr, bytes: &Bytes, limits: &MessageLimits) {
+        if let Err(error) = self.socket.try_send_to(bytes, way_back(bytes, remote, limits)) {
+            tracing::debug!(%remote, len = bytes.len(), %error, "sip datagram lost");
+        }
+    }
+}
 
 /// The actor of one socket.
 pub(crate) struct UdpActor {
-    socket: Arc<UdpSocket>,
-    local: SocketAddr,
+    side: UdpSide,
     shared: Arc<SipShared>,
-    flows: HashMap<SocketAddr, Known>,
-}
-
-struct Known {
-    facts: Arc<FlowFacts>,
-    /// Sweeps since it was last heard of or met.
-    silent_sweeps: u8,
+    remotes: Remotes,
 }
 
 /// A peer is to be reached by this socket.
-#[derive(Message)]
+#[derive(ActorMessage)]
 #[rtype(result = "()")]
 pub(crate) struct Meet {
     pub(crate) remote: SocketAddr,
     pub(crate) dial: DialId,
 }
 
-#[derive(Message)]
+/// The flow to an address is to end.
+#[derive(ActorMessage)]
+#[rtype(result = "()")]
+pub(crate) struct Forget(pub(crate) SocketAddr);
+
+#[derive(ActorMessage)]
 #[rtype(result = "()")]
 struct Datagrams(Vec<(SocketAddr, Bytes)>);
 
 impl UdpActor {
-    /// Puts a socket on its arbiter.
-    pub(crate) fn start(
-        socket: UdpSocket,
-        local: SocketAddr,
-        shared: Arc<SipShared>,
-    ) -> (Arc<UdpSocket>, Addr<Self>) {
+    /// Puts a socket's actor on its arbiter and begins to receive.
+    pub(crate) fn start(socket: UdpSocket, shared: Arc<SipShared>) -> io::Result<UdpSide> {
+        let local = socket.local_addr()?;
         let socket = Arc::new(socket);
         let (own, placement) = (socket.clone(), shared.placement.clone());
-        let index = placement.by_hash(u64::from(local.port()));
-        let actor = placement.start_in(index, move |_: &mut _| Self {
-            socket: own,
-            local,
+        let index = placement.by_hash(local.port().into());
+        let actor = placement.start_in(index, move |ctx: &mut Context<Self>| Self {
+            side: UdpSide { local, socket: own, actor: ctx.address() },
             shared,
-            flows: HashMap::new(),
+            remotes: Remotes::new(MOST_REMOTES),
         });
         let (receiver, to) = (socket.clone(), actor.clone());
         placement.helpers().spawn(async move { receive(&receiver, &to).await });
-        (socket, actor)
+        Ok(UdpSide { local, socket, actor })
     }
 
-    fn flow(&mut self, remote: SocketAddr, dial: Option<DialId>) -> Option<Arc<FlowFacts>> {
-        if let Some(known) = self.flows.get_mut(&remote) {
-            known.silent_sweeps = 0;
-            if dial.is_none() || known.facts.dial.is_some() {
-                return Some(known.facts.clone());
-            }
-        }
-        if self.flows.len() >= MOST_FLOWS {
-            return None;
-        }
+    /// A new flow, in place of the address's flow before.
+    fn meet(&mut self, remote: SocketAddr, dial: Option<DialId>) -> Arc<FlowFacts> {
+        let local = canonical(own_address(self.side.local, remote));
         let facts = Arc::new(FlowFacts {
             flow: self.shared.new_flow(),
             transport: Transport::Udp,
-            local: self.local,
-            remote,
-            sent_by: self.shared.sent_by(Transport::Udp, self.local),
+            local,
+            remote: canonical(remote),
+            sent_by: self.shared.sent_by(Transport::Udp, local),
             dial,
             proved_domains: Arc::from([]),
         });
-        self.shared.flows.write().insert(facts.flow, Way::Datagrams(self.socket.clone(), remote));
-        if let Some(old) = self.flows.insert(remote, Known { facts: facts.clone(), silent_sweeps: 0 }) {
-            self.shared.end(old.facts.flow, "met anew".to_owned());
+        let now = self.shared.clock.now().instant;
+        let [before, silent] = self.remotes.insert(remote, facts.clone(), now);
+        for (ended, cause) in [(before, "met anew"), (silent, "others needed its place")] {
+            if let Some(ended) = ended {
+                self.shared.end(ended.flow, cause.to_owned());
+            }
         }
+        self.shared.flows.write().insert(facts.flow, Way::Datagrams(self.side.clone(), remote));
         self.shared.tell(FromFlow::FlowUp(facts.clone()));
-        Some(facts)
+        facts
     }
 
     fn take(&mut self, remote: SocketAddr, datagram: Bytes) {
-        // Keep-alives of phones are line ends only.
+        let now = self.shared.clock.now().instant;
+        let known = self.remotes.heard_of(remote, now).cloned();
+        // Keep-alives of phones are line ends or zeros.
         if datagram.iter().all(|octet| matches!(octet, b'\r' | b'\n' | 0)) {
             return;
         }
@@ -96,46 +130,28 @@ impl UdpActor {
             Err(error) => {
                 self.shared.metrics.malformed_input();
                 tracing::debug!(%remote, %error, "malformed sip datagram");
-                return self.refuse(remote, datagram, error.status());
+                return self.refuse(remote, &datagram, error.status());
             }
         };
-        if message.is_request() {
-            message.set_received(remote);
-        } else {
-            self.shared.metrics.responses_in(1);
+        match message.status() {
+            Some(status) => self.shared.metrics.response_in(StatusClass::of(status)),
+            None => message.set_received(canonical(remote)),
         }
-        let Some(facts) = self.flow(remote, None) else { return };
+        let is_request = message.is_request();
+        let flow = known.unwrap_or_else(|| self.meet(remote, None));
+        let offered = self.shared.sink.offer(FromFlow::Messages { flow, messages: vec![message] });
         // A full receiver loses the datagram, as the network may.
-        let _ = self.shared.sink.offer(FromFlow::Messages { flow: facts, messages: vec![message] });
-    }
-
-    /// A request whose head can be read is told what is wrong with the rest (SIP-T-04).
-    fn refuse(&self, remote: SocketAddr, datagram: Bytes, status: u16) {
-        let Some(end) = datagram.windows(4).position(|window| window == b"\r\n\r\n") else { return };
-        let head = datagram.slice(..end + 4);
-        let message = tombolo_sip::message::Message::read(head, Bytes::new(), &self.shared.limits);
-        let Ok(mut message) = message else { return };
-        if message.is_request() && message.method() != Some(&tombolo_sip::method::Method::Ack) {
-            message.set_received(remote);
-            if let Ok(response) = ResponseBuilder::to(&message, status, None) {
-                let _ = self.socket.try_send_to(&response.render(), remote);
-            }
+        if offered.is_err() && is_request {
+            self.shared.metrics.refused_request();
         }
     }
 
-    /// Addresses that were not heard of for long are forgotten.
-    fn sweep(&mut self) {
-        let mut silent: Vec<(SocketAddr, FlowId)> = Vec::new();
-        for (remote, known) in &mut self.flows {
-            known.silent_sweeps = known.silent_sweeps.saturating_add(1);
-            // A front end that we dialled stays met.
-            if known.silent_sweeps > SILENT_SWEEPS && known.facts.dial.is_none() {
-                silent.push((*remote, known.facts.flow));
-            }
-        }
-        for (remote, flow) in silent {
-            self.flows.remove(&remote);
-            self.shared.end(flow, "not heard of for long".to_owned());
+    /// A malformed request whose sender can be read is told what is wrong (SIP-T-03, SIP-T-04).
+    fn refuse(&self, remote: SocketAddr, datagram: &[u8], status: u16) {
+        let Some(mut message) = Message::answerable(datagram, &self.shared.limits) else { return };
+        message.set_received(canonical(remote));
+        if let Ok(response) = ResponseBuilder::to(&message, status, None) {
+            self.side.send(remote, &response.render().into(), &self.shared.limits);
         }
     }
 }
@@ -144,8 +160,13 @@ impl Actor for UdpActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        ctx.set_mailbox_capacity(256);
-        ctx.run_interval(SWEEP, |actor, _| actor.sweep());
+        ctx.run_interval(SWEEP, |actor, _| {
+            let now = actor.shared.clock.now().instant;
+            for _ in 0..SWEPT {
+                let Some(facts) = actor.remotes.poll_silent(now) else { break };
+                actor.shared.end(facts.flow, "not heard of for long".to_owned());
+            }
+        });
     }
 }
 
@@ -165,21 +186,33 @@ impl Handler<Meet> for UdpActor {
     type Result = ();
 
     fn handle(&mut self, Meet { remote, dial }: Meet, _: &mut Context<Self>) {
-        if self.flow(remote, Some(dial)).is_none() {
-            self.shared.tell(FromFlow::DialFailed { dial, cause: "too many datagram peers".to_owned() });
+        self.meet(remote, Some(dial));
+    }
+}
+
+impl Handler<Forget> for UdpActor {
+    type Result = ();
+
+    fn handle(&mut self, Forget(remote): Forget, _: &mut Context<Self>) {
+        if let Some(facts) = self.remotes.forget(remote) {
+            self.shared.end(facts.flow, "closed".to_owned());
         }
     }
 }
 
-/// Receives in batches; while the actor is busy the kernel's buffer fills, and then the network loses.
+/// Receives in batches, the next when the last was taken; until then the kernel's buffer fills, and then the network
+/// loses.
 async fn receive(socket: &UdpSocket, to: &Addr<UdpActor>) {
     let mut buffer = vec![0; MOST_DATAGRAM];
     loop {
         let mut batch = Vec::new();
         match socket.recv_from(&mut buffer).await {
             Ok((len, remote)) => batch.push((remote, Bytes::copy_from_slice(&buffer[..len]))),
-            // An answer that could not be delivered comes back as an error of the next receive.
-            Err(_) => continue,
+            Err(error) => {
+                tracing::error!(%error, "sip socket cannot receive");
+                sleep(RECEIVE_PAUSE).await;
+                continue;
+            }
         }
         while batch.len() < BATCH
             && let Ok((len, remote)) = socket.try_recv_from(&mut buffer)
@@ -192,8 +225,73 @@ async fn receive(socket: &UdpSocket, to: &Addr<UdpActor>) {
     }
 }
 
-const MOST_FLOWS: usize = 100_000;
+/// Where a message to a flow goes. A response goes to the port that its Via names unless the peer asked for the one it
+/// sent from (RFC 3261 §18.2.2, RFC 3581 §4); `maddr` is not followed, so that nobody names us a third party.
+fn way_back(datagram: &Bytes, source: SocketAddr, limits: &MessageLimits) -> SocketAddr {
+    if !datagram.starts_with(b"SIP/2.0 ") {
+        return source;
+    }
+    let message = read_datagram(datagram.clone(), limits);
+    let via = message.as_ref().ok().and_then(|message| message.top_via().ok());
+    match via.filter(|via| !via.params.has("rport")) {
+        Some(via) => SocketAddr::new(source.ip(), via.sent_by.port.unwrap_or(DEFAULT_PORT)),
+        None => source,
+    }
+}
+
+/// The address that the system sends from to a remote one; a socket may be bound to all of them.
+fn own_address(bound: SocketAddr, remote: SocketAddr) -> SocketAddr {
+    if !bound.ip().is_unspecified() {
+        return bound;
+    }
+    // Nothing is sent by this: a connected socket is told its own address.
+    let probe = std::net::UdpSocket::bind((bound.ip(), 0))
+        .and_then(|socket| socket.connect(remote).and_then(|()| socket.local_addr()));
+    probe.map_or(bound, |local| SocketAddr::new(local.ip(), bound.port()))
+}
+
+/// The port of SIP over UDP (RFC 3261 §19.1.2).
+const DEFAULT_PORT: u16 = 5060;
+const MOST_REMOTES: usize = 100_000;
 const MOST_DATAGRAM: usize = 65_535;
 const BATCH: usize = 64;
-const SWEEP: Duration = Duration::from_secs(60);
-const SILENT_SWEEPS: u8 = 60;
+const SWEEP: Duration = Duration::from_secs(1);
+/// Flows that one sweep may end.
+const SWEPT: usize = 256;
+const RECEIVE_PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(via: &str) -> Bytes {
+        format!("SIP/2.0 200 OK\r\nVia: {via}\r\nContent-Length: 0\r\n\r\n").into()
+    }
+
+    #[test]
+    fn a_response_goes_to_the_port_that_was_asked_for() {
+        let source = SocketAddr::from(([192, 0, 2, 9], 40_000));
+        let table = [
+            ("SIP/2.0/UDP h.example:5070;branch=z9hG4bKa;rport=40000;received=192.0.2.9", 40_000),
+            ("SIP/2.0/UDP h.example:5070;branch=z9hG4bKa", 5070),
+            ("SIP/2.0/UDP h.example;branch=z9hG4bKa;received=192.0.2.9", 5060),
+            ("SIP/2.0/UDP h.example:5070;branch=z9hG4bKa;maddr=198.51.100.1", 5070),
+        ];
+        for (via, port) in table {
+            let target = way_back(&response(via), source, &MessageLimits::default());
+            assert_eq!(target, SocketAddr::new(source.ip(), port), "{via}");
+        }
+        let request =
+            Bytes::from("NOTIFY sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP us:5060;branch=z9hG4bKa\r\n\r\n");
+        assert_eq!(way_back(&request, source, &MessageLimits::default()), source);
+    }
+
+    #[test]
+    fn a_socket_for_all_addresses_knows_which_one_a_peer_sees() {
+        let bound = SocketAddr::from(([0, 0, 0, 0], 5060));
+        let remote = SocketAddr::from(([127, 0, 0, 1], 9));
+        assert_eq!(own_address(bound, remote), SocketAddr::from(([127, 0, 0, 1], 5060)));
+        let chosen = SocketAddr::from(([127, 0, 0, 7], 5060));
+        assert_eq!(own_address(chosen, remote), chosen);
+    }
+}

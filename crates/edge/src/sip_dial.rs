@@ -1,0 +1,137 @@
+//! A dial of SIP: from a host name to a flow whose other end proved who it is (RFC 3263 §4, RFC 5922 §7.3).
+//!
+//! A next hop goes in; a flow comes out that names the dial, or why there is none. When to dial again is decided elsewhere.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use rand::RngExt;
+use tokio::{net::TcpStream, sync::oneshot};
+use tombolo_net::{AnyStream, PeerCertificates, Role, client_config_classic, connect, connect_tls};
+
+use crate::{
+    DialId, FromFlow, Transport,
+    sip_connection::{Established, SipConnection},
+    sip_edge::SipShared,
+    sip_udp::Meet,
+};
+
+/// What is dialled; its parts are those of [`crate::ToFlow::Dial`].
+#[derive(Debug, Clone)]
+pub(crate) struct SipDial {
+    pub(crate) dial: DialId,
+    pub(crate) transport: Transport,
+    /// In A-labels, as DNS and certificates write it.
+    pub(crate) host: String,
+    pub(crate) port: Option<u16>,
+    /// In A-labels.
+    pub(crate) domain: String,
+}
+
+impl SipDial {
+    /// Reports a flow, or that there is none.
+    pub(crate) async fn run(self, shared: Arc<SipShared>) {
+        if let Err(cause) = self.open(&shared).await {
+            shared.tell(FromFlow::DialFailed { dial: self.dial, cause });
+        }
+    }
+
+    /// Target after target, until one is there and is who it should be.
+    async fn open(&self, shared: &Arc<SipShared>) -> Result<(), String> {
+        let mut last = format!("{}: no target", self.host);
+        for (host, port) in self.targets(shared).await? {
+            let outcome = match shared.resolver.addresses(&host, port).await {
+                Ok(addresses) => self.reach(&addresses, shared).await,
+                Err(error) => Err(error.to_string()),
+            };
+            match outcome {
+                Ok(()) => return Ok(()),
+                Err(error) => last = format!("{host}:{port}: {error}"),
+            }
+        }
+        Err(last)
+    }
+
+    async fn targets(&self, shared: &SipShared) -> Result<Vec<(String, u16)>, String> {
+        // A port leaves no choice (RFC 3263 §4.2).
+        if let Some(port) = self.port {
+            return Ok(vec![(self.host.clone(), port)]);
+        }
+        let (service, default_port) = match self.transport {
+            Transport::Udp => ("_sip._udp", 5060),
+            Transport::Tcp => ("_sip._tcp", 5060),
+            Transport::Tls => ("_sips._tcp", 5061),
+        };
+        let found = shared.resolver.sip_targets(&self.host, service, default_port).await;
+        let found = found.map_err(|error| format!("{}: {error}", self.host))?;
+        Ok(found.into_iter().map(|target| (target.host, target.port)).collect())
+    }
+
+    async fn reach(&self, addresses: &[SocketAddr], shared: &Arc<SipShared>) -> Result<(), String> {
+        if self.transport == Transport::Udp {
+            return self.meet(addresses, shared);
+        }
+        let stream = connect(addresses, CONNECT_LIMIT).await.and_then(TcpStream::into_std);
+        let stream = stream.map_err(|error| error.to_string())?;
+        let index = shared.placement.by_hash(rand::rng().random());
+        let (this, shared_there) = (self.clone(), shared.clone());
+        let (done, waiting) = oneshot::channel();
+        // The socket lives with the reactor of its arbiter from here on.
+        shared.placement.spawn_in(index, async move {
+            // Whoever asked may be gone; the flow is reported all the same.
+            let _ = done.send(this.establish(stream, index, &shared_there).await);
+        });
+        waiting.await.unwrap_or_else(|_| Err("the arbiter ended".to_owned()))
+    }
+
+    /// A flow of the first socket that can send there. Whether anybody is there is not known before an answer.
+    fn meet(&self, addresses: &[SocketAddr], shared: &SipShared) -> Result<(), String> {
+        let sockets = shared.sockets.read();
+        let ways = addresses
+            .iter()
+            .flat_map(|remote| sockets.iter().filter_map(|socket| Some((socket, socket.reaches(*remote)?))));
+        let (socket, remote) = ways.into_iter().next().ok_or("no UDP listener can send there")?;
+        socket.actor.do_send(Meet { remote, dial: self.dial });
+        Ok(())
+    }
+
+    async fn establish(
+        &self,
+        stream: std::net::TcpStream,
+        index: usize,
+        shared: &Arc<SipShared>,
+    ) -> Result<(), String> {
+        let text = |error: io::Error| error.to_string();
+        let stream = TcpStream::from_std(stream).map_err(text)?;
+        let (stream, proved_domains) = if self.transport == Transport::Tls {
+            let config = client_config_classic(shared.certificates.certificate(&self.domain), &[]);
+            // A host with certificates for many domains shows the one that is asked for (SIP-TLS-07).
+            let handshake = connect_tls(stream, config, &self.domain, HANDSHAKE_LIMIT).await;
+            let (stream, facts) = handshake.map_err(|error| error.to_string())?;
+            (stream, self.proved(&facts.certificates, shared)?)
+        } else {
+            (AnyStream::Plain(stream), Vec::new())
+        };
+        let established =
+            Established { stream, transport: self.transport, dial: Some(self.dial), proved_domains };
+        SipConnection::start(established, index, shared.clone()).map_err(text)
+    }
+
+    /// The domains that the other end proved, the one that we look for among them: the domain, or the next hop's host,
+    /// since both were our own choice. The target of an SRV record was not (RFC 5922 §7.3).
+    fn proved(&self, certificates: &PeerCertificates, shared: &SipShared) -> Result<Vec<String>, String> {
+        let now = shared.clock.now().wall;
+        certificates
+            .verify(&shared.trust, Role::Server, false, true, now)
+            .map_err(|fault| fault.to_string())?;
+        let names = certificates.names().sip_domains();
+        let is_wanted =
+            |name: &String| [&self.host, &self.domain].iter().any(|own| name.eq_ignore_ascii_case(own));
+        if names.iter().any(is_wanted) {
+            return Ok(names);
+        }
+        Err(format!("the certificate names neither {} nor {}", self.host, self.domain))
+    }
+}
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);

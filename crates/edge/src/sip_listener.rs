@@ -1,0 +1,122 @@
+//! The listeners of SIP: sockets are bound, connections accepted and shaken hands with.
+//!
+//! Addresses go in; connections that are ready for messages come out as actors. It reads no message.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use rand::RngExt;
+use tokio::{
+    net::{TcpListener, TcpStream, UdpSocket},
+    time::sleep,
+};
+use tombolo_net::{AnyStream, Role, accept_tls};
+
+use crate::{
+    Transport,
+    sip_connection::{Established, SipConnection},
+    sip_edge::SipShared,
+    sip_udp::UdpActor,
+};
+
+/// A socket that is bound and not read yet.
+pub(crate) enum Bound {
+    /// TCP or TLS.
+    Stream(Transport, TcpListener),
+    /// UDP.
+    Datagrams(UdpSocket),
+}
+
+/// Binds all addresses or none.
+///
+/// # Errors
+/// Of the first address that cannot be bound, which the error names.
+pub(crate) fn bind(listen: &[(Transport, SocketAddr)]) -> io::Result<Vec<Bound>> {
+    let bind = |&(transport, address): &(Transport, SocketAddr)| match transport {
+        Transport::Udp => tombolo_net::udp(address).map(Bound::Datagrams),
+        Transport::Tcp | Transport::Tls => {
+            tombolo_net::listen(address).map(|listener| Bound::Stream(transport, listener))
+        }
+    };
+    let named = |(transport, address): &(Transport, SocketAddr), error: io::Error| {
+        io::Error::new(error.kind(), format!("sip {} {address}: {error}", transport.uri_name()))
+    };
+    listen.iter().map(|listener| bind(listener).map_err(|error| named(listener, error))).collect()
+}
+
+impl Bound {
+    /// The transport and the address that it got.
+    pub(crate) fn address(&self) -> io::Result<(Transport, SocketAddr)> {
+        Ok(match self {
+            Self::Stream(transport, listener) => (*transport, listener.local_addr()?),
+            Self::Datagrams(socket) => (Transport::Udp, socket.local_addr()?),
+        })
+    }
+
+    /// Begins to take what comes.
+    pub(crate) fn open(self, shared: &Arc<SipShared>) -> io::Result<()> {
+        match self {
+            Self::Stream(transport, listener) => {
+                shared.placement.helpers().spawn(accept(listener, transport, shared.clone()));
+            }
+            Self::Datagrams(socket) => {
+                let side = UdpActor::start(socket, shared.clone())?;
+                shared.sockets.write().push(side);
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn accept(listener: TcpListener, transport: Transport, shared: Arc<SipShared>) {
+    loop {
+        // While so many are being welcomed, the kernel's queue holds the others.
+        let Ok(permit) = shared.welcomes.clone().acquire_owned().await else { return };
+        let (stream, remote) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(error) => {
+                tracing::error!(%error, "sip listener cannot accept");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(stream) = stream.into_std() else { continue };
+        // The socket lives with the reactor of its arbiter from here on, and its handshake is no matter of this loop.
+        let index = shared.placement.by_hash(rand::rng().random());
+        let owner = shared.clone();
+        let is_running = shared.placement.spawn_in(index, async move {
+            let outcome = welcome(stream, transport, index, &owner).await;
+            drop(permit);
+            if let Err(error) = outcome {
+                owner.metrics.malformed_input();
+                tracing::debug!(%remote, %error, "sip connection refused");
+            }
+        });
+        if !is_running {
+            return;
+        }
+    }
+}
+
+async fn welcome(
+    stream: std::net::TcpStream,
+    transport: Transport,
+    index: usize,
+    shared: &Arc<SipShared>,
+) -> io::Result<()> {
+    let stream = TcpStream::from_std(stream)?;
+    let (stream, proved_domains) = if transport == Transport::Tls {
+        let handshake = accept_tls(stream, shared.tls.clone(), HANDSHAKE_LIMIT).await;
+        let (stream, facts) = handshake.map_err(io::Error::other)?;
+        let now = shared.clock.now().wall;
+        (stream, facts.certificates.sip_domains(&shared.trust, Role::Client, now))
+    } else {
+        (AnyStream::Plain(stream), Vec::new())
+    };
+    SipConnection::start(Established { stream, transport, dial: None, proved_domains }, index, shared.clone())
+}
+
+/// Connections that are welcomed at a time.
+pub(crate) const MOST_WELCOMES: usize = 4096;
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

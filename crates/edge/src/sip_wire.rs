@@ -1,0 +1,291 @@
+//! Messages on one byte stream of SIP: octets to messages, messages to octets, within limits of size and time.
+//!
+//! A stream and an outbox go in; values for a [`FlowSink`] and the reason of the end come out. It knows no actor and no
+//! socket, and decides nothing about a message but whether it is one.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::ready,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, split},
+    sync::Notify,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tombolo_sip::{
+    build::ResponseBuilder,
+    framer::{Frame, StreamFault, StreamFramer},
+    message::{Message, MessageLimits},
+};
+use tombolo_telemetry::{Metrics, StatusClass};
+
+use crate::{FlowFacts, FlowSink, FromFlow, outbox::Outbox};
+
+/// One connection's messages, both ways.
+pub(crate) struct Wire {
+    facts: Arc<FlowFacts>,
+    outbox: Arc<Outbox>,
+    sink: Arc<dyn FlowSink>,
+    metrics: Arc<Metrics>,
+    limits: MessageLimits,
+    own: Own,
+}
+
+enum ReadEnd<R> {
+    /// Nothing more can be read, or nobody wants to.
+    Gone(String),
+    /// The peer sent what is no message; where the next one begins is not known.
+    Faulty(String, R),
+}
+
+enum WriteEnd {
+    Broken(String),
+    /// Everything is written, and the peer knows that nothing follows.
+    Closed,
+}
+
+impl Wire {
+    /// For a flow that was reported to `sink`; what is to be written comes by `outbox`.
+    pub(crate) fn new(
+        facts: Arc<FlowFacts>,
+        outbox: Arc<Outbox>,
+        sink: Arc<dyn FlowSink>,
+        metrics: Arc<Metrics>,
+        limits: MessageLimits,
+    ) -> Self {
+        Self { facts, outbox, sink, metrics, limits, own: Own::default() }
+    }
+
+    /// Carries messages until the stream ends; why it did, for the log.
+    pub(crate) async fn carry(&self, stream: impl AsyncRead + AsyncWrite) -> String {
+        let (reader, writer) = split(stream);
+        let (mut reading, mut writing) = (pin!(self.read(reader)), pin!(self.write(writer)));
+        tokio::select! {
+            ended = &mut reading => match ended {
+                ReadEnd::Gone(cause) => cause,
+                ReadEnd::Faulty(cause, reader) => {
+                    self.outbox.close();
+                    // A close with unread octets would take back what was just said, so the rest is read away.
+                    let farewell = async {
+                        writing.await;
+                        drain(reader).await;
+                    };
+                    let _ = timeout(CLOSE_LIMIT, farewell).await;
+                    cause
+                }
+            },
+            ended = &mut writing => match ended {
+                WriteEnd::Broken(cause) => cause,
+                WriteEnd::Closed => {
+                    // What the peer says until it closes too is still heard.
+                    let _ = timeout(CLOSE_LIMIT, reading).await;
+                    "closed".to_owned()
+                }
+            },
+        }
+    }
+
+    async fn read<R: AsyncRead + Unpin>(&self, mut reader: R) -> ReadEnd<R> {
+        let mut framer = StreamFramer::new(self.limits);
+        // Who proved nothing must show soon that it speaks SIP; a partner's connection may stay idle for ever.
+        let mut is_trusted = self.is_partner();
+        let mut until = (!is_trusted).then(|| Instant::now() + FIRST_MESSAGE_LIMIT);
+        loop {
+            let received = receive(&mut reader, &mut framer);
+            let received = match until {
+                Some(until) => timeout_at(until, received).await,
+                None => Ok(received.await),
+            };
+            let len = match received {
+                Ok(Ok(0)) => return ReadEnd::Gone("closed by the peer".to_owned()),
+                Ok(Ok(len)) => len,
+                Ok(Err(error)) => return ReadEnd::Gone(error.to_string()),
+                Err(_) => return ReadEnd::Gone("a message took too long".to_owned()),
+            };
+            let (messages, fault) = self.take_frames(&mut framer);
+            if !messages.is_empty() {
+                is_trusted = true;
+                until = None;
+                self.hand_over(messages).await;
+            }
+            if let Some(fault) = fault {
+                return ReadEnd::Faulty(self.refuse(fault), reader);
+            }
+            if is_trusted {
+                // The time of a message begins with its first octet and is not begun anew by each further one.
+                let begun = || Instant::now() + MESSAGE_LIMIT;
+                until = framer.is_inside().then(|| until.unwrap_or_else(begun));
+            }
+            if len == READ_BYTES {
+                // There is probably more: the arbiter's other actors come first.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// What is whole in the framer, and what broke it.
+    fn take_frames(&self, framer: &mut StreamFramer) -> (Vec<Message>, Option<StreamFault>) {
+        let mut messages = Vec::new();
+        let fault = loop {
+            match framer.next_frame() {
+                Ok(Some(Frame::Message(mut message))) => {
+                    match message.status() {
+                        Some(status) => self.metrics.response_in(StatusClass::of(status)),
+                        None => message.set_received(self.facts.remote),
+                    }
+                    messages.push(*message);
+                }
+                Ok(Some(Frame::Ping)) => self.own.pong(),
+                Ok(None) => break None,
+                Err(fault) => break Some(fault),
+            }
+        };
+        if framer.buffer_mut().is_empty() {
+            // An idle connection holds no buffer.
+            *framer.buffer_mut() = BytesMut::new();
+        }
+        (messages, fault)
+    }
+
+    /// Offers messages until all are taken; meanwhile nothing is read.
+    async fn hand_over(&self, messages: Vec<Message>) {
+        let mut offered = FromFlow::Messages { flow: self.facts.clone(), messages };
+        while let Err(rest) = self.sink.offer(offered) {
+            offered = rest;
+            sleep(FULL_PAUSE).await;
+        }
+    }
+
+    /// Answers a request that can be answered (SIP-T-03); nothing on this stream can be trusted any more.
+    fn refuse(&self, StreamFault { fault, head }: StreamFault) -> String {
+        self.metrics.malformed_input();
+        let (flow, remote) = (self.facts.flow.0, self.facts.remote);
+        if self.is_partner() {
+            tracing::warn!(flow, %remote, status = fault.status(), error = %fault, "malformed sip");
+        } else {
+            tracing::debug!(flow, %remote, status = fault.status(), error = %fault, "malformed sip");
+        }
+        if let Some(mut head) = head {
+            head.set_received(remote);
+            if let Ok(response) = ResponseBuilder::to(&head, fault.status(), None) {
+                self.own.answer(response.render());
+            }
+        }
+        fault.to_string()
+    }
+
+    fn is_partner(&self) -> bool {
+        self.facts.dial.is_some() || !self.facts.proved_domains.is_empty()
+    }
+
+    async fn write(&self, mut writer: impl AsyncWrite + Unpin) -> WriteEnd {
+        loop {
+            let (bytes, is_granted) = tokio::select! {
+                biased;
+                bytes = self.own.take() => (bytes, false),
+                taken = self.outbox.take() => match taken {
+                    Some((bytes, _)) => (bytes, true),
+                    None => break,
+                },
+            };
+            let written = async {
+                writer.write_all(&bytes).await?;
+                writer.flush().await
+            };
+            match timeout(WRITE_LIMIT, written).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return WriteEnd::Broken(error.to_string()),
+                Err(_) => return WriteEnd::Broken("the peer takes nothing".to_owned()),
+            }
+            if is_granted {
+                let written = FromFlow::Written { flow: self.facts.flow, bytes: bytes.len() as u32 };
+                if self.sink.offer(written).is_err() {
+                    tracing::error!("a value that is always taken was given back");
+                }
+            }
+        }
+        let _ = timeout(CLOSE_LIMIT, writer.shutdown()).await;
+        WriteEnd::Closed
+    }
+}
+
+/// What a connection says by itself. Nobody granted it, so it gives no credit; and it is bounded whatever the peer does.
+#[derive(Default)]
+struct Own {
+    pongs: Cell<usize>,
+    answer: RefCell<Vec<u8>>,
+    filled: Notify,
+}
+
+impl Own {
+    /// Owes one more answer to a keep-alive (RFC 5626 §4.4.1).
+    fn pong(&self) {
+        self.pongs.set(self.pongs.get().saturating_add(1));
+        self.filled.notify_one();
+    }
+
+    fn answer(&self, response: Vec<u8>) {
+        *self.answer.borrow_mut() = response;
+        self.filled.notify_one();
+    }
+
+    /// What there is to say; waits for some.
+    async fn take(&self) -> Bytes {
+        loop {
+            let pongs = self.pongs.get().min(MOST_PONGS);
+            self.pongs.set(self.pongs.get() - pongs);
+            let mut bytes = b"\r\n".repeat(pongs);
+            bytes.append(&mut self.answer.borrow_mut());
+            if !bytes.is_empty() {
+                return bytes.into();
+            }
+            self.filled.notified().await;
+        }
+    }
+}
+
+/// Reads what is there into the framer; how many octets, at most [`READ_BYTES`].
+///
+/// By way of a buffer of the thread: a connection that waits for octets needs none of its own, and a message that is
+/// kept keeps no more than was received with it.
+async fn receive(reader: &mut (impl AsyncRead + Unpin), framer: &mut StreamFramer) -> io::Result<usize> {
+    thread_local! {
+        static RECEIVED: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+    }
+    poll_fn(|cx| {
+        RECEIVED.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut *reader).poll_read(cx, &mut buffer))?;
+            framer.push(buffer.filled());
+            std::task::Poll::Ready(Ok(buffer.filled().len()))
+        })
+    })
+    .await
+}
+
+/// Reads until the peer closes.
+async fn drain(mut reader: impl AsyncRead + Unpin) {
+    let _ = tokio::io::copy(&mut reader, &mut tokio::io::sink()).await;
+}
+
+const READ_BYTES: usize = 16 << 10;
+/// Keep-alives that are answered by one write.
+const MOST_PONGS: usize = 1024;
+/// From the first octet of a message to its last (SIP-T-17).
+const MESSAGE_LIMIT: Duration = Duration::from_secs(30);
+/// From the begin of a connection that proved nothing to the end of its first message (SIP-T-17).
+const FIRST_MESSAGE_LIMIT: Duration = Duration::from_secs(60);
+const WRITE_LIMIT: Duration = Duration::from_secs(30);
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// How long a connection rests when its receiver is full.
+const FULL_PAUSE: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests;
