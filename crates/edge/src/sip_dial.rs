@@ -5,7 +5,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rand::RngExt;
-use tokio::{net::TcpStream, sync::oneshot};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::oneshot, time::timeout};
 use tombolo_net::{AnyStream, PeerCertificates, Role, client_config_classic, connect, connect_tls};
 
 use crate::{
@@ -106,8 +106,14 @@ impl SipDial {
             let config = client_config_classic(shared.certificates.certificate(&self.domain), &[]);
             // A host with certificates for many domains shows the one that is asked for (SIP-TLS-07).
             let handshake = connect_tls(stream, config, &self.domain, HANDSHAKE_LIMIT).await;
-            let (stream, facts) = handshake.map_err(|error| error.to_string())?;
-            (stream, self.proved(&facts.certificates, shared)?)
+            let (mut stream, facts) = handshake.map_err(|error| error.to_string())?;
+            match self.proved(&facts.certificates, shared) {
+                Ok(names) => (stream, names),
+                Err(cause) => {
+                    let _ = timeout(CLOSE_LIMIT, stream.shutdown()).await;
+                    return Err(cause);
+                }
+            }
         } else {
             (AnyStream::Plain(stream), Vec::new())
         };
@@ -135,3 +141,4 @@ impl SipDial {
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);

@@ -183,6 +183,12 @@ fn listener_for(
 ) -> SocketAddr {
     let of_transport =
         || listeners.iter().filter(|(listening, _)| *listening == transport).map(|(_, at)| *at);
+    let is_own =
+        |at: SocketAddr| at.port() == local.port() && (at.ip() == local.ip() || at.ip().is_unspecified());
+    if of_transport().any(is_own) {
+        return local;
+    }
+    // A connection that we opened has a port of its own, where nobody listens.
     let same_address = of_transport().find(|at| at.ip() == local.ip());
     match same_address.or_else(|| of_transport().next()) {
         Some(at) if at.ip().is_unspecified() => SocketAddr::new(local.ip(), at.port()),
@@ -213,6 +219,7 @@ mod tests {
             (Transport::Tls, at("192.0.2.1:5061")),
             (Transport::Tcp, at("192.0.2.1:5060")),
             (Transport::Tcp, at("192.0.2.2:5070")),
+            (Transport::Tcp, at("0.0.0.0:5080")),
             (Transport::Udp, at("[::]:5062")),
         ];
         let table = [
@@ -220,6 +227,8 @@ mod tests {
             (Transport::Tcp, "192.0.2.2:40000", "192.0.2.2:5070"),
             // Whoever we dialled from another address reaches us where we listen.
             (Transport::Tcp, "192.0.2.3:40000", "192.0.2.1:5060"),
+            // Who came in by a listener comes back by it.
+            (Transport::Tcp, "192.0.2.2:5080", "192.0.2.2:5080"),
             (Transport::Udp, "198.51.100.7:5062", "198.51.100.7:5062"),
             (Transport::Udp, "[2001:db8::1]:40000", "[2001:db8::1]:5062"),
         ];

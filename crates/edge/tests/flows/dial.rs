@@ -1,0 +1,81 @@
+//! Where dials lead without TLS: ports, SRV records, and nowhere.
+
+use tombolo_edge::Transport::{self, Tcp, Tls, Udp};
+
+use crate::{
+    common::{
+        names::{Zone, srv, v4, v6},
+        nowhere, run,
+    },
+    stage::{Plan, call_ids, request, request_by, start},
+};
+
+const B: &str = "b.example";
+
+#[test]
+fn a_port_is_dialled_as_it_is() {
+    run(|world| async move {
+        let (a, b) = (start(&world, Plan::default()), start(&world, Plan::default()));
+        let dial = a.dial(7, Tcp, "127.0.0.1", Some(b.at(Tcp).port()), B);
+        let flow = a.ear.up(0).await;
+        assert_eq!((flow.dial, flow.transport, flow.remote), (Some(dial), Tcp, b.at(Tcp)));
+        assert_eq!(&*flow.sent_by, a.at(Tcp).to_string());
+        assert!(flow.proved_domains.is_empty());
+        a.send(flow.flow, request("OPTIONS", "x", ""));
+        let inward = b.ear.up(0).await;
+        assert_eq!(call_ids(&b.ear.messages(inward.flow, 1).await), ["x"]);
+    });
+}
+
+#[test]
+fn without_a_port_the_records_of_the_transport_lead() {
+    run(|world| async move {
+        let b = start(&world, Plan { names: vec![B], ..Plan::default() });
+        let services =
+            [(Tcp, "_sip._tcp.b.example"), (Udp, "_sip._udp.b.example"), (Tls, "_sips._tcp.b.example")];
+        let mut records = vec![
+            ("here.b.example", v6("::1")),
+            ("here.b.example", v4("127.0.0.1")),
+            ("gone.b.example", v4("127.0.0.1")),
+        ];
+        for (transport, service) in services {
+            records.push((service, srv(1, b.at(transport), "here.b.example.")));
+            if transport != Udp {
+                records.push((service, srv(0, nowhere(), "gone.b.example.")));
+            }
+        }
+        let zone = Zone::serve(&world, &records).await;
+        let a = start(&world, Plan { resolver: Some(zone.resolver.clone()), ..Plan::default() });
+        for (n, (transport, _)) in services.into_iter().enumerate() {
+            let dial = a.dial(n as u64, transport, B, None, B);
+            let flow = a.ear.up(n).await;
+            assert_eq!((flow.dial, flow.transport, flow.remote), (Some(dial), transport, b.at(transport)));
+            a.send(
+                flow.flow,
+                request_by(&format!("SIP/2.0/{} us", transport.via_name()), "OPTIONS", "x", ""),
+            );
+            let inward = b.ear.up(n).await;
+            assert_eq!(inward.transport, transport);
+            assert_eq!(call_ids(&b.ear.messages(inward.flow, 1).await), ["x"]);
+        }
+    });
+}
+
+#[test]
+fn a_dial_that_leads_nowhere_says_why() {
+    run(|world| async move {
+        let zone = Zone::serve(&world, &[("_sip._tcp.none.example", srv(0, nowhere(), "."))]).await;
+        let a = start(&world, Plan { resolver: Some(zone.resolver.clone()), ..Plan::default() });
+        let table: [(Transport, &str, Option<u16>, &str); 5] = [
+            (Tcp, "127.0.0.1", Some(nowhere().port()), "refused"),
+            (Tls, "127.0.0.1", Some(nowhere().port()), "refused"),
+            (Tcp, "unknown.example", Some(5060), "no such name"),
+            (Tcp, "none.example", None, "no such service"),
+            (Udp, "::1", Some(5060), "no UDP listener can send there"),
+        ];
+        for (n, (transport, host, port, why)) in table.into_iter().enumerate() {
+            let cause = a.ear.no_flow(a.dial(n as u64, transport, host, port, B)).await;
+            assert!(cause.contains(why) && cause.contains(host), "{cause}");
+        }
+    });
+}
