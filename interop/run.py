@@ -1,18 +1,21 @@
 #!/usr/bin/python3
 """Runs the numbered cases of this folder against real peers.
 
-    run.py [--tombolo BINARY] [--all] [--rounds N] [--keep] [CASE...]
+    run.py [--tombolo BINARY] [--all] [--rounds N] [--jobs N] [--keep] [CASE...]
     run.py --list
 
 CASE is a folder's name or the beginning of one (`100`, `3`); without one, every case that is not marked long runs.
 --all runs those too. --tombolo is the binary (default: target/debug/tombolo, or $TOMBOLO). --rounds repeats what a case
-repeats, e.g. the kills. --keep leaves the state of good runs too; a failed one is always kept and its place printed.
+repeats, e.g. the kills. --jobs runs so many cases at once (their times then disturb each other). --keep leaves the state
+of good runs too; a failed one is always kept and its place printed. A case that waits for something (`waits_for`) runs
+only when its whole name is given.
 
 Each case has a network, a process table and a mount table of its own (unshare; as root, or by a user namespace), so that
 cases disturb nobody, nothing that they start outlives them, and no packet leaves the machine.
 """
 import argparse
 import asyncio
+import concurrent.futures
 import importlib.util
 import os
 import re
@@ -20,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 
@@ -48,23 +52,22 @@ def show_matrix():
 
 
 def chosen(names, everything):
-    if not names:
-        picked = [case for case in cases() if everything or not row(case).get("long")]
-        for case in picked:
-            if reason := row(case).get("waits_for"):
-                print(f"not run: {case} waits for {reason}")
-        return [case for case in picked if not row(case).get("waits_for")]
-    picked = []
     for name in names:
-        found = [case for case in cases() if case.startswith(name)]
-        if not found:
+        if not any(case.startswith(name) for case in cases()):
             sys.exit(f"run.py: no case begins with {name}; --list shows them")
-        picked += found
+    picked = []
+    for case in cases():
+        facts = row(case)
+        wanted = any(case.startswith(name) for name in names) if names else everything or not facts.get("long")
+        if wanted and facts.get("waits_for") and case not in names:
+            print(f"not run: {case} waits for {facts['waits_for']}")
+        elif wanted:
+            picked.append(case)
     return picked
 
 
 def run_apart(case, options):
-    """The case in a process of its own with namespaces of its own; (passed, failed)."""
+    """The case in a process of its own with namespaces of its own; (case, passed, failed)."""
     work = tempfile.mkdtemp(prefix=f"tombolo-{case}-")
     os.chmod(work, 0o755)
     apart = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -73,32 +76,30 @@ def run_apart(case, options):
     argv = [*apart, sys.executable, os.path.abspath(__file__), "--inside", work, "--rounds", str(options.rounds), case]
     if options.tombolo:
         argv += ["--tombolo", options.tombolo]
-    facts = row(case)
-    print(f"\n{case}: {facts['about']}", flush=True)
+    said = [f"\n{case}: {row(case)['about']}\n"]
     begin = time.monotonic()
-    counts = None
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    limit = CASE_SECONDS + 15 * options.rounds
-    try:
-        # The inner process ends itself at its limit; whatever it started ends with it.
-        for line in child.stdout:
-            if found := re.fullmatch(r"counted (\d+) (\d+)\n", line):
-                counts = int(found[1]), int(found[2])
-            else:
-                print(line, end="", flush=True)
-        child.wait(timeout=limit)
-    finally:
-        if child.poll() is None:
-            child.kill()
+    # Whatever hangs: with the first process of its namespace everything that the case started ends.
+    watchdog = threading.Timer(CASE_SECONDS + 60 + 60 * options.rounds, child.kill)
+    watchdog.start()
+    counts = None
+    for line in child.stdout:
+        if found := re.fullmatch(r"counted (\d+) (\d+)\n", line):
+            counts = int(found[1]), int(found[2])
+        else:
+            said.append(line)
+    child.wait()
+    watchdog.cancel()
     passed, failed = counts or (0, 1)
     if counts is None:
-        print(f"  FAIL {case} ended without a count (status {child.returncode})")
-    print(f"{case}: {passed} passed, {failed} failed, {time.monotonic() - begin:.1f} s", flush=True)
+        said.append(f"  FAIL {case} ended without a count (status {child.returncode})\n")
+    said.append(f"{case}: {passed} passed, {failed} failed, {time.monotonic() - begin:.1f} s\n")
     if failed or options.keep:
-        print(f"  state and logs: {work}")
+        said.append(f"  state and logs: {work}\n")
     else:
         shutil.rmtree(work, ignore_errors=True)
-    return passed, failed
+    print("".join(said), end="", flush=True)
+    return case, passed, failed
 
 
 async def run_inside(case, work, options):
@@ -133,6 +134,7 @@ def main():
     parser.add_argument("--tombolo", default=os.environ.get("TOMBOLO"))
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
@@ -148,17 +150,13 @@ def main():
         options.tombolo = os.path.join(os.path.dirname(HERE), "target", "debug", "tombolo")
     if any(row(case).get("product", True) for case in picked) and not os.access(options.tombolo, os.X_OK):
         sys.exit(f"run.py: no {options.tombolo}: cargo build -p tombolo, or --tombolo BINARY")
-    sums = [0, 0]
-    broken = []
-    for case in picked:
-        passed, failed = run_apart(case, options)
-        sums[0] += passed
-        sums[1] += failed
-        broken += [case] if failed else []
-    if broken:
-        print(f"\nfailed: {', '.join(broken)}")
-    print(f"\ninterop: {sums[0]} passed, {sums[1]} failed")
-    return 1 if sums[1] or not sums[0] else 0
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        ran = list(pool.map(lambda case: run_apart(case, options), picked))
+    passed, failed = sum(count for _, count, _ in ran), sum(count for _, _, count in ran)
+    if failed:
+        print(f"\nfailed: {', '.join(case for case, _, count in ran if count)}")
+    print(f"\ninterop: {passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
 
 
 if __name__ == "__main__":

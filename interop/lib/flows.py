@@ -221,6 +221,7 @@ async def killed_and_started_again(world):
     for round_ in range(1, world.rounds + 1):
         name = f"round {round_}: " if world.rounds > 1 else ""
         mark_client, mark_phone, mark_alice = mercutio.mark, bob.mark, alice.mark
+        dialogs = world.kamailio.dialogs_of_gateway() if world.kamailio else set()
         tombolo.kill()
         steps.check(f"{name}every process is gone", not tombolo.is_up())
         begin = asyncio.get_running_loop().time()
@@ -237,6 +238,9 @@ async def killed_and_started_again(world):
         steps.check(f"{name}XMPP user was asked and refused nothing", not asked, list(map(str, asked)))
         ended = [n for n in bob.notifies(dialog, mark_phone) if n.get("subscription-state").startswith("terminated")]
         steps.check(f"{name}no dialog was ended", not ended, [n.start for n in ended])
+        if world.kamailio:
+            made = world.kamailio.dialogs_of_gateway() - dialogs
+            steps.check(f"{name}front end got no new dialog, only requests in the one there was", dialogs and not made, made or "no dialog at all")
         pending = [m for m in alice.log[mark_alice:] if m.method == "NOTIFY" and 'status="pending"' in m.text]
         steps.check(f"{name}SIP user was not asked", not pending, [m.text for m in pending])
 

@@ -1,5 +1,6 @@
 """The foreign peers of a run: DNS (unbound), the XMPP partner (Prosody), the SIP front end (Kamailio)."""
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -114,6 +115,13 @@ class Kamailio(Daemon):
         self.start([program("kamailio"), "-DD", "-E", "-m", "128", "-M", "16", "-f", conf,
                     "-Y", f"{self.work}/kamailio/run"], namespace=self.places.inside)
         self.wait_until(lambda: accepts(self.places.kamailio, 5060, self.places.inside), "accepting")
+
+    def dialogs_of_gateway(self):
+        """The Call-IDs of every SUBSCRIBE that did not come from a phone, from Kamailio's own log."""
+        phones = set(self.places.phones.values())
+        with open(self.log, encoding="utf-8", errors="replace") as f:
+            found = re.findall(r"<script>: SUBSCRIBE \S+ from ([\d.]+):\d+/\w+ call (\S+)", f.read())
+        return {call for source, call in found if source not in phones}
 
     def put_rules(self, owner, allow=(), block=()):
         """What a user's client does to decide about watchers: PUT presence rules (RFC 5025) over XCAP (RFC 4825)."""

@@ -26,7 +26,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool, String> {
         ("test", || rings(&[])),
         ("doctest", doctest),
         ("fuzz", || fuzz::smoke(FUZZ_SECONDS, "1", None)),
-        ("interop", || interop(&[])),
+        ("interop", || interop(&["--jobs", "2"])),
         ("kill", || interop(&["--rounds", KILLS, "300-restart-front-end"])),
     ];
     if let Some(unknown) = only.iter().find(|name| steps.iter().all(|(step, _)| step != *name)) {
