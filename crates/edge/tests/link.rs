@@ -24,8 +24,12 @@ fn identity(world: &World, name: &str, is_rogue: bool) -> LinkSettings {
 
 /// An edge that waits for a gateway.
 fn edge(world: &Arc<World>, name: &str) -> (Site, SocketAddr) {
+    edge_with(world, identity(world, name, false))
+}
+
+fn edge_with(world: &Arc<World>, identity: LinkSettings) -> (Site, SocketAddr) {
     let (sink, listener) = LinkListener::bind(
-        identity(world, name, false),
+        identity,
         "127.0.0.1:0".parse().expect("an address"),
         world.placement.clone(),
         world.clock.clone(),
@@ -354,6 +358,21 @@ fn a_gateway_of_another_authority_is_no_gateway_and_one_that_says_nothing_keeps_
         gateway.dial_when_linked(&world).await;
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         assert_eq!(edge.policy.load().generation(), 7);
+    });
+}
+
+#[test]
+fn an_edge_of_another_authority_is_given_no_table_and_no_dial() {
+    run(|world| async move {
+        let (impostor, at) = edge_with(&world, identity(&world, "edge1", true));
+        let foreign = foreign(&world, &impostor);
+        let gateway = gateway(&world, &[at], partners(7, foreign.starttls), false);
+        for _ in 0..10 {
+            assert_eq!(gateway.ear.no_stream(gateway.dial(&world)).await, StreamEnd::LinkLost);
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert_ne!(impostor.policy.load().generation(), 7);
+        assert!(foreign.ear.ups(Incoming).is_empty());
     });
 }
 

@@ -75,6 +75,21 @@ fn xs_dns_04_a_proxy_of_the_entry_replaces_what_dns_says() {
 }
 
 #[test]
+fn xs_dns_05_a_certificate_for_the_srv_target_alone_proves_nothing_about_the_domain() {
+    run(|world| async move {
+        let b = world.site(B, Plan { shows: Some("here.b.example"), ..Plan::default() });
+        let records = [(SRV, srv(0, b.starttls, "here.b.example.")), ("here.b.example", v4("127.0.0.1"))];
+        let (a, _zone) = by_zone(&world, &b, &records).await;
+        let dial = a.dial(B);
+        let end = a.ear.no_stream(dial).await;
+        assert!(
+            matches!(&end, StreamEnd::Unauthenticated(why) if why.contains("does not prove b.example")),
+            "{end:?}"
+        );
+    });
+}
+
+#[test]
 fn where_every_address_is_dead_the_domain_is_unreachable() {
     run(|world| async move {
         let b = world.site(B, Plan::default());
@@ -135,7 +150,7 @@ fn xs_tls_09_direct_tls_offers_no_starttls_and_an_other_protocol_is_closed() {
     run(|world| async move {
         let b = world.site(B, Plan::default());
         b.knows(vec![partner(A, &[SaslExternal], None)]);
-        let own = world.certificates(A, false).certificate(A);
+        let own = world.certificates(A, A, false).certificate(A);
         let limit = Duration::from_secs(5);
         let socket = TcpStream::connect(b.direct).await.expect("a listener");
         let config = client_config(own.clone(), &["xmpp-server"]);

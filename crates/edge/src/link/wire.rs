@@ -100,3 +100,104 @@ where
 
 /// Octets that may wait for the other end: the windows of 4,096 streams. Past it the other end is lost.
 const LIMIT_BYTES: usize = 4096 * STREAM_WINDOW_BYTES as usize;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::StreamId;
+
+    /// The end of a link that `other` is at the other end of, and the frames that came until then.
+    async fn carried<F: Future<Output = ()>>(other: impl FnOnce(TcpStream) -> F) -> (io::Error, Vec<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let far = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("a listener");
+        let (near, _) = listener.accept().await.expect("accepted");
+        let taken = Mutex::new(Vec::new());
+        let carrying = carry(AnyStream::Plain(near), End::Edge, greeted(), |frame| {
+            taken.lock().push(format!("{frame:?}"));
+            std::future::ready(())
+        });
+        let (error, ()) = tokio::join!(carrying, other(far));
+        (error, taken.into_inner())
+    }
+
+    fn close(stream: u64) -> LinkFrame {
+        LinkFrame::ToEdge(ToEdge::Close { stream: StreamId(stream) })
+    }
+
+    async fn send(socket: &mut TcpStream, frames: &[LinkFrame]) {
+        for frame in frames {
+            socket.write_all(&frame.encode()).await.expect("written");
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_behind_the_hello_are_taken_and_beats_are_not_told() {
+        let (error, taken) = carried(|mut far| async move {
+            let frames =
+                [LinkFrame::Hello { version: VERSION }, LinkFrame::ToEdge(ToEdge::Beat), close(1), close(2)];
+            send(&mut far, &frames).await;
+            far.shutdown().await.expect("closed");
+            // Our side speaks first too: its hello is there before anything else.
+            let mut buffer = BytesMut::new();
+            while buffer.len() < 4 || LinkFrame::decode(&mut buffer.clone()).expect("frames").is_none() {
+                assert_ne!(far.read_buf(&mut buffer).await.expect("read"), 0);
+            }
+            let first = LinkFrame::decode(&mut buffer).expect("frames").expect("whole");
+            assert!(matches!(first, LinkFrame::Hello { version: VERSION }), "{first:?}");
+        })
+        .await;
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(taken, [format!("{:?}", close(1)), format!("{:?}", close(2))]);
+    }
+
+    #[tokio::test]
+    async fn an_end_of_another_version_or_without_a_hello_is_left_before_it_has_said_anything() {
+        let strangers = [
+            vec![LinkFrame::Hello { version: VERSION + 1 }, close(1)],
+            vec![close(1), LinkFrame::Hello { version: VERSION }],
+        ];
+        for frames in strangers {
+            let (error, taken) = carried(|mut far| async move {
+                send(&mut far, &frames).await;
+                // Held open: what ends the link is what was said.
+                let _ = far.read_to_end(&mut Vec::new()).await;
+            })
+            .await;
+            assert_eq!(error.kind(), io::ErrorKind::Other, "{error}");
+            assert_eq!(taken, Vec::<String>::new());
+        }
+    }
+
+    #[tokio::test]
+    async fn octets_that_are_no_frame_end_the_link() {
+        let (error, _) = carried(|mut far| async move {
+            far.write_all(&[0xff; 64]).await.expect("written");
+            let _ = far.read_to_end(&mut Vec::new()).await;
+        })
+        .await;
+        assert!(error.to_string().contains("over the limit"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_is_silent_for_15_seconds_is_lost_and_hears_beats_meanwhile() {
+        let begun = tokio::time::Instant::now();
+        let (error, _) = carried(|mut far| async move {
+            send(&mut far, &[LinkFrame::Hello { version: VERSION }]).await;
+            let mut heard = Vec::new();
+            // Ends when the other side hangs up; no octet is lost on the way.
+            far.read_to_end(&mut heard).await.expect("read");
+            let beat = LinkFrame::FromEdge(FromEdge::Beat).encode();
+            let beats = heard.windows(beat.len()).filter(|octets| **octets == beat[..]).count();
+            assert!((2..=4).contains(&beats), "{beats} beats in 15 s");
+        })
+        .await;
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let waited = begun.elapsed();
+        assert!((BEAT_LOST..BEAT_LOST + Duration::from_secs(1)).contains(&waited), "{waited:?}");
+    }
+}

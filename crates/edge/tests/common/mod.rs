@@ -264,6 +264,8 @@ pub fn run<F: Future<Output = ()>>(test: impl FnOnce(Arc<World>) -> F) {
 pub struct Plan {
     /// The certificate is from an authority that nobody trusts.
     pub is_rogue: bool,
+    /// The name in the certificate, where it is not the domain's.
+    pub shows: Option<&'static str>,
     /// Whom this side trusts: the authority of the test, or nobody.
     pub trusts: bool,
     pub secret: &'static str,
@@ -276,6 +278,7 @@ impl Default for Plan {
     fn default() -> Self {
         Self {
             is_rogue: false,
+            shows: None,
             trusts: true,
             secret: "a secret of 32 octets, or even more",
             limits: StreamLimits::default(),
@@ -352,8 +355,9 @@ impl World {
         Resolver::with_servers(&[nowhere()]).expect("a resolver")
     }
 
-    pub fn certificates(&self, name: &str, is_rogue: bool) -> Arc<CertificateStore> {
-        let files = self.authority(is_rogue).issue(name, &[name]).expect("issued");
+    /// What a domain shows: a certificate for `named`.
+    pub fn certificates(&self, name: &str, named: &str, is_rogue: bool) -> Arc<CertificateStore> {
+        let files = self.authority(is_rogue).issue(named, &[named]).expect("issued");
         let store = Arc::new(CertificateStore::default());
         store.load(name, &files.0, &files.1).expect("it fits");
         store
@@ -379,7 +383,7 @@ impl World {
         let settings = XmppEdgeSettings {
             listen: vec![any],
             direct_tls_listen: vec![any],
-            certificates: self.certificates(name, plan.is_rogue),
+            certificates: self.certificates(name, plan.shows.unwrap_or(name), plan.is_rogue),
             trust: if plan.trusts { self.trust() } else { Trust::nobody() },
             dialback_secret: plan.secret.as_bytes().to_vec(),
             limits: plan.limits,
