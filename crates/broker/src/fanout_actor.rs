@@ -1,9 +1,8 @@
 //! One shard on its arbiter: everything about presence is in `interwork::Owner`.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc};
 
-use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, WrapFuture, fut::ActorFutureExt};
-use std::collections::HashMap;
+use actix::{Actor, AsyncContext, Context, Handler, WrapFuture, fut::ActorFutureExt};
 use tokio::sync::oneshot;
 use tombolo_interwork::{
     owner::{Input, LaneKey, Output, Owner, OwnerEvent, PersistToken, Report},
@@ -13,6 +12,7 @@ use tombolo_presence::Address;
 use tombolo_runtime::{Inbox, TURN_ITEMS, Wake};
 
 use crate::{
+    alarm::{Alarm, Alarmed},
     directory::Directory,
     messages::{AskShard, Requester, ToPeer, ToSession, ToShard, ToUser},
     session::ShardIndex,
@@ -24,7 +24,7 @@ pub struct FanoutActor {
     owner: Owner,
     inbox: Inbox<Input>,
     directory: Arc<Directory>,
-    timer: Option<(Instant, SpawnHandle)>,
+    alarm: Alarm,
     next_asker: u64,
     reports: HashMap<u64, oneshot::Sender<Report>>,
     decisions: HashMap<u64, oneshot::Sender<Vec<Address>>>,
@@ -38,7 +38,7 @@ impl FanoutActor {
             owner,
             inbox,
             directory,
-            timer: None,
+            alarm: Alarm::default(),
             next_asker: 1,
             reports: HashMap::new(),
             decisions: HashMap::new(),
@@ -59,7 +59,7 @@ impl FanoutActor {
         while let Some(output) = self.owner.poll_output() {
             self.carry(output, ctx);
         }
-        self.arm(ctx);
+        self.set_alarm(self.owner.poll_timeout(), ctx);
     }
 
     fn carry(&mut self, output: Output, ctx: &mut Context<Self>) {
@@ -160,25 +160,16 @@ impl FanoutActor {
             OwnerEvent::StoreFailed => metrics.store_failed(),
         }
     }
+}
 
-    fn arm(&mut self, ctx: &mut Context<Self>) {
-        let next = self.owner.poll_timeout();
-        if self.timer.as_ref().map(|(at, _)| *at) == next {
-            return;
-        }
-        if let Some((_, timer)) = self.timer.take() {
-            ctx.cancel_future(timer);
-        }
-        if let Some(at) = next {
-            let sleep = tokio::time::sleep_until(at.into()).into_actor(self);
-            let timer = ctx.spawn(sleep.map(|(), actor, ctx| {
-                actor.timer = None;
-                let now = actor.directory.clock.now();
-                actor.owner.handle_timeout(now);
-                actor.drive(ctx);
-            }));
-            self.timer = Some((at, timer));
-        }
+impl Alarmed for FanoutActor {
+    fn alarm(&mut self) -> &mut Alarm {
+        &mut self.alarm
+    }
+
+    fn handle_alarm(&mut self, ctx: &mut Context<Self>) {
+        self.owner.handle_timeout(self.directory.clock.now());
+        self.drive(ctx);
     }
 }
 

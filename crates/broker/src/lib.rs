@@ -3,6 +3,7 @@
 //! Protocol logic is in the pure machines that they run; here is only who holds which machine, and what goes to whom.
 
 mod accounts;
+mod alarm;
 mod broker;
 mod directory;
 mod fanout_actor;

@@ -1,16 +1,15 @@
 //! A SIP peer on its arbiter: carries between shards, flows and the pure [`Peer`].
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use actix::{
-    Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle, WrapFuture, fut::ActorFutureExt,
-};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, WrapFuture, fut::ActorFutureExt};
 use tombolo_edge::{ToFlow, Transport};
 use tombolo_interwork::owner::{Input, LaneKey, PeerKey};
 use tombolo_policy::SipTransport;
 use tombolo_runtime::{Inbox, TURN_ITEMS, Wake};
 
 use crate::{
+    alarm::{Alarm, Alarmed},
     directory::Directory,
     messages::{Arrived, ToPeer},
     peer::{Peer, PeerOutput, way_of},
@@ -23,7 +22,7 @@ pub struct PeerActor {
     peer: Peer,
     inbox: Inbox<Arrived>,
     directory: Arc<Directory>,
-    timer: Option<(Instant, SpawnHandle)>,
+    alarm: Alarm,
     /// The request that is being handed over was proved already.
     is_proved: bool,
 }
@@ -34,7 +33,7 @@ impl PeerActor {
         let may_dial = matches!(key, PeerKey::FrontEnd(_));
         let now = directory.clock.now().instant;
         let peer = Peer::new(&format!("p{number:016x}"), may_dial, now);
-        Self { key, peer, inbox, directory, timer: None, is_proved: false }
+        Self { key, peer, inbox, directory, alarm: Alarm::default(), is_proved: false }
     }
 
     fn drive(&mut self, ctx: &mut Context<Self>) {
@@ -46,23 +45,7 @@ impl PeerActor {
             self.directory.forget_peer(&self.key);
             return ctx.stop();
         }
-        let next = self.peer.poll_timeout();
-        if self.timer.as_ref().map(|(at, _)| *at) == next {
-            return;
-        }
-        if let Some((_, timer)) = self.timer.take() {
-            ctx.cancel_future(timer);
-        }
-        if let Some(at) = next {
-            let sleep = tokio::time::sleep_until(at.into()).into_actor(self);
-            let timer = ctx.spawn(sleep.map(|(), actor, ctx| {
-                actor.timer = None;
-                let now = actor.directory.clock.now().instant;
-                actor.peer.handle_timeout(now);
-                actor.drive(ctx);
-            }));
-            self.timer = Some((at, timer));
-        }
+        self.set_alarm(self.peer.poll_timeout(), ctx);
     }
 
     fn carry(&mut self, output: PeerOutput) {
@@ -109,6 +92,17 @@ impl PeerActor {
             port: hop.port,
             domain: domain.as_str().into(),
         });
+    }
+}
+
+impl Alarmed for PeerActor {
+    fn alarm(&mut self) -> &mut Alarm {
+        &mut self.alarm
+    }
+
+    fn handle_alarm(&mut self, ctx: &mut Context<Self>) {
+        self.peer.handle_timeout(self.directory.clock.now().instant);
+        self.drive(ctx);
     }
 }
 

@@ -1,13 +1,14 @@
 //! A federated session on its arbiter: carries between shards, the edge and the pure [`Session`].
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, WrapFuture, fut::ActorFutureExt};
+use actix::{Actor, Context, Handler};
 use bytes::Bytes;
 use tombolo_edge::{DomainPair, StreamEnd, ToEdge};
 use tombolo_interwork::owner::{Input, LaneKey};
 
 use crate::{
+    alarm::{Alarm, Alarmed},
     broker::SessionReport,
     directory::Directory,
     messages::ToSession,
@@ -19,7 +20,7 @@ pub struct SessionActor {
     pair: DomainPair,
     session: Session,
     directory: Arc<Directory>,
-    timer: Option<(Instant, SpawnHandle)>,
+    alarm: Alarm,
     last_failure: Option<StreamEnd>,
     stanzas_out: u64,
 }
@@ -28,7 +29,7 @@ impl SessionActor {
     /// A session without a stream.
     pub fn new(pair: DomainPair, seed: u64, directory: Arc<Directory>) -> Self {
         let session = Session::new(SessionSettings::default(), seed);
-        Self { pair, session, directory, timer: None, last_failure: None, stanzas_out: 0 }
+        Self { pair, session, directory, alarm: Alarm::default(), last_failure: None, stanzas_out: 0 }
     }
 
     fn lane(&self) -> LaneKey {
@@ -39,23 +40,7 @@ impl SessionActor {
         while let Some(output) = self.session.poll_output() {
             self.carry(output);
         }
-        let next = self.session.poll_timeout();
-        if self.timer.as_ref().map(|(at, _)| *at) == next {
-            return;
-        }
-        if let Some((_, timer)) = self.timer.take() {
-            ctx.cancel_future(timer);
-        }
-        if let Some(at) = next {
-            let sleep = tokio::time::sleep_until(at.into()).into_actor(self);
-            let timer = ctx.spawn(sleep.map(|(), actor, ctx| {
-                actor.timer = None;
-                let now = actor.directory.clock.now().instant;
-                actor.session.handle_timeout(now);
-                actor.drive(ctx);
-            }));
-            self.timer = Some((at, timer));
-        }
+        self.set_alarm(self.session.poll_timeout(), ctx);
     }
 
     fn carry(&mut self, output: SessionOutput) {
@@ -105,6 +90,17 @@ impl SessionActor {
             stanzas_out: self.stanzas_out,
             last_failure: self.last_failure.as_ref().map(ToString::to_string),
         }
+    }
+}
+
+impl Alarmed for SessionActor {
+    fn alarm(&mut self) -> &mut Alarm {
+        &mut self.alarm
+    }
+
+    fn handle_alarm(&mut self, ctx: &mut Context<Self>) {
+        self.session.handle_timeout(self.directory.clock.now().instant);
+        self.drive(ctx);
     }
 }
 

@@ -1,16 +1,15 @@
 //! A user of the built-in home on its arbiter: carries between phones, shards and the pure [`LocalUser`].
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use actix::{
-    Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle, WrapFuture, fut::ActorFutureExt,
-};
+use actix::{Actor, ActorContext, Context, Handler};
 use tombolo_interwork::owner::{Input, PeerKey, ReplyTo};
 use tombolo_presence::Address;
 use tombolo_sip::message::Message;
 use tombolo_telemetry::Redacted;
 
 use crate::{
+    alarm::{Alarm, Alarmed},
     directory::Directory,
     local_user::{LEAST_EXPIRES, LocalUser, MOST_EXPIRES, Register, Registered, UserOutput},
     messages::{Requester, ToPeer, ToUser},
@@ -22,13 +21,13 @@ pub struct UserActor {
     aor: Address,
     user: LocalUser,
     directory: Arc<Directory>,
-    timer: Option<(Instant, SpawnHandle)>,
+    alarm: Alarm,
 }
 
 impl UserActor {
     /// A user without phones.
     pub fn new(aor: Address, directory: Arc<Directory>) -> Self {
-        Self { aor, user: LocalUser::default(), directory, timer: None }
+        Self { aor, user: LocalUser::default(), directory, alarm: Alarm::default() }
     }
 
     fn register(&mut self, peer: PeerKey, reply: ReplyTo, message: &Message) {
@@ -79,23 +78,18 @@ impl UserActor {
             self.directory.forget_user(&self.aor);
             return ctx.stop();
         }
-        let next = self.user.poll_timeout();
-        if self.timer.as_ref().map(|(at, _)| *at) == next {
-            return;
-        }
-        if let Some((_, timer)) = self.timer.take() {
-            ctx.cancel_future(timer);
-        }
-        if let Some(at) = next {
-            let sleep = tokio::time::sleep_until(at.into()).into_actor(self);
-            let timer = ctx.spawn(sleep.map(|(), actor, ctx| {
-                actor.timer = None;
-                let now = actor.directory.clock.now().instant;
-                actor.user.handle_timeout(now);
-                actor.drive(ctx);
-            }));
-            self.timer = Some((at, timer));
-        }
+        self.set_alarm(self.user.poll_timeout(), ctx);
+    }
+}
+
+impl Alarmed for UserActor {
+    fn alarm(&mut self) -> &mut Alarm {
+        &mut self.alarm
+    }
+
+    fn handle_alarm(&mut self, ctx: &mut Context<Self>) {
+        self.user.handle_timeout(self.directory.clock.now().instant);
+        self.drive(ctx);
     }
 }
 
