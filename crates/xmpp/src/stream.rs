@@ -9,6 +9,7 @@
 //! After each input the owner drains [`S2sStream::poll_transmit`] into the socket, then [`S2sStream::poll_event`], and
 //! arms its timer from [`S2sStream::poll_timeout`].
 
+mod direction;
 mod fault;
 mod header;
 mod ids;

@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use super::{
     CloseCause, KeyQuestion, Method, Pair, ReceivedStanza, StreamEvent, StreamFault, StreamIds, StreamLimits,
     StreamPolicy, TlsFacts, TlsStart,
+    direction::Direction,
     header::{OwnHeader, PeerHeader},
     pairs::ProvedPairs,
     policy::Security,
@@ -153,24 +154,7 @@ impl InboundStream {
 
     /// Takes what was appended to the input buffer.
     pub fn handle_buffered(&mut self, now: Instant, policy: &dyn StreamPolicy) {
-        while !self.wire.is_closed() {
-            if let State::AwaitTls { .. } = self.state {
-                if self.wire.framer.buffered() > 0 {
-                    self.fail(StreamFault::BytesBeforeTls);
-                }
-                return;
-            }
-            match self.wire.next_frame() {
-                Ok(None) => return,
-                Ok(Some(frame)) => {
-                    if let Err(fault) = self.handle_frame(frame, now, policy) {
-                        self.fail(fault);
-                    }
-                }
-                Err(fault) => self.fail(fault),
-            }
-        }
-        self.wire.framer.forget();
+        self.read_frames(now, policy);
     }
 
     /// TLS is up; all before it is forgotten.
@@ -267,22 +251,6 @@ impl InboundStream {
     /// The domain that the peer named as itself in the present header, proved or not: for logs.
     pub fn claimed_domain(&self) -> Option<&Domain> {
         self.state.opened().and_then(|opened| opened.claimed.as_ref())
-    }
-
-    fn handle_frame(
-        &mut self,
-        frame: Frame,
-        now: Instant,
-        policy: &dyn StreamPolicy,
-    ) -> Result<(), StreamFault> {
-        match frame {
-            Frame::Header(xml) => self.handle_header(&xml, policy),
-            Frame::Element(xml) => self.handle_element(xml, now, policy),
-            Frame::End => {
-                self.wire.peer_ended();
-                Ok(())
-            }
-        }
     }
 
     fn handle_header(&mut self, xml: &[u8], policy: &dyn StreamPolicy) -> Result<(), StreamFault> {
@@ -483,11 +451,31 @@ impl InboundStream {
             self.wire.events.push_back(StreamEvent::PairProved { pair, method });
         }
     }
+}
 
-    fn fail(&mut self, fault: StreamFault) {
-        let condition = fault.stream_condition();
-        let text = fault.to_string();
-        self.end_with(condition, Some(&text), fault.application_condition(), CloseCause::Fault(fault));
+impl Direction for InboundStream {
+    fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
+    }
+
+    fn awaits_tls(&self) -> bool {
+        matches!(self.state, State::AwaitTls { .. })
+    }
+
+    fn handle_frame(
+        &mut self,
+        frame: Frame,
+        now: Instant,
+        policy: &dyn StreamPolicy,
+    ) -> Result<(), StreamFault> {
+        match frame {
+            Frame::Header(xml) => self.handle_header(&xml, policy),
+            Frame::Element(xml) => self.handle_element(xml, now, policy),
+            Frame::End => {
+                self.wire.peer_ended();
+                Ok(())
+            }
+        }
     }
 
     fn end_with(

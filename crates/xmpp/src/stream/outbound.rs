@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use super::{
     CloseCause, KeyAnswer, KeyQuestion, NotProved, Pair, Refusal, StreamEvent, StreamFault, StreamLimits,
     StreamPolicy, TlsFacts, TlsStart,
+    direction::Direction,
     header::{OwnHeader, PeerHeader},
     pairs::ProvedPairs,
     policy::Security,
@@ -146,24 +147,7 @@ impl OutboundStream {
 
     /// Takes what was appended to the input buffer.
     pub fn handle_buffered(&mut self, now: Instant, policy: &dyn StreamPolicy) {
-        while !self.wire.is_closed() {
-            if let State::AwaitTls { .. } = self.state {
-                if self.wire.framer.buffered() > 0 {
-                    self.fail(StreamFault::BytesBeforeTls);
-                }
-                return;
-            }
-            match self.wire.next_frame() {
-                Ok(None) => return,
-                Ok(Some(frame)) => {
-                    if let Err(fault) = self.handle_frame(frame, now, policy) {
-                        self.fail(fault);
-                    }
-                }
-                Err(fault) => self.fail(fault),
-            }
-        }
-        self.wire.framer.forget();
+        self.read_frames(now, policy);
     }
 
     /// TLS is up; all before it is forgotten, and a new header goes out. A peer whose certificate does not name the
@@ -312,28 +296,6 @@ impl OutboundStream {
         }
     }
 
-    fn handle_frame(
-        &mut self,
-        frame: Frame,
-        now: Instant,
-        policy: &dyn StreamPolicy,
-    ) -> Result<(), StreamFault> {
-        match frame {
-            Frame::Header(xml) => self.handle_header(&xml, now, policy),
-            Frame::Element(xml) => {
-                let scope = Arc::clone(&self.state.opened().ok_or(StreamFault::Header)?.scope);
-                let checked = check(&xml, &scope, self.wire.framer.limits())?;
-                let (tag, reader) = Reader::open(checked.text, &scope).ok_or(StreamFault::UnknownElement)?;
-                self.handle_element(&tag, reader, now, policy)
-            }
-            Frame::End => {
-                self.refuse_waiting();
-                self.wire.peer_ended();
-                Ok(())
-            }
-        }
-    }
-
     fn handle_header(
         &mut self,
         xml: &[u8],
@@ -413,10 +375,43 @@ impl OutboundStream {
         StreamFault::UnknownPartner { local, remote }
     }
 
-    fn fail(&mut self, fault: StreamFault) {
-        let condition = fault.stream_condition();
-        let text = fault.to_string();
-        self.end_with(condition, Some(&text), fault.application_condition(), CloseCause::Fault(fault));
+    fn closed(&mut self, cause: CloseCause) {
+        if !self.wire.is_closed() {
+            self.refuse_waiting();
+            self.wire.closed(cause);
+        }
+    }
+}
+
+impl Direction for OutboundStream {
+    fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
+    }
+
+    fn awaits_tls(&self) -> bool {
+        matches!(self.state, State::AwaitTls { .. })
+    }
+
+    fn handle_frame(
+        &mut self,
+        frame: Frame,
+        now: Instant,
+        policy: &dyn StreamPolicy,
+    ) -> Result<(), StreamFault> {
+        match frame {
+            Frame::Header(xml) => self.handle_header(&xml, now, policy),
+            Frame::Element(xml) => {
+                let scope = Arc::clone(&self.state.opened().ok_or(StreamFault::Header)?.scope);
+                let checked = check(&xml, &scope, self.wire.framer.limits())?;
+                let (tag, reader) = Reader::open(checked.text, &scope).ok_or(StreamFault::UnknownElement)?;
+                self.handle_element(&tag, reader, now, policy)
+            }
+            Frame::End => {
+                self.refuse_waiting();
+                self.wire.peer_ended();
+                Ok(())
+            }
+        }
     }
 
     fn end_with(
@@ -434,13 +429,6 @@ impl OutboundStream {
             // Between the clear and TLS nothing can be said (RFC 6120 §5.4.3.2).
             State::AwaitTls { .. } => self.wire.closed(cause),
             _ => self.wire.fail(condition, text, application, cause),
-        }
-    }
-
-    fn closed(&mut self, cause: CloseCause) {
-        if !self.wire.is_closed() {
-            self.refuse_waiting();
-            self.wire.closed(cause);
         }
     }
 }
