@@ -3,6 +3,8 @@
 //! Bytes and the time go in, bytes and events come out. Nothing here opens a socket, reads a clock, makes random
 //! numbers, or knows what is translated to what.
 
+#[macro_use]
+mod conditions;
 pub mod dialback;
 pub mod features;
 pub mod framer;

@@ -5,37 +5,9 @@ use crate::{
     xml::{Reader, Tag},
 };
 
-macro_rules! conditions {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
-        /// A defined condition of a stream error (RFC 6120 §4.9.3).
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum StreamCondition {
-            $($(#[$doc])* $variant,)*
-        }
-
-        impl StreamCondition {
-            /// All conditions, in the order of RFC 6120.
-            pub const ALL: &[Self] = &[$(Self::$variant),*];
-
-            /// The name of its element.
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)*
-                }
-            }
-
-            /// The condition whose element has this name.
-            pub fn from_name(name: &str) -> Option<Self> {
-                match name {
-                    $($name => Some(Self::$variant),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-conditions! {
+named_conditions! {
+    /// A defined condition of a stream error (RFC 6120 §4.9.3).
+    StreamCondition:
     /// XML that cannot be processed.
     BadFormat = "bad-format";
     /// A prefix that is not supported, or none where one must be.

@@ -37,31 +37,13 @@ impl ErrorType {
 
 macro_rules! conditions {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $kind:ident;)*) => {
-        /// A defined condition of a stanza error.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum StanzaCondition {
-            $($(#[$doc])* $variant,)*
+        named_conditions! {
+            /// A defined condition of a stanza error.
+            StanzaCondition:
+            $($(#[$doc])* $variant = $name;)*
         }
 
         impl StanzaCondition {
-            /// All conditions, in the order of RFC 6120.
-            pub const ALL: &[Self] = &[$(Self::$variant),*];
-
-            /// The name of its element.
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)*
-                }
-            }
-
-            /// The condition whose element has this name.
-            pub fn from_name(name: &str) -> Option<Self> {
-                match name {
-                    $($name => Some(Self::$variant),)*
-                    _ => None,
-                }
-            }
-
             /// The type that goes with it.
             pub fn error_type(self) -> ErrorType {
                 match self {
