@@ -45,7 +45,7 @@ impl Owner {
             for row in rows.iter().filter(|row| row.table == wanted) {
                 let Some(value) = row.value.as_deref() else { continue };
                 let is_read = match wanted {
-                    table::PAIR => self.load_pair(&row.key, value, now),
+                    table::PAIR => self.load_pair(&row.key, value),
                     table::PUBLICATION => decode::<PublicationRow>(value)
                         .map(|row| self.restore_publication(row, now))
                         .is_some(),
@@ -60,13 +60,13 @@ impl Owner {
         unread
     }
 
-    fn load_pair(&mut self, key: &[u8], value: &[u8], _now: Now) -> bool {
+    fn load_pair(&mut self, key: &[u8], value: &[u8]) -> bool {
         let (Some((user, contact)), Some(row)) = (pair_of_key(key), decode::<PairRow>(value)) else {
             return false;
         };
         let Some(id) = self.find_or_add_pair(&user, &contact) else { return false };
+        self.take_row(id, &row);
         if let Some(pair) = self.pairs.pair_mut(id) {
-            pair.take_row(&row);
             pair.set(mark::STALE, pair.subscription.is_to());
             if pair.subscription.is_pending_out() && pair.asking.is_none() {
                 // Asked and never answered: said again, a repetition is harmless (RFC 6121 §A.3.1).

@@ -103,7 +103,12 @@ impl Pair {
         }
     }
 
-    /// Takes over what was stored. What is due is due again.
+    /// Somebody's request waits for the user's decision.
+    pub fn is_waiting(&self) -> bool {
+        self.asked_at != 0
+    }
+
+    /// Takes over what was stored. What is due is due again. Called by the owner alone, which counts who waits.
     pub fn take_row(&mut self, row: &PairRow) {
         if (row.asking, row.granting) != (self.asking, self.granting) {
             self.set(mark::SAID, false);

@@ -269,9 +269,9 @@ impl Owner {
     }
 
     fn apply(&mut self, id: PairId, plan: Plan, now: Now) {
-        let Some(pair) = self.pairs.pair_mut(id) else { return };
-        let before = pair.subscription;
-        pair.take_row(&plan.row);
+        let Some(before) = self.pairs.pair(id).map(|pair| pair.subscription) else { return };
+        self.take_row(id, &plan.row);
+        let Some(pair) = self.pairs.pair(id) else { return };
         let watch = pair.watch;
         let is_due = pair.asking.or(pair.granting).is_some() && !pair.has(mark::SAID);
         let is_changed = before != pair.subscription;
@@ -334,6 +334,17 @@ impl Owner {
         }
     }
 
+    /// Takes over a pair's row, and counts who waits for the user.
+    pub(super) fn take_row(&mut self, id: PairId, row: &PairRow) {
+        let Some(pair) = self.pairs.pair_mut(id) else { return };
+        let waited = pair.is_waiting();
+        pair.take_row(row);
+        let waits = pair.is_waiting();
+        if let Some(user) = self.users.get_mut(&pair.user) {
+            user.waiting = user.waiting - u32::from(waited) + u32::from(waits);
+        }
+    }
+
     /// The pair of these two, added if there is no row.
     pub(super) fn find_or_add_pair(&mut self, user: &Address, contact: &Address) -> Option<PairId> {
         if let (Some(user), Some(contact)) = (self.addresses.find(user), self.addresses.find(contact))
@@ -384,6 +395,7 @@ impl Owner {
         self.shard.views.release(pair.heard);
         let is_last = self.users.get_mut(&pair.user).is_some_and(|user| {
             user.pairs.retain(|other| *other != id);
+            user.waiting -= u32::from(pair.is_waiting());
             user.pairs.is_empty() && user.publications.is_none()
         });
         if is_last && let Some(user) = self.users.remove(&pair.user) {

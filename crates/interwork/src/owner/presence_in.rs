@@ -236,9 +236,8 @@ impl Owner {
     }
 
     fn count_waiting(&self, user: &Address) -> usize {
-        let pairs = self.addresses.find(user).and_then(|user| self.users.get(&user)).map(|user| &user.pairs);
-        let is_waiting = |id: &&PairId| self.pairs.pair(**id).is_some_and(|pair| pair.asked_at != 0);
-        pairs.map_or(0, |pairs| pairs.iter().filter(is_waiting).count())
+        let user = self.addresses.find(user).and_then(|user| self.users.get(&user));
+        user.map_or(0, |user| user.waiting as usize)
     }
 }
 

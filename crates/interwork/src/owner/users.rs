@@ -12,6 +12,8 @@ use crate::owner::{addresses::AddressId, pairs::PairId, publish::Publications};
 pub struct User {
     /// The user's pairs.
     pub pairs: Vec<PairId>,
+    /// How many of them wait for the user's decision: counted, since each further request asks for it.
+    pub waiting: u32,
     /// What the user's devices published; built-in home only.
     pub publications: Option<Box<Publications>>,
     /// What the publications make together.
@@ -22,7 +24,13 @@ pub struct User {
 
 impl Default for User {
     fn default() -> Self {
-        Self { pairs: Vec::new(), publications: None, state: PresenceState::default(), view: ViewId::EMPTY }
+        Self {
+            pairs: Vec::new(),
+            waiting: 0,
+            publications: None,
+            state: PresenceState::default(),
+            view: ViewId::EMPTY,
+        }
     }
 }
 

@@ -406,3 +406,30 @@ fn held_until_durable_nothing_is_said_before_the_row_is_stored() {
     stage.settle_store(false);
     assert!(stage.stanzas.iter().all(|stanza| !stanza.contains("nurse")), "a failed commit grants nothing");
 }
+
+#[test]
+fn who_waits_for_the_user_is_counted_over_answers_withdrawals_and_a_restart() {
+    let mut stage = Stage::with(Approve::Ask, |_| {});
+    let watcher = |n: usize| format!("u{n}@xmpp.example");
+    let refusal = |stage: &mut Stage, n: usize| {
+        stage.stanzas.clear();
+        stage.presence(&watcher(n), ROMEO, "subscribe", "");
+        stage.stanzas.iter().any(|stanza| stanza.contains("resource-constraint"))
+    };
+    for n in 0..1000 {
+        assert!(!refusal(&mut stage, n), "{n}");
+    }
+    assert!(refusal(&mut stage, 1000));
+    stage.presence(&watcher(0), ROMEO, "unsubscribe", "");
+    assert!(!refusal(&mut stage, 1001), "a request that was withdrawn makes room");
+    assert!(refusal(&mut stage, 1002));
+    let user = address(ROMEO);
+    for (n, is_approved) in [(1, true), (2, false)] {
+        let watcher = Some(address(&watcher(n)));
+        stage.input(Input::Decide { user: user.clone(), watcher, is_approved, asker: 1 });
+    }
+    assert!(!refusal(&mut stage, 1003) && !refusal(&mut stage, 1004), "so do answers");
+    assert!(refusal(&mut stage, 1005));
+    let mut again = stage.killed_and_started_again(Duration::from_secs(1));
+    assert!(refusal(&mut again, 1006), "those who waited wait again");
+}
