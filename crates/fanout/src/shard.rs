@@ -143,20 +143,6 @@ impl<T: Hash + Eq + Default> Shard<T> {
         }
     }
 
-    /// True while [`Shard::hold`] is in force.
-    pub fn is_held(&self, id: WatchId) -> bool {
-        self.watches.get(id).is_some_and(|watch| watch.marks.has(Marks::HELD))
-    }
-
-    /// Takes `sent` as what the receiver has, without sending it. The caller keeps its own hold on `sent`.
-    pub fn set_sent(&mut self, id: WatchId, sent: ViewId) {
-        if let Some(watch) = self.watches.get_mut(id) {
-            let old = mem::replace(&mut watch.sent, sent);
-            self.views.hold(sent);
-            self.views.release(old);
-        }
-    }
-
     /// Lets `id` leave by another lane from now on.
     pub fn move_to(&mut self, id: WatchId, lane: LaneId) {
         let Some(watch) = self.watches.get_mut(id) else { return };
@@ -183,11 +169,6 @@ impl<T: Hash + Eq + Default> Shard<T> {
     /// What `id` may see now, and what it was sent.
     pub fn views_of(&self, id: WatchId) -> Option<(ViewId, ViewId)> {
         self.watches.get(id).map(|watch| (watch.current, watch.sent))
-    }
-
-    /// The lane that `id` leaves by.
-    pub fn lane_of(&self, id: WatchId) -> Option<LaneId> {
-        self.watches.get(id).map(|watch| watch.lane)
     }
 
     /// The next lane that owes something and has no request for credit open. Ask for its credit, then call

@@ -65,12 +65,6 @@ impl CertificateNames {
             || self.xmpp.iter().any(|name| ascii(name) == domain)
     }
 
-    /// True when a name proves a host as TLS clients ask for it.
-    pub fn prove_host(&self, host: &str) -> bool {
-        let host = ascii(host);
-        self.dns.iter().any(|name| matches_with_wildcard(name, &host))
-    }
-
     /// The SIP domains that the certificate is for (RFC 5922 §7.1), in lower case: the hosts of URIs `sip:host` without
     /// user part; if there is no such URI, dNSNames. A wildcard names nothing (§7.2), the subject's CN neither (D-19).
     pub fn sip_domains(&self) -> Vec<String> {

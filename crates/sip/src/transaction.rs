@@ -206,11 +206,6 @@ impl<T> Transactions<T> {
         self.wheel.next_deadline()
     }
 
-    /// Requests of ours without a final response.
-    pub fn open_clients(&self) -> usize {
-        self.clients.values().filter(|client| !client.is_final).count()
-    }
-
     /// Requests that were not answered yet, or whose copies are still answered.
     pub fn servers(&self) -> usize {
         self.servers.len()

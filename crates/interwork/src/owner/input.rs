@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use tombolo_policy::Table;
-use tombolo_presence::{Address, Domain};
+use tombolo_presence::Address;
 use tombolo_sip::message::Message;
 
 use crate::{
@@ -163,9 +163,4 @@ pub struct NotifyAnswer {
     pub status: u16,
     /// Its Retry-After, in seconds.
     pub retry_after: Option<u32>,
-}
-
-/// Which of our domains a name is, for callers that route.
-pub fn is_local(table: &Table, domain: &Domain) -> bool {
-    table.local_domain(domain.as_str()).is_some()
 }

@@ -286,11 +286,6 @@ impl Subscriber {
         self.state == State::NotifyWait
     }
 
-    /// Whether a SUBSCRIBE may be sent in the dialog now, as to fetch the state anew.
-    pub fn may_refresh(&self) -> bool {
-        self.is_established() && !self.awaits_response && self.ending == Ending::No
-    }
-
     /// When [`Subscriber::handle_timeout`] is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         [self.timer, self.ends_at].into_iter().flatten().min()

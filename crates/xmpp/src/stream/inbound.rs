@@ -248,11 +248,6 @@ impl InboundStream {
         }
     }
 
-    /// The domain that the peer named as itself in the present header, proved or not: for logs.
-    pub fn claimed_domain(&self) -> Option<&Domain> {
-        self.state.opened().and_then(|opened| opened.claimed.as_ref())
-    }
-
     fn handle_header(&mut self, xml: &[u8], policy: &dyn StreamPolicy) -> Result<(), StreamFault> {
         let State::Opening { security, authenticated, until } = &self.state else {
             return Err(StreamFault::Header);
