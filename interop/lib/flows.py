@@ -35,6 +35,15 @@ async def become_watched(client, phone):
     return dialog
 
 
+async def everything_across(world):
+    """Everything that users do across the two worlds, in the row of `case.toml`."""
+    await xmpp_user_watches_sip_user(world)
+    await sip_user_watches_xmpp_user(world)
+    await blocked_watcher_sees_nobody(world)
+    await messages_both_ways(world)
+    await streams_were_proved(world)
+
+
 async def xmpp_user_watches_sip_user(world):
     """Asking, granting, away, busy, offline; and another SIP user who refuses."""
     steps = world.steps
