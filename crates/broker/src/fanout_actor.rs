@@ -69,7 +69,7 @@ impl FanoutActor {
                 self.directory.session(&local, &remote).do_send(ToSession::Want { shard, owed_bytes });
             }
             Output::Want { lane: LaneKey::Peer(peer), owed_bytes } => {
-                // A phone that is not connected has no peer; it asks for what it is owed when it is back.
+                // A phone that is away has no peer: the shard asks again when it is told that the phone is back.
                 self.directory.tell_peer(&peer, ToPeer::Want { shard, owed_bytes });
             }
             Output::Stanzas { lane: LaneKey::Session { local, remote, .. }, count, bytes } => {

@@ -254,6 +254,8 @@ impl Peer {
 
     /// A shard asks for credit.
     pub fn handle_want(&mut self, shard: ShardIndex, owed_bytes: usize, now: Instant) {
+        // A shard asks again when the flow came anew: that replaces what it asked before.
+        self.wanting.retain(|(wanting, _)| *wanting != shard);
         self.wanting.push_back((shard, owed_bytes));
         if self.flow.is_none() {
             return self.dial_if_needed(now);
@@ -472,6 +474,17 @@ mod tests {
             .map(|output| if let PeerOutput::Grant { bytes, .. } = output { *bytes } else { 0 })
             .sum();
         assert!(granted <= FLOW_WINDOW_BYTES, "{granted}");
+    }
+
+    #[test]
+    fn a_shard_that_asks_again_is_granted_once() {
+        let now = start();
+        let mut peer = Peer::new("p", true, now);
+        peer.handle_want(0, 300, now);
+        peer.handle_want(0, 600, now);
+        peer.handle_flow_up(flow(1), now);
+        let granted = outputs(&mut peer).iter().filter(|o| matches!(o, PeerOutput::Grant { .. })).count();
+        assert_eq!(granted, 1);
     }
 
     #[test]

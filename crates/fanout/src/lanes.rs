@@ -55,6 +55,14 @@ impl Lanes {
         }
     }
 
+    /// Forgets that the lane asked: whoever was asked may not have heard it. What is owed asks again.
+    pub(crate) fn ask_again(&mut self, lane: LaneId) {
+        let Some(queue) = self.queues.get(lane.0 as usize) else { return };
+        if !queue.owed.is_empty() && !self.wanting.contains(&lane) {
+            self.wanting.push_back(lane);
+        }
+    }
+
     pub(crate) fn poll_wanting(&mut self) -> Option<LaneId> {
         self.wanting.pop_front()
     }

@@ -177,6 +177,12 @@ impl<T: Hash + Eq + Default> Shard<T> {
         self.lanes.poll_wanting()
     }
 
+    /// Lets `lane` be named by [`Shard::poll_wanting`] again if it owes something: whoever was asked for its credit was
+    /// not there, and is now.
+    pub fn ask_again(&mut self, lane: LaneId) {
+        self.lanes.ask_again(lane);
+    }
+
     /// Number of places in the queue of `lane`.
     pub fn owed_len(&self, lane: LaneId) -> usize {
         self.lanes.owed_len(lane)
@@ -325,6 +331,18 @@ mod tests {
         assert_eq!(shard.poll_wanting(), None);
         change(&mut shard, watches[0], "b");
         assert_eq!(shard.poll_wanting(), Some(lane));
+    }
+
+    #[test]
+    fn a_lane_whose_wish_was_not_heard_asks_again_once() {
+        let (mut shard, lane, watches) = shard_with(1);
+        shard.ask_again(lane);
+        assert_eq!(shard.poll_wanting(), None, "it owes nothing");
+        change(&mut shard, watches[0], "a");
+        assert_eq!(shard.poll_wanting(), Some(lane));
+        shard.ask_again(lane);
+        shard.ask_again(lane);
+        assert_eq!((shard.poll_wanting(), shard.poll_wanting()), (Some(lane), None));
     }
 
     #[test]

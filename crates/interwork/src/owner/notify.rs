@@ -89,7 +89,8 @@ impl Owner {
         let is_up = way.is_some();
         self.lanes.lane_mut(lane).way = way;
         if is_up {
-            return;
+            // Nobody heard what the lane asked for while the peer was away.
+            return self.shard.ask_again(lane);
         }
         let in_lane: Vec<u32> = self
             .dialogs

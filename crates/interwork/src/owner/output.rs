@@ -14,7 +14,8 @@ use crate::{
 /// One thing to be done, in this order.
 #[derive(Debug)]
 pub enum Output {
-    /// The lane owes something: ask its session or peer for credit. Not said again before an [`super::Input::Credit`].
+    /// The lane owes something: ask its session or peer for credit. Not said again before an [`super::Input::Credit`], or
+    /// before the peer is back: a wish for a peer that is away may be dropped.
     Want {
         /// The lane.
         lane: LaneKey,

@@ -100,6 +100,18 @@ fn xp_11_a_waiting_request_survives_and_is_shown_again() {
 }
 
 #[test]
+fn stox_p_22_a_phone_that_comes_back_late_is_sent_what_it_is_owed() {
+    let mut stage = Stage::new();
+    stage.romeo_watches_juliet("a");
+    let mut again = stage.killed_and_started_alone(Duration::from_secs(5));
+    again.presence("juliet@xmpp.example/balcony", ROMEO, "", "<show>dnd</show>");
+    assert!(again.notifies.is_empty(), "there is no way to the phone yet");
+    again.comes_back(&phone_of(ROMEO, "a"));
+    assert!(body_of(&again.notify()).contains(">dnd<"));
+    assert!(again.notifies.is_empty(), "and once");
+}
+
+#[test]
 fn what_was_confirmed_long_ago_is_not_said_again() {
     let mut stage = Stage::new();
     stage.juliet_watches_romeo();

@@ -335,6 +335,24 @@ fn xp_14_xp_30_unasked_grants_and_presence_of_strangers_are_ignored() {
 }
 
 #[test]
+fn what_changes_while_a_phone_is_away_reaches_it_when_it_is_back() {
+    let mut stage = Stage::new();
+    let phone = phone_of(ROMEO, "a");
+    stage.romeo_watches_juliet("a");
+    stage.goes_away(&phone);
+    for show in ["away", "xa"] {
+        stage.presence("juliet@xmpp.example/balcony", ROMEO, "", &format!("<show>{show}</show>"));
+    }
+    assert!(stage.notifies.is_empty());
+    stage.comes_back(&phone);
+    assert!(body_of(&stage.notify()).contains(">xa<"), "the newest state");
+    assert!(stage.notifies.is_empty(), "and only that");
+    stage.goes_away(&phone);
+    stage.comes_back(&phone);
+    assert!(stage.is_silent(), "it is owed nothing");
+}
+
+#[test]
 fn sip_d_08_an_old_cseq_is_refused_and_a_gap_is_not() {
     let mut stage = Stage::new();
     let response = stage.romeo_watches_juliet("a");

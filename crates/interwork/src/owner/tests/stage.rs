@@ -60,6 +60,8 @@ pub struct Stage {
     pub is_connected: bool,
     /// Wishes that were not granted.
     pub wanting: Vec<LaneKey>,
+    /// Phones without a connection: nobody hears a wish for them.
+    pub away: Vec<PeerKey>,
     pub writes_messages: bool,
     pub reports: Vec<crate::owner::Report>,
     next_reply: u64,
@@ -76,6 +78,11 @@ pub fn domain(text: &str) -> Domain {
 
 pub fn front_end() -> PeerKey {
     PeerKey::FrontEnd(domain(CORP))
+}
+
+/// The phones of the stage.
+fn phones() -> [PeerKey; 3] {
+    [phone_of(ROMEO, "a"), phone_of(ROMEO, "b"), phone_of("mercutio@sip.example", "m")]
 }
 
 pub fn phone_of(aor: &str, instance: &str) -> PeerKey {
@@ -126,6 +133,15 @@ impl Stage {
     }
 
     pub fn started(start: u32, approve: Approve, table: Arc<Table>, now: Now, rows: Vec<Row>) -> Self {
+        let mut stage = Self::started_alone(start, approve, table, now, rows);
+        for peer in phones() {
+            stage.comes_back(&peer);
+        }
+        stage
+    }
+
+    /// A shard that no phone reached yet.
+    pub fn started_alone(start: u32, approve: Approve, table: Arc<Table>, now: Now, rows: Vec<Row>) -> Self {
         let mut settings = OwnerSettings::new(TokenKey::new(&[9; 32]), start, 42);
         settings.watcher_interval = Duration::ZERO;
         let mut owner = Owner::new(settings, table, now);
@@ -149,22 +165,39 @@ impl Stage {
             unsettled: VecDeque::new(),
             is_connected: true,
             wanting: Vec::new(),
+            away: phones().into(),
             writes_messages: true,
             reports: Vec::new(),
             next_reply: 1,
             next_cseq: 1,
         };
-        for peer in
-            [front_end(), phone_of(ROMEO, "a"), phone_of(ROMEO, "b"), phone_of("mercutio@sip.example", "m")]
-        {
-            stage.owner.handle(Input::PeerChanged { peer, way: Some(way()) }, now);
-        }
-        stage.drain();
+        stage.comes_back(&front_end());
         stage
+    }
+
+    /// The peer is reached from now on.
+    pub fn comes_back(&mut self, peer: &PeerKey) {
+        self.away.retain(|away| away != peer);
+        self.input(Input::PeerChanged { peer: peer.clone(), way: Some(way()) });
+    }
+
+    /// The phone's connection ended: what is said to it is not heard.
+    pub fn goes_away(&mut self, phone: &PeerKey) {
+        self.away.push(phone.clone());
+        self.input(Input::PeerChanged { peer: phone.clone(), way: None });
     }
 
     /// The same shard after `kill -9`, from what is stored.
     pub fn killed_and_started_again(self, later: Duration) -> Self {
+        let mut again = self.killed_and_started_alone(later);
+        for peer in phones() {
+            again.comes_back(&peer);
+        }
+        again
+    }
+
+    /// The same, before any phone is back.
+    pub fn killed_and_started_alone(self, later: Duration) -> Self {
         let rows = self
             .rows
             .iter()
@@ -176,9 +209,8 @@ impl Stage {
             })
             .collect();
         let mut again =
-            Self::started(self.start + 1, Approve::Partner, table(|_| {}), self.now.after(later), rows);
+            Self::started_alone(self.start + 1, Approve::Partner, table(|_| {}), self.now.after(later), rows);
         again.rows = self.rows;
-        again.drain();
         again
     }
 
@@ -217,9 +249,13 @@ impl Stage {
             assert!(turns < 100_000, "it never comes to rest: {output:?}");
             match output {
                 Output::Want { lane, .. } => {
-                    if self.is_connected || matches!(lane, LaneKey::Peer(_)) {
+                    let is_heard = match &lane {
+                        LaneKey::Peer(peer) => !self.away.contains(peer),
+                        LaneKey::Session { .. } => self.is_connected,
+                    };
+                    if is_heard {
                         self.owner.handle(Input::Credit { lane, bytes: 65_536 }, self.now);
-                    } else {
+                    } else if matches!(lane, LaneKey::Session { .. }) {
                         self.wanting.push(lane);
                     }
                 }
