@@ -47,6 +47,12 @@ impl Accounts {
         self.by_aor.get(aor)
     }
 
+    /// How many have no hash for any of these algorithms, so that they can never prove themselves.
+    pub fn without_hash(&self, algorithms: &[Algorithm]) -> usize {
+        let has_one = |account: &Account| account.ha1.iter().any(|ha1| algorithms.contains(&ha1.algorithm()));
+        self.by_aor.values().filter(|account| !has_one(account)).count()
+    }
+
     /// What shards need of them.
     pub fn approvals(&self) -> tombolo_interwork::owner::Accounts {
         let approve = self.by_aor.values().map(|account| (account.aor.clone(), account.approve)).collect();
@@ -70,14 +76,18 @@ pub struct Authenticator {
     accounts: ArcSwap<Accounts>,
     /// One a realm; realms are our own domains.
     servers: Mutex<HashMap<String, Server>>,
+    /// What challenges offer, the preferred first.
+    algorithms: Vec<Algorithm>,
     secret: [u8; 32],
     nonce: AtomicU64,
 }
 
 impl Authenticator {
-    /// Without accounts. `secret` signs nonces, `seed` begins their numbers.
-    pub fn new(secret: [u8; 32], seed: u64) -> Self {
-        Self { accounts: ArcSwap::default(), servers: Mutex::default(), secret, nonce: AtomicU64::new(seed) }
+    /// Without accounts. Challenges offer `algorithms`, the preferred first, and credentials of another are refused;
+    /// `secret` signs nonces, `seed` begins their numbers.
+    pub fn new(algorithms: Vec<Algorithm>, secret: [u8; 32], seed: u64) -> Self {
+        let (accounts, servers, nonce) = (ArcSwap::default(), Mutex::default(), AtomicU64::new(seed));
+        Self { accounts, servers, algorithms, secret, nonce }
     }
 
     /// The accounts in force.
@@ -97,9 +107,10 @@ impl Authenticator {
         let accounts = self.accounts.load();
         let realm = aor.domain().to_owned();
         let mut servers = self.servers.lock();
-        let server = servers
-            .entry(realm.clone())
-            .or_insert_with(|| Server::new(ServerSettings::new(&realm), self.secret));
+        let server = servers.entry(realm.clone()).or_insert_with(|| {
+            let algorithms = self.algorithms.clone();
+            Server::new(ServerSettings { algorithms, ..ServerSettings::new(&realm) }, self.secret)
+        });
         let mut is_stale = false;
         for value in message.authorization() {
             let Ok(credentials) = Credentials::parse(value) else { continue };
@@ -122,4 +133,96 @@ impl Authenticator {
 
 fn find(hashes: &[Ha1], algorithm: Algorithm) -> Option<&Ha1> {
     hashes.iter().find(|ha1| ha1.algorithm() == algorithm)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use tombolo_sip::{
+        digest::{Answer, Client, Login, ha1},
+        message::{MessageLimits, read_datagram},
+    };
+
+    use super::*;
+
+    const URI: &str = "sip:corp.test";
+
+    fn now() -> Now {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
+        let instant = Instant::now();
+        Now { instant, wall: Duration::from_secs(1_790_000_000) }
+    }
+
+    fn authenticator(algorithms: &[Algorithm]) -> Authenticator {
+        let aor = Address::from_prepared("dave@corp.test").expect("legal");
+        let hash = |algorithm| ha1(algorithm, "dave", "corp.test", "secret");
+        let account = Account {
+            aor,
+            ha1: vec![hash(Algorithm::Sha256), hash(Algorithm::Md5)],
+            approve: Approve::default(),
+        };
+        let authenticator = Authenticator::new(algorithms.to_vec(), [7; 32], 1);
+        authenticator.set_accounts([account].into_iter().collect());
+        authenticator
+    }
+
+    fn register(authorization: Option<&str>) -> Message {
+        let authorization =
+            authorization.map_or(String::new(), |value| format!("Authorization: {value}\r\n"));
+        let text = format!(
+            "REGISTER {URI} SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\r\nMax-Forwards: 70\r\n\
+             From: <sip:dave@corp.test>;tag=f\r\nTo: <sip:dave@corp.test>\r\nCall-ID: c\r\nCSeq: 1 REGISTER\r\n\
+             {authorization}Content-Length: 0\r\n\r\n"
+        );
+        read_datagram(text.into(), &MessageLimits::default()).expect("well formed")
+    }
+
+    fn challenges(authenticator: &Authenticator) -> Vec<String> {
+        match authenticator.prove(&register(None), now()) {
+            Proof::Challenge(values) => values,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What a phone that takes the first challenge, MD5 or not, gets for its answer.
+    fn proof_of_answer(asked: &Authenticator, answered: &Authenticator) -> Proof {
+        let (user, password) = ("dave".to_owned(), "secret".to_owned());
+        let login = Login { peer: "us".into(), realm: "corp.test".into(), user, password, allows_md5: true };
+        let mut phone = Client::new(login);
+        let challenges = challenges(asked);
+        let next = phone.handle_challenge("us", challenges.iter().map(String::as_str), Answer::None);
+        assert_eq!(next, Ok(Answer::Fresh));
+        let covered = Request { method: "REGISTER", uri: URI, body: b"" };
+        let value = phone.authorize(&covered, 5).expect("challenged");
+        answered.prove(&register(Some(&value)), now())
+    }
+
+    #[test]
+    fn challenges_offer_what_is_set_in_its_order_and_nothing_else_is_taken() {
+        let (sha256, md5) = (Algorithm::Sha256, Algorithm::Md5);
+        for algorithms in [&[sha256, md5][..], &[md5, sha256], &[md5], &[sha256]] {
+            let authenticator = authenticator(algorithms);
+            let offered = challenges(&authenticator);
+            assert_eq!(offered.len(), algorithms.len());
+            for (value, algorithm) in offered.iter().zip(algorithms) {
+                assert!(value.contains(&format!("algorithm={},", algorithm.token())), "{value}");
+            }
+            let dave = Address::from_prepared("dave@corp.test").expect("legal");
+            assert_eq!(proof_of_answer(&authenticator, &authenticator), Proof::User(dave));
+        }
+        // The same secret, so the nonce is good; the hash is not offered here.
+        let refused = proof_of_answer(&authenticator(&[md5]), &authenticator(&[sha256]));
+        assert!(matches!(refused, Proof::Challenge(_)), "{refused:?}");
+    }
+
+    #[test]
+    fn an_account_without_a_hash_for_what_is_offered_is_counted() {
+        let aor = Address::from_prepared("old@corp.test").expect("legal");
+        let only_md5 = vec![ha1(Algorithm::Md5, "old", "corp.test", "secret")];
+        let accounts: Accounts =
+            [Account { aor, ha1: only_md5, approve: Approve::default() }].into_iter().collect();
+        assert_eq!(accounts.without_hash(&[Algorithm::Sha256]), 1);
+        assert_eq!(accounts.without_hash(&[Algorithm::Sha256, Algorithm::Md5]), 0);
+    }
 }

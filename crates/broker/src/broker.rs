@@ -13,6 +13,7 @@ use tombolo_interwork::{
 use tombolo_policy::Table;
 use tombolo_presence::{Address, Domain};
 use tombolo_runtime::{Clock, Placement};
+use tombolo_sip::digest::Algorithm;
 use tombolo_store::{StateStore, StoreError};
 use tombolo_telemetry::Metrics;
 
@@ -39,6 +40,8 @@ pub struct BrokerSettings {
     pub policy: Arc<ArcSwap<Table>>,
     /// The users of built-in homes.
     pub accounts: Accounts,
+    /// What their challenges offer, the preferred first.
+    pub digest: Vec<Algorithm>,
     /// 32 random octets, kept over restarts: they sign tokens and nonces.
     pub secret: [u8; 32],
     /// For jitter, new at each start.
@@ -86,10 +89,11 @@ pub struct ShardReport {
 impl Broker {
     /// Loads the shards' rows and starts them. Connect it before anything comes in.
     pub fn start(settings: BrokerSettings) -> Result<Self, StoreError> {
-        let BrokerSettings { placement, clock, store, metrics, policy, accounts, secret, seed, .. } =
-            settings;
+        let BrokerSettings {
+            placement, clock, store, metrics, policy, accounts, digest, secret, seed, ..
+        } = settings;
         let key = TokenKey::new(&secret);
-        let authenticator = Arc::new(Authenticator::new(secret, seed));
+        let authenticator = Arc::new(Authenticator::new(digest, secret, seed));
         let approvals = Arc::new(accounts.approvals());
         authenticator.set_accounts(accounts);
         let now = clock.now();

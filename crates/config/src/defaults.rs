@@ -9,8 +9,8 @@ use tombolo_policy::{Home, Method, Partner, PartnerKind, Proxy, SipTransport};
 use tombolo_presence::Domain;
 
 use crate::settings::{
-    AdminSettings, CertificateFiles, DnsSettings, DomainSettings, LogSettings, Role, Settings, SipLimits,
-    SipListen, SipSettings, StoreSettings, Trust, XmppLimits, XmppSettings,
+    AccountSettings, AdminSettings, CertificateFiles, DnsSettings, DomainSettings, LogSettings, Role,
+    Settings, SipLimits, SipListen, SipSettings, StoreSettings, Trust, XmppLimits, XmppSettings,
 };
 
 /// The settings of a process that was given no file, with everything it keeps under `data_dir`.
@@ -58,7 +58,7 @@ pub fn embedded_defaults(data_dir: &Path) -> Settings {
         dns: DnsSettings::default(),
         link: None,
         store: Some(StoreSettings::File(data_dir.join("state.redb"))),
-        accounts_file: Some(data_dir.join("accounts.toml")),
+        accounts: Some(AccountSettings::new(data_dir.join("accounts.toml"))),
         admin: AdminSettings { listen: loopback(8086) },
         log: LogSettings::default(),
     }

@@ -543,6 +543,14 @@ const SETTINGS: &[Setting] = &[
     ),
     //
     setting("accounts", "file", USERS, "(DATA_DIR/accounts.toml)", "a path", "The file of the accounts."),
+    setting(
+        "accounts",
+        "digest",
+        USERS,
+        "[\"SHA-256\", \"MD5\"]",
+        "SHA-256, MD5",
+        "The challenges that phones get, in this order, and no other hash is taken. Some phones (baresip before 2.0, SIPp) give up at a SHA-256 challenge even with an MD5 one beside it: `[\"MD5\"]` lets them in. MD5 is broken for other uses and weak here: who reads the exchange of a phone without TLS tries passwords against it fast, and a stored MD5 hash falls sooner. `[\"SHA-256\"]` keeps old phones out.",
+    ),
     //
     setting(
         "admin",

@@ -31,7 +31,7 @@ impl Settings {
             ("dns", self.dns != new.dns, true),
             ("link", self.link != new.link, true),
             ("store", self.store != new.store, true),
-            ("accounts", self.accounts_file != new.accounts_file, false),
+            ("accounts", self.accounts != new.accounts, false),
             ("admin", self.admin != new.admin, true),
             ("log", self.log != new.log, false),
         ];

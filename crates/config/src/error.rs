@@ -112,6 +112,9 @@ pub enum Reason {
         /// The partner's domain.
         partner: String,
     },
+    /// Phones that may prove themselves by nothing.
+    #[error("phones have nothing to prove their password by")]
+    NoDigest,
     /// A front end without TLS and without the explicit flag.
     #[error("the next hop of {domain} is reached without TLS")]
     ClearNextHop {

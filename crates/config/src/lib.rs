@@ -21,9 +21,9 @@ pub use described::{Setting, markdown, settings};
 pub use differences::Difference;
 pub use error::{ConfigError, Reason, report};
 pub use settings::{
-    AdminSettings, CertificateFiles, DnsSettings, DomainSettings, LinkEnd, LinkSettings, LogFormat, LogLevel,
-    LogSettings, Role, Settings, SipLimits, SipListen, SipSettings, StoreSettings, Trust, XmppLimits,
-    XmppSettings,
+    AccountSettings, AdminSettings, CertificateFiles, DigestAlgorithm, DnsSettings, DomainSettings, LinkEnd,
+    LinkSettings, LogFormat, LogLevel, LogSettings, Role, Settings, SipLimits, SipListen, SipSettings,
+    StoreSettings, Trust, XmppLimits, XmppSettings,
 };
 
 /// Reads and checks a settings file and the partner files that it names.

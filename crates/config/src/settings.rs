@@ -30,8 +30,8 @@ pub struct Settings {
     pub link: Option<LinkSettings>,
     /// Where state is kept; `None` on an edge.
     pub store: Option<StoreSettings>,
-    /// The file of the accounts of built-in homes; `None` on an edge. It need not exist.
-    pub accounts_file: Option<PathBuf>,
+    /// The accounts of built-in homes; `None` on an edge.
+    pub accounts: Option<AccountSettings>,
     /// Administration.
     pub admin: AdminSettings,
     /// Logging.
@@ -288,6 +288,31 @@ pub enum StoreSettings {
     Memory,
     /// In this file.
     File(PathBuf),
+}
+
+/// The accounts of built-in homes, and how their phones prove themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountSettings {
+    /// The file of the accounts. It need not exist.
+    pub file: PathBuf,
+    /// What a challenge offers, the preferred first; one at least, each once.
+    pub digest: Vec<DigestAlgorithm>,
+}
+
+impl AccountSettings {
+    /// The accounts in a file; SHA-256 is offered, then MD5 (RFC 8760 §2.4).
+    pub fn new(file: PathBuf) -> Self {
+        Self { file, digest: vec![DigestAlgorithm::Sha256, DigestAlgorithm::Md5] }
+    }
+}
+
+/// A hash that a phone may prove its password by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DigestAlgorithm {
+    /// RFC 8760.
+    Sha256,
+    /// RFC 3261 §22.
+    Md5,
 }
 
 /// Administration.

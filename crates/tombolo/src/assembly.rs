@@ -3,7 +3,6 @@
 use std::{
     io,
     net::SocketAddr,
-    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -12,7 +11,9 @@ use rand::RngExt;
 use tokio::sync::Notify;
 use tombolo_admin::AdminState;
 use tombolo_broker::{Broker, BrokerSettings};
-use tombolo_config::{LinkEnd, LinkSettings, Role, Settings, StoreSettings, Trust as TrustSetting};
+use tombolo_config::{
+    DigestAlgorithm, LinkEnd, LinkSettings, Role, Settings, StoreSettings, Trust as TrustSetting,
+};
 use tombolo_edge::{
     EdgePort, LinkListener, LinkPort, LinkSettings as LinkParts, SipEdge, SipEdgeSettings, StreamSink,
     Transport, XmppEdge, XmppEdgeSettings,
@@ -20,7 +21,7 @@ use tombolo_edge::{
 use tombolo_net::{CertificateStore, Resolver, Trust};
 use tombolo_policy::{SipTransport, Table};
 use tombolo_runtime::{Clock, Placement};
-use tombolo_sip::message::MessageLimits;
+use tombolo_sip::{digest::Algorithm, message::MessageLimits};
 use tombolo_store::{MemoryStore, RedbOptions, RedbStore, StateStore};
 use tombolo_telemetry::Metrics;
 use tombolo_xmpp::stream::StreamLimits;
@@ -182,16 +183,22 @@ fn broker(settings: &Settings, basis: &Basis) -> io::Result<BrokerParts> {
     };
     let homes = settings.domains.iter().filter(|domain| domain.home == Some(tombolo_policy::Home::BuiltIn));
     let homes = homes.map(|domain| domain.name.to_string()).collect();
-    let path = settings.accounts_file.clone().unwrap_or_else(|| PathBuf::from("accounts.toml"));
-    let book = Arc::new(Book::new(path, homes));
-    let accounts = book.load().map_err(io::Error::other)?;
+    let own = settings.accounts.as_ref().ok_or_else(|| io::Error::other("this role has [accounts]"))?;
+    let book = Arc::new(Book::new(own.file.clone(), homes));
+    let accounts = Book::for_broker(&book.load().map_err(io::Error::other)?);
+    let digest: Vec<Algorithm> = own.digest.iter().map(|digest| algorithm(*digest)).collect();
+    let shut_out = accounts.without_hash(&digest);
+    if shut_out > 0 {
+        tracing::warn!(accounts = shut_out, "cannot register: no hash for what accounts.digest offers");
+    }
     let broker = Broker::start(BrokerSettings {
         placement: basis.placement.clone(),
         clock: basis.clock.clone(),
         store: store.clone(),
         metrics: basis.metrics.clone(),
         policy: basis.policy.clone(),
-        accounts: Book::for_broker(&accounts),
+        accounts,
+        digest,
         secret: data_dir::secret(&settings.data_dir, "token.key")?,
         seed: rand::rng().random(),
         watcher_interval: watcher_interval(),
@@ -199,6 +206,13 @@ fn broker(settings: &Settings, basis: &Basis) -> io::Result<BrokerParts> {
     let broker = Arc::new(broker.map_err(|error| io::Error::other(format!("store: {error}")))?);
     book.connect(broker.clone());
     Ok(BrokerParts { broker, book, store })
+}
+
+fn algorithm(digest: DigestAlgorithm) -> Algorithm {
+    match digest {
+        DigestAlgorithm::Sha256 => Algorithm::Sha256,
+        DigestAlgorithm::Md5 => Algorithm::Md5,
+    }
 }
 
 /// RFC 3856 §6.10 wants 5 s between two states to one watcher; load tests may say otherwise.

@@ -143,7 +143,7 @@ fn read(top: &Section<'_>, role: Option<Role>, context: &Context<'_>) -> Option<
     let partners = partner::partners(top, &mut claims, context);
     let link = rest::link(top, context);
     let store = rest::store(top, &data_dir, context);
-    let accounts_file = rest::accounts_file(top, &data_dir, context);
+    let accounts = rest::accounts(top, &data_dir, context);
     let (dns, admin, log) = (rest::dns(top), rest::admin(top), rest::log(top));
     top.finish();
 
@@ -158,7 +158,7 @@ fn read(top: &Section<'_>, role: Option<Role>, context: &Context<'_>) -> Option<
         dns,
         link,
         store: (role != Role::Edge).then_some(store),
-        accounts_file: (role != Role::Edge).then_some(accounts_file),
+        accounts: (role != Role::Edge).then_some(accounts),
         admin,
         log,
     })

@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use tombolo_policy::Proxy;
@@ -13,8 +13,8 @@ use crate::{
     error::Reason,
     section::{List, Section},
     settings::{
-        AdminSettings, DnsSettings, LinkEnd, LinkSettings, LogFormat, LogLevel, LogSettings, StoreSettings,
-        socket_address,
+        AccountSettings, AdminSettings, DigestAlgorithm, DnsSettings, LinkEnd, LinkSettings, LogFormat,
+        LogLevel, LogSettings, StoreSettings, socket_address,
     },
 };
 
@@ -64,14 +64,25 @@ pub(super) fn store(top: &Section<'_>, data_dir: &Path, context: &Context<'_>) -
     store
 }
 
-/// `[accounts]`: where the file is; it need not exist.
-pub(super) fn accounts_file(top: &Section<'_>, data_dir: &Path, context: &Context<'_>) -> PathBuf {
-    let default = data_dir.join("accounts.toml");
+/// `[accounts]`: where the file is, which need not exist, and what challenges offer.
+pub(super) fn accounts(top: &Section<'_>, data_dir: &Path, context: &Context<'_>) -> AccountSettings {
+    let default = AccountSettings::new(data_dir.join("accounts.toml"));
     let Some(section) = top.section("accounts", "accounts") else { return default };
-    let file = section.text("file").map_or(default, |found| context.path(found.value));
+    let file = section.text("file").map_or(default.file, |found| context.path(found.value));
+    let digest = section.words("digest", DIGESTS);
+    if let Some(list) = &digest
+        && list.items.is_empty()
+        && list.is_whole
+        && let Some(span) = section.value_span("digest")
+    {
+        section.error(span, Reason::NoDigest, described::accepted("accounts", "digest"));
+    }
     section.finish();
-    file
+    AccountSettings { file, digest: digest.map_or(default.digest, List::into_values) }
 }
+
+const DIGESTS: &[(&str, DigestAlgorithm)] =
+    &[("SHA-256", DigestAlgorithm::Sha256), ("MD5", DigestAlgorithm::Md5)];
 
 /// `[dns]`.
 pub(super) fn dns(top: &Section<'_>) -> DnsSettings {

@@ -14,7 +14,7 @@ use tombolo_policy::{Detail, MessageType, Method, PartnerKind, Permitted};
 use crate::{
     ConfigError, Role, Settings, StoreSettings, Trust, embedded_defaults,
     files::{AllThere, Files},
-    settings::{LogFormat, LogLevel},
+    settings::{DigestAlgorithm, LogFormat, LogLevel},
 };
 
 /// A disk that holds the files it was given.
@@ -305,6 +305,21 @@ fn a_partner_without_a_usable_method_is_refused() {
 }
 
 #[test]
+fn phones_get_a_challenge_of_one_known_hash_at_least_and_each_once() {
+    assert_eq!(
+        errors("[accounts]\ndigest = []\n"),
+        ["3:10: phones have nothing to prove their password by; accepted: SHA-256, MD5"]
+    );
+    assert_eq!(
+        errors("[accounts]\ndigest = [\"md5\", \"MD5\", \"MD5\"]\n"),
+        [
+            "3:11: `accounts.digest` cannot be \"md5\"; accepted: SHA-256, MD5",
+            "3:25: `accounts.digest` lists \"MD5\" twice; accepted: each value once",
+        ]
+    );
+}
+
+#[test]
 fn plain_dialback_needs_the_explicit_flag() {
     let partner =
         "[[partner]]\ndomain = \"p.example\"\nauthenticate = [\"sasl-external\", \"plain-dialback\"]\n";
@@ -372,7 +387,7 @@ fn every_setting_arrives_where_it_belongs() {
          authenticate = [\"tls-dialback\", \"sasl-external\"]\nproxy = \"[::1]:15269\"\ndetail = \"no-note\"\n\
          direction = \"inbound\"\nlimits = { stanza_bytes = 20000, subscriptions = 5 }\nallow_client_auth_only = true\n\
          message_type = \"chat\"\nmessage_answer_wait = \"0\"\n\
-         [dns]\nservers = [\"127.0.0.53:5353\", \"::1\"]\n[store]\npath = \"memory\"\n[accounts]\nfile = \"a.toml\"\n\
+         [dns]\nservers = [\"127.0.0.53:5353\", \"::1\"]\n[store]\npath = \"memory\"\n[accounts]\nfile = \"a.toml\"\ndigest = [\"MD5\"]\n\
          [log]\nformat = \"json\"\nlevel = \"debug\"\nshow_addresses = true\n",
     );
     assert_eq!(settings.data_dir, Path::new("/var/lib/t"));
@@ -395,7 +410,11 @@ fn every_setting_arrives_where_it_belongs() {
     let servers: Vec<String> = settings.dns.servers.iter().map(ToString::to_string).collect();
     assert_eq!(servers, ["127.0.0.53:5353", "[::1]:53"]);
     assert_eq!(settings.store, Some(StoreSettings::Memory));
-    assert_eq!(settings.accounts_file.as_deref(), Some(Path::new("etc/a.toml")));
+    let accounts = settings.accounts.clone().expect("there");
+    assert_eq!(
+        (accounts.file.as_path(), &accounts.digest[..]),
+        (Path::new("etc/a.toml"), &[DigestAlgorithm::Md5][..])
+    );
     assert_eq!((settings.log.format, settings.log.level), (LogFormat::Json, LogLevel::Debug));
     assert!(settings.log.show_addresses);
     let table = settings.policy_table(3);
@@ -409,7 +428,9 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(settings.role, Role::AllInOne);
     assert_eq!(settings.data_dir, Path::new("etc/tombolo-data"));
     assert_eq!(settings.store, Some(StoreSettings::File("etc/tombolo-data/state.redb".into())));
-    assert_eq!(settings.accounts_file.as_deref(), Some(Path::new("etc/tombolo-data/accounts.toml")));
+    let accounts = settings.accounts.expect("there");
+    assert_eq!(accounts.file, Path::new("etc/tombolo-data/accounts.toml"));
+    assert_eq!(accounts.digest, [DigestAlgorithm::Sha256, DigestAlgorithm::Md5]);
     assert_eq!(settings.xmpp.expect("there").listen[0].to_string(), "[::]:5269");
     assert_eq!(settings.sip.expect("there").listen[0].to_string(), "tls:[::]:5061");
     assert_eq!(settings.admin.listen.to_string(), "127.0.0.1:8086");

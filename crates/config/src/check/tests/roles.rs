@@ -77,10 +77,7 @@ fn an_edge_is_refused_what_belongs_to_users_and_store() {
     let edge = "role = \"edge\"\n[link]\nlisten = \"10.0.0.1:5300\"\ncertificate = \"c\"\nkey = \"k\"\ntrust = \"t\"\n\
                 [[domain]]\nname = \"c.example\"\ncertificate = \"c\"\nkey = \"k\"\n";
     let settings = check(edge).expect("in order");
-    assert_eq!(
-        (settings.store.clone(), settings.accounts_file.clone(), settings.sip.clone()),
-        (None, None, None)
-    );
+    assert_eq!((settings.store.clone(), settings.accounts.clone(), settings.sip.clone()), (None, None, None));
     assert!(settings.xmpp.is_some() && settings.domains[0].home.is_none());
     let address: SocketAddr = "10.0.0.1:5300".parse().expect("legal");
     assert_eq!(settings.link.expect("there").end, LinkEnd::Listen(address));
