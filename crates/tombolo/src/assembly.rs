@@ -133,7 +133,8 @@ fn edge(settings: &Settings) -> io::Result<Assembled> {
     let (link, LinkEnd::Listen { at, gateways }) = link_of(settings)? else {
         return Err(io::Error::other("an edge has link.listen"));
     };
-    let (sink, listener) = LinkListener::bind(link, *at, gateways.clone(), basis.placement.clone(), basis.clock.clone())?;
+    let (sink, listener) =
+        LinkListener::bind(link, *at, gateways.clone(), basis.placement.clone(), basis.clock.clone())?;
     let link_at = listener.local_addr();
     let (xmpp, bound) = xmpp_edge(settings, &basis, Arc::new(sink))?;
     let xmpp = Arc::new(xmpp);
