@@ -68,8 +68,10 @@ impl Owner {
         };
         // Rises over restarts too, since the start number does.
         let fresh_tag = self.new_row();
-        let id = self.addresses.intern(user);
-        let publications = self.users.entry(id).or_default().publications.get_or_insert_default();
+        let id = self.publisher(user);
+        let Some(publications) = self.users.get_mut(&id).and_then(|user| user.publications.as_mut()) else {
+            return;
+        };
         let mut is_unreadable = false;
         let outcome =
             publications.compositor.handle_publish(&facts, fresh_tag, now.instant, &settings, || {
@@ -99,7 +101,6 @@ impl Owner {
         }
         self.arm_publications(id);
         self.drop_user_if_idle(id);
-        self.addresses.release(id);
     }
 
     fn refuse_publish(&mut self, request: &SipRequest, refusal: &Refusal) {
@@ -235,10 +236,23 @@ impl Owner {
         self.users.get(&user).map(|user| user.state.clone()).unwrap_or_default()
     }
 
+    /// The user, who holds publications from now on. These hold the address: a user without pairs must not find its
+    /// number given to somebody else.
+    fn publisher(&mut self, user: &Address) -> AddressId {
+        let id = self.addresses.intern(user);
+        let publications = &mut self.users.entry(id).or_default().publications;
+        if publications.is_some() {
+            self.addresses.release(id);
+        }
+        publications.get_or_insert_default();
+        id
+    }
+
     fn drop_user_if_idle(&mut self, id: AddressId) {
         let Some(user) = self.users.get_mut(&id) else { return };
         if user.publications.as_ref().is_some_and(|publications| publications.compositor.is_empty()) {
             user.publications = None;
+            self.addresses.release(id);
         }
         if user.pairs.is_empty() && user.publications.is_none() {
             let view = user.view;
@@ -251,14 +265,15 @@ impl Owner {
     pub(super) fn restore_publication(&mut self, row: PublicationRow, now: Now) {
         let Ok(state) = state_of_body(&row.body, Some(&row.user)) else { return };
         let left = Duration::from_secs(row.expires_at.saturating_sub(now.unix_seconds()));
-        let id = self.addresses.intern(&row.user);
-        let publications = self.users.entry(id).or_default().publications.get_or_insert_default();
+        let id = self.publisher(&row.user);
+        let Some(publications) = self.users.get_mut(&id).and_then(|user| user.publications.as_mut()) else {
+            return;
+        };
         let publication = tombolo_sip::event::publication::PublicationId(row.number);
         let document = Document { body: row.body, state };
         publications.compositor.restore(publication, row.entity_tag, now.instant + left, document);
         self.compose(id);
         self.arm_publications(id);
-        self.addresses.release(id);
     }
 }
 

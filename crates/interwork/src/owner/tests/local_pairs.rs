@@ -115,3 +115,15 @@ fn a_message_to_a_colleague_goes_to_the_phones_and_its_answer_back() {
     stage.message(&phone_of(ROMEO, "a"), ROMEO, "nobody@sip.example", "Content-Type: text/plain\r\n", b"x");
     assert_eq!(stage.status(), 404);
 }
+
+#[test]
+fn a_publication_of_a_user_without_contacts_stays_the_users_own() {
+    let mut stage = Stage::new();
+    stage.publish(ROMEO, "open", "away", "in the orchard");
+    let mercutio = "mercutio@sip.example";
+    stage.publish(mercutio, "open", "dnd", "in the square");
+    stage.juliet_watches_romeo();
+    stage.presence(JULIET, ROMEO, "probe", "");
+    let told: String = stage.stanzas.drain(..).collect();
+    assert!(told.contains("in the orchard") && !told.contains("in the square"), "{told}");
+}
