@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tombolo_fanout::ViewId;
 use tombolo_presence::Now;
-use tombolo_sip::event::subscriber::Subscriber;
+use tombolo_sip::event::{Reason, subscriber::Subscriber};
 
 use super::{
     Owner, Timer,
@@ -185,7 +185,7 @@ impl Owner {
             let Some(pair) = self.pairs.pair(id) else { continue };
             let (watch, upstream) = (pair.watch, pair.upstream);
             let (is_from, is_to) = (pair.subscription.is_from(), pair.subscription.is_to());
-            let waits = pair.subscription.is_pending_in();
+            let (waits, asks) = (pair.subscription.is_pending_in(), pair.subscription.is_pending_out());
             if pair.asking.or(pair.granting).is_some() {
                 self.shard.mark_due(watch);
             }
@@ -195,6 +195,12 @@ impl Owner {
             } else if is_from && !is_behind {
                 self.show_user(id);
                 self.shard.mark_whole(watch);
+            }
+            if !is_to && !asks {
+                self.end_watchers(id, Reason::Rejected, None, now);
+            }
+            if !is_from && !waits {
+                self.end_contact_watchers(id, Reason::Rejected, now);
             }
             for at in self.dialogs_of(id, true).into_iter().chain(self.dialogs_of(id, false)) {
                 self.refresh_dialog_view(at);

@@ -413,34 +413,45 @@ impl Owner {
     }
 
     /// Begins the end of a dialog: its last NOTIFY is due, and nothing after it.
+    ///
+    /// A watcher that ended it, or let it run out, knows. Any other must learn of it: until it did, the row stays, and
+    /// a phone that is away keeps its dialog for as long as it believes in it.
     pub(super) fn end_dialog(&mut self, at: u32, reason: Reason, now: Now) {
         let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
         if dialog.is_ending() {
             return;
         }
+        let left = Duration::from_secs(u64::from(dialog.expires_at).saturating_sub(now.unix_seconds()));
         dialog.expires_at = 0;
         dialog.phase = Phase::Ending(reason);
         let (watch, id, row, watches_user) = (dialog.watch, dialog.pair, dialog.row, dialog.watches_user);
-        if let Some(timer) = dialog.expiry.take() {
+        let (lane, expiry) = (dialog.lane, dialog.expiry.take());
+        if let Some(timer) = expiry {
             self.wheel.cancel(timer);
         }
+        let waits_for_phone = reason != Reason::Timeout && self.lanes.lane(lane).way.is_none();
         // If the last NOTIFY cannot leave in time, the dialog goes all the same.
-        let give_up = now.instant + self.settings.notify_timeout;
-        let timer = self.wheel.insert(give_up, Timer::DialogExpiry(at));
+        let patience = if waits_for_phone { left } else { self.settings.notify_timeout };
+        let timer = self.wheel.insert(now.instant + patience, Timer::DialogExpiry(at));
         if let Some(dialog) = self.dialogs.dialog_mut(at) {
             dialog.expiry = Some(timer);
         }
-        let user = self.pairs.pair(id).map(|pair| self.addresses.address(pair.user).clone());
-        if let Some(user) = &user {
-            for table in [table::NOTIFIER, table::VOLATILE] {
-                self.lazy.push(Row { partition: user.partition(), table, key: number_key(row), value: None });
-            }
+        if reason == Reason::Timeout {
+            self.forget_dialog_rows(id, row);
         }
         self.shard.handle_change(watch, ViewId::EMPTY);
         self.shard.mark_whole(watch);
         self.send_soon(at);
         if !watches_user && reason == Reason::Timeout {
             self.tell_unwatched(id);
+        }
+    }
+
+    fn forget_dialog_rows(&mut self, id: PairId, row: u64) {
+        let Some(pair) = self.pairs.pair(id) else { return };
+        let partition = self.addresses.address(pair.user).partition();
+        for table in [table::NOTIFIER, table::VOLATILE] {
+            self.lazy.push(Row { partition, table, key: number_key(row), value: None });
         }
     }
 
@@ -482,14 +493,8 @@ impl Owner {
                 }
             }
         }
-        if !dialog.is_ending() {
-            let user = self.pairs.pair(dialog.pair).map(|pair| self.addresses.address(pair.user).clone());
-            if let Some(user) = user {
-                for table in [table::NOTIFIER, table::VOLATILE] {
-                    let key = number_key(dialog.row);
-                    self.lazy.push(Row { partition: user.partition(), table, key, value: None });
-                }
-            }
+        if dialog.phase != Phase::Ending(Reason::Timeout) {
+            self.forget_dialog_rows(dialog.pair, dialog.row);
         }
         self.drop_if_idle(dialog.pair);
     }
