@@ -72,7 +72,7 @@ impl Owner {
         match presence.kind {
             PresenceKind::Available | PresenceKind::Unavailable => {
                 if let Some(id) = known {
-                    self.handle_state(id, presence, from);
+                    self.handle_state(id, presence, from, now);
                 }
             }
             PresenceKind::Probe => self.handle_probe(known, contact, user, now),
@@ -126,25 +126,35 @@ impl Owner {
     }
 
     /// A state of the contact: only what the user asked for is taken (XP-14, XP-30).
-    fn handle_state(&mut self, id: PairId, presence: &PresenceStanza<'_>, from: &Jid) {
+    fn handle_state(&mut self, id: PairId, presence: &PresenceStanza<'_>, from: &Jid, now: Now) {
         let Some(pair) = self.pairs.pair(id) else { return };
         if !pair.subscription.is_to() || !pair.verdict.may_watch_contact {
             return self.event(OwnerEvent::StanzaRefused { reason: "nobody asked for this presence" });
         }
-        let mut state = if pair.has(mark::STALE) {
+        let device = device_of(presence, from.resource().unwrap_or(""));
+        let (is_stale, is_answer) = (pair.has(mark::STALE), pair.has(mark::PROBING));
+        let mut state = if is_stale && is_answer {
             PresenceState::default()
         } else {
             self.shard.views.content(pair.heard).clone()
         };
-        take_device(&mut state, device_of(presence, from.resource().unwrap_or("")));
+        // News of one device say nothing of the others; the answer to a probe, and a bare `unavailable`, do.
+        let is_whole = !is_stale || is_answer || device.id.is_empty() && !device.availability.is_open();
+        take_device(&mut state, device);
+        if let Some(pair) = self.pairs.pair_mut(id) {
+            pair.set(mark::PROBING, false);
+            pair.set(mark::STALE, !is_whole);
+        }
         self.hear(id, state);
+        if !is_whole && !self.dialogs_of(id, false).is_empty() {
+            self.probe(id, now);
+        }
     }
 
     /// Takes `state` as what the contact says of itself now, and lets the user's watchers know.
     pub(super) fn hear(&mut self, id: PairId, state: PresenceState) {
         let view = self.intern(state);
         let Some(pair) = self.pairs.pair_mut(id) else { return };
-        pair.set(mark::STALE | mark::PROBING, false);
         let old = std::mem::replace(&mut pair.heard, view);
         let mut next = pair.first_dialog;
         self.shard.views.release(old);
@@ -217,9 +227,6 @@ impl Owner {
         pair.set(mark::PROBING | mark::PROBE, false);
         if pair.has(mark::STALE) {
             self.hear(id, unknown_state("No answer"));
-            if let Some(pair) = self.pairs.pair_mut(id) {
-                pair.set(mark::STALE, true);
-            }
         }
     }
 

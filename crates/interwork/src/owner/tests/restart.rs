@@ -129,6 +129,34 @@ fn a_request_that_was_never_answered_is_said_again() {
     assert!(again.notifies.iter().any(|notify| state_of(notify).starts_with("pending")));
 }
 
+#[test]
+fn a_phone_that_was_away_learns_of_a_refusal_also_over_a_restart() {
+    let mut stage = Stage::new();
+    stage.romeo_watches_juliet("a");
+    stage.goes_away(&phone_of(ROMEO, "a"));
+    stage.presence(JULIET, ROMEO, "unsubscribed", "");
+    stage.wait(Duration::from_secs(120));
+    let mut again = stage.killed_and_started_alone(Duration::from_secs(5));
+    assert!(again.notifies.is_empty(), "the phone is still away");
+    again.comes_back(&phone_of(ROMEO, "a"));
+    assert_eq!(state_of(&again.notify()), "terminated;reason=rejected");
+    let last = again.killed_and_started_again(Duration::from_secs(5));
+    assert!(last.notifies.is_empty(), "what was answered is not said again");
+}
+
+#[test]
+fn what_is_heard_of_one_device_after_a_restart_is_not_taken_for_all() {
+    let mut stage = Stage::new();
+    let response = stage.romeo_watches_juliet("a");
+    stage.presence("juliet@xmpp.example/garden", ROMEO, "", "");
+    stage.resubscribe(&phone_of(ROMEO, "a"), &response, 2, 0);
+    let mut again = stage.killed_and_started_again(Duration::from_secs(5));
+    again.presence("juliet@xmpp.example/balcony", ROMEO, "", "");
+    again.stanzas.clear();
+    again.subscribe(&phone_of(ROMEO, "a"), ROMEO, JULIET, "c2", "");
+    assert!(again.stanza().contains("type='probe'"), "juliet may be at her garden too");
+}
+
 impl Stage {
     /// Nothing of ours waits for an answer.
     fn answer_nothing(&self) {
