@@ -7,4 +7,5 @@ mod messages;
 mod notify_mapping;
 mod restart;
 mod sip_watches;
+mod walk;
 mod xmpp_watches;

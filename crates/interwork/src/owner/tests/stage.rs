@@ -1,7 +1,7 @@
 //! A shard with a scripted surrounding: what it asks for is done at once, and what it says is gathered.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -37,6 +37,7 @@ pub const NURSE: &str = "nurse@xmpp.example";
 pub struct Stage {
     /// Which start of the process it is.
     start: u32,
+    approve: Approve,
     pub owner: Owner,
     pub now: Now,
     /// Stanzas that left, in order.
@@ -62,6 +63,8 @@ pub struct Stage {
     pub wanting: Vec<LaneKey>,
     /// Phones without a connection: nobody hears a wish for them.
     pub away: Vec<PeerKey>,
+    /// Phones to which NOTIFYs are written and do not arrive.
+    pub deaf: HashSet<PeerKey>,
     pub writes_messages: bool,
     pub reports: Vec<crate::owner::Report>,
     next_reply: u64,
@@ -151,6 +154,7 @@ impl Stage {
         assert_eq!(unread, 0, "every stored row is read");
         let mut stage = Self {
             start,
+            approve,
             owner,
             now,
             stanzas: VecDeque::new(),
@@ -166,6 +170,7 @@ impl Stage {
             is_connected: true,
             wanting: Vec::new(),
             away: phones().into(),
+            deaf: HashSet::new(),
             writes_messages: true,
             reports: Vec::new(),
             next_reply: 1,
@@ -209,7 +214,7 @@ impl Stage {
             })
             .collect();
         let mut again =
-            Self::started_alone(self.start + 1, Approve::Partner, table(|_| {}), self.now.after(later), rows);
+            Self::started_alone(self.start + 1, self.approve, table(|_| {}), self.now.after(later), rows);
         again.rows = self.rows;
         again
     }
@@ -266,6 +271,7 @@ impl Stage {
                         self.owner.handle(Input::MessageFate { message, fate: Ok(()) }, self.now);
                     }
                 }
+                Output::Notifies { peer, .. } if self.deaf.contains(&peer) => {}
                 Output::Notifies { bytes, .. } => self.take_notifies(&bytes),
                 Output::Respond { bytes, .. } => self.responses.push_back(message(&bytes)),
                 Output::Request { peer, request, draft } => self.requests.push_back((peer, request, draft)),
