@@ -4,7 +4,6 @@
 
 mod accounts;
 mod alarm;
-mod bindings;
 mod broker;
 mod directory;
 mod fanout_actor;

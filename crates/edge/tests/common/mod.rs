@@ -4,7 +4,6 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-pub mod log;
 pub mod names;
 pub mod relay;
 
