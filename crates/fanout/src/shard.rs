@@ -2,13 +2,20 @@
 
 use std::{hash::Hash, mem};
 
-use slotmap::{SlotMap, new_key_type};
+use tombolo_slab::Slab;
 
 use crate::{LaneId, ViewId, Views, lanes::Lanes};
 
-new_key_type! {
-    /// Names one receiver of state: whatever its owner keeps one for, such as a contact or a subscription dialog.
-    pub struct WatchId;
+/// Names one receiver of state: whatever its owner keeps one for, such as a contact or a subscription dialog.
+///
+/// Once the receiver is removed, the name may be given to another. The default names none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WatchId(u32);
+
+impl Default for WatchId {
+    fn default() -> Self {
+        Self(u32::MAX)
+    }
 }
 
 /// One shard over views of type `T`.
@@ -16,7 +23,7 @@ new_key_type! {
 pub struct Shard<T> {
     /// The views that watches refer to; the caller interns into it.
     pub views: Views<T>,
-    watches: SlotMap<WatchId, Watch>,
+    watches: Slab<Watch>,
     lanes: Lanes,
 }
 
@@ -27,6 +34,8 @@ struct Watch {
     current: ViewId,
     sent: ViewId,
     marks: Marks,
+    /// Waits for an answer or an interval: gathers changes, but leaves none.
+    is_held: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,8 +48,6 @@ impl Marks {
     const DUE: u8 = 2;
     /// Stands in its lane's queue.
     const QUEUED: u8 = 4;
-    /// Waits for an answer or an interval: gathers changes, but leaves none.
-    const HELD: u8 = 8;
 
     fn has(self, mark: u8) -> bool {
         self.0 & mark != 0
@@ -72,7 +79,7 @@ pub struct Update<'a, T> {
 
 impl<T: Hash + Eq + Default> Default for Shard<T> {
     fn default() -> Self {
-        Self { views: Views::default(), watches: SlotMap::with_key(), lanes: Lanes::default() }
+        Self { views: Views::default(), watches: Slab::default(), lanes: Lanes::default() }
     }
 }
 
@@ -86,18 +93,19 @@ impl<T: Hash + Eq + Default> Shard<T> {
     pub fn insert(&mut self, lane: LaneId, owner: u32) -> WatchId {
         self.views.hold(ViewId::EMPTY);
         self.views.hold(ViewId::EMPTY);
-        self.watches.insert(Watch {
+        WatchId(self.watches.insert(Watch {
             lane,
             owner,
             current: ViewId::EMPTY,
             sent: ViewId::EMPTY,
             marks: Marks::default(),
-        })
+            is_held: false,
+        }))
     }
 
     /// Forgets a receiver; what it was still owed is dropped.
     pub fn remove(&mut self, id: WatchId) {
-        if let Some(watch) = self.watches.remove(id) {
+        if let Some(watch) = self.watches.remove(id.0) {
             self.views.release(watch.current);
             self.views.release(watch.sent);
         }
@@ -108,7 +116,7 @@ impl<T: Hash + Eq + Default> Shard<T> {
     /// A watcher needs the newest state, not each step on the way to it, so a watch that is already queued keeps its
     /// place and will carry `view`; one that came back to what was sent is owed nothing.
     pub fn handle_change(&mut self, id: WatchId, view: ViewId) {
-        let Some(watch) = self.watches.get_mut(id) else { return };
+        let Some(watch) = self.watches.get_mut(id.0) else { return };
         if watch.current == view {
             return;
         }
@@ -130,22 +138,22 @@ impl<T: Hash + Eq + Default> Shard<T> {
 
     /// From now on `id` gathers changes, but leaves none, until [`Shard::unhold`].
     pub fn hold(&mut self, id: WatchId) {
-        if let Some(watch) = self.watches.get_mut(id) {
-            watch.marks.set(Marks::HELD, true);
+        if let Some(watch) = self.watches.get_mut(id.0) {
+            watch.is_held = true;
         }
     }
 
     /// Ends [`Shard::hold`]; what was gathered is owed now.
     pub fn unhold(&mut self, id: WatchId) {
-        if let Some(watch) = self.watches.get_mut(id) {
-            watch.marks.set(Marks::HELD, false);
+        if let Some(watch) = self.watches.get_mut(id.0) {
+            watch.is_held = false;
             self.queue(id);
         }
     }
 
     /// Lets `id` leave by another lane from now on.
     pub fn move_to(&mut self, id: WatchId, lane: LaneId) {
-        let Some(watch) = self.watches.get_mut(id) else { return };
+        let Some(watch) = self.watches.get_mut(id.0) else { return };
         if mem::replace(&mut watch.lane, lane) != lane {
             // Its place in the old queue is passed over there, since the lane does not fit any more.
             watch.marks.set(Marks::QUEUED, false);
@@ -159,7 +167,7 @@ impl<T: Hash + Eq + Default> Shard<T> {
             .watches
             .iter()
             .filter(|(_, watch)| watch.lane == lane && watch.sent != ViewId::EMPTY)
-            .map(|(id, _)| id)
+            .map(|(at, _)| WatchId(at))
             .collect();
         for id in lost {
             self.mark_whole(id);
@@ -168,7 +176,7 @@ impl<T: Hash + Eq + Default> Shard<T> {
 
     /// What `id` may see now, and what it was sent.
     pub fn views_of(&self, id: WatchId) -> Option<(ViewId, ViewId)> {
-        self.watches.get(id).map(|watch| (watch.current, watch.sent))
+        self.watches.get(id.0).map(|watch| (watch.current, watch.sent))
     }
 
     /// The next lane that owes something and has no request for credit open. Ask for its credit, then call
@@ -212,12 +220,12 @@ impl<T: Hash + Eq + Default> Shard<T> {
         while used < grant
             && let Some(id) = self.lanes.pop(lane)
         {
-            let Some(watch) = self.watches.get_mut(id) else { continue };
+            let Some(watch) = self.watches.get_mut(id.0) else { continue };
             if watch.lane != lane || !watch.marks.has(Marks::QUEUED) {
                 continue;
             }
             watch.marks.set(Marks::QUEUED, false);
-            if watch.marks.has(Marks::HELD) || !watch.is_owed() {
+            if watch.is_held || !watch.is_owed() {
                 continue;
             }
             let update = Update {
@@ -243,15 +251,15 @@ impl<T: Hash + Eq + Default> Shard<T> {
     }
 
     fn mark(&mut self, id: WatchId, mark: u8) {
-        if let Some(watch) = self.watches.get_mut(id) {
+        if let Some(watch) = self.watches.get_mut(id.0) {
             watch.marks.set(mark, true);
             self.queue(id);
         }
     }
 
     fn queue(&mut self, id: WatchId) {
-        let Some(watch) = self.watches.get_mut(id) else { return };
-        if watch.is_owed() && !watch.marks.has(Marks::HELD) && !watch.marks.has(Marks::QUEUED) {
+        let Some(watch) = self.watches.get_mut(id.0) else { return };
+        if watch.is_owed() && !watch.is_held && !watch.marks.has(Marks::QUEUED) {
             watch.marks.set(Marks::QUEUED, true);
             self.lanes.push(watch.lane, id);
         }
@@ -391,6 +399,6 @@ mod tests {
 
     #[test]
     fn a_watch_costs_a_few_integers() {
-        assert!(size_of::<Watch>() <= 20, "{} bytes", size_of::<Watch>());
+        assert!(size_of::<Option<Watch>>() <= 20, "{} bytes", size_of::<Option<Watch>>());
     }
 }

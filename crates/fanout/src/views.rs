@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, Hash};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use tombolo_slab::Slab;
 
 /// Names a view. [`ViewId::EMPTY`] always exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,26 +18,21 @@ impl ViewId {
 /// All views of a shard. `T`'s `Eq` and `Hash` say when two contents are one view.
 #[derive(Debug)]
 pub struct Views<T> {
-    slots: Vec<Slot<T>>,
+    slots: Slab<Slot<T>>,
     index: HashTable<u32>,
-    free: Vec<u32>,
     hasher: RandomState,
 }
 
 #[derive(Debug)]
 struct Slot<T> {
-    content: Option<T>,
+    content: T,
     count: u32,
 }
 
 impl<T: Hash + Eq + Default> Default for Views<T> {
     fn default() -> Self {
-        let mut views = Self {
-            slots: Vec::new(),
-            index: HashTable::new(),
-            free: Vec::new(),
-            hasher: RandomState::default(),
-        };
+        let mut views =
+            Self { slots: Slab::default(), index: HashTable::new(), hasher: RandomState::default() };
         // Its first holder never lets go, so the empty view is never freed.
         let empty = views.intern(T::default());
         debug_assert_eq!(empty, ViewId::EMPTY);
@@ -48,32 +44,24 @@ impl<T: Hash + Eq> Views<T> {
     /// The view with this content, which the caller now holds once more.
     pub fn intern(&mut self, content: T) -> ViewId {
         let hash = self.hasher.hash_one(&content);
-        let slots = &self.slots;
-        if let Some(&at) = self.index.find(hash, |&at| slots[at as usize].content.as_ref() == Some(&content))
-        {
-            self.slots[at as usize].count += 1;
-            return ViewId(at);
+        let slots = &mut self.slots;
+        let is_it = |at: &u32| slots.get(*at).is_some_and(|slot| slot.content == content);
+        if let Some(&at) = self.index.find(hash, is_it) {
+            return self.hold(ViewId(at));
         }
-        let slot = Slot { content: Some(content), count: 1 };
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.slots[at as usize] = slot;
-                at
-            }
-            None => {
-                self.slots.push(slot);
-                u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 views")
-            }
-        };
-        let (slots, hasher) = (&self.slots, &self.hasher);
-        self.index.insert_unique(hash, at, |&at| hasher.hash_one(slots[at as usize].content.as_ref()));
+        let at = slots.insert(Slot { content, count: 1 });
+        let hasher = &self.hasher;
+        self.index
+            .insert_unique(hash, at, |&at| slots.get(at).map_or(0, |slot| hasher.hash_one(&slot.content)));
         ViewId(at)
     }
 
     /// The caller holds `id` once more. The empty view needs no holder.
     pub fn hold(&mut self, id: ViewId) -> ViewId {
-        if id != ViewId::EMPTY {
-            self.slots[id.0 as usize].count += 1;
+        if id != ViewId::EMPTY
+            && let Some(slot) = self.slots.get_mut(id.0)
+        {
+            slot.count += 1;
         }
         id
     }
@@ -83,30 +71,26 @@ impl<T: Hash + Eq> Views<T> {
         if id == ViewId::EMPTY {
             return;
         }
-        let slot = &mut self.slots[id.0 as usize];
-        debug_assert!(slot.count > 0, "a view is released once per hold");
+        let Some(slot) = self.slots.get_mut(id.0) else { return };
         slot.count -= 1;
         if slot.count > 0 {
             return;
         }
-        let content = slot.content.take();
-        let hash = content.as_ref().map(|content| self.hasher.hash_one(content));
-        if let Some(hash) = hash
-            && let Ok(entry) = self.index.find_entry(hash, |&at| at == id.0)
-        {
+        let hash = self.hasher.hash_one(&slot.content);
+        if let Ok(entry) = self.index.find_entry(hash, |&at| at == id.0) {
             entry.remove();
         }
-        self.free.push(id.0);
+        self.slots.remove(id.0);
     }
 
     /// What the view says.
     pub fn content(&self, id: ViewId) -> &T {
-        self.slots[id.0 as usize].content.as_ref().expect("a held view is alive")
+        &self.slots.get(id.0).expect("a held view is alive").content
     }
 
     /// Number of different views, the empty one included.
     pub fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len()
     }
 
     /// Never true: the empty view is always there.

@@ -3,7 +3,12 @@
 //! Insert and cancel cost a few steps whatever the number of timers. Nothing is due early; it may be due up to one
 //! [`TICK`] late. The wheel reads no clock: `now` is always an argument.
 
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
+
+use tombolo_slab::Slab;
 
 /// The grain of the wheel.
 pub const TICK: Duration = Duration::from_millis(4);
@@ -20,15 +25,15 @@ const DUE: u32 = (LEVELS * SLOTS) as u32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TimerId {
     index: u32,
-    generation: u32,
+    generation: NonZeroU32,
 }
 
 #[derive(Debug)]
 struct Entry<K> {
-    /// `None` while the place is free.
-    key: Option<K>,
+    key: K,
     tick: u64,
-    generation: u32,
+    /// Which of all timers that ever stood in this place.
+    generation: NonZeroU32,
     next: u32,
     previous: u32,
     list: u32,
@@ -40,13 +45,13 @@ pub struct Wheel<K> {
     start: Instant,
     /// The first tick that was not yet looked at.
     tick: u64,
-    entries: Vec<Entry<K>>,
-    free: u32,
+    entries: Slab<Entry<K>>,
+    /// Of the last timer that was armed.
+    generation: u32,
     heads: Vec<u32>,
     tails: Vec<u32>,
     /// One bit a slot and level: some timer is there.
     occupied: [u64; LEVELS],
-    len: usize,
 }
 
 impl<K> Wheel<K> {
@@ -56,61 +61,39 @@ impl<K> Wheel<K> {
         Self {
             start: now,
             tick: 0,
-            entries: Vec::new(),
-            free: NONE,
+            entries: Slab::default(),
+            generation: 0,
             heads: vec![NONE; lists],
             tails: vec![NONE; lists],
             occupied: [0; LEVELS],
-            len: 0,
         }
     }
 
     /// Number of timers that wait or are due and were not taken.
     pub fn len(&self) -> usize {
-        self.len
+        self.entries.len()
     }
 
     /// True when no timer is armed.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.entries.is_empty()
     }
 
     /// Arms a timer: `key` is due at `deadline`, at once when that is past.
     pub fn insert(&mut self, deadline: Instant, key: K) -> TimerId {
         let tick = self.tick_of(deadline);
-        let index = if self.free == NONE {
-            let index = u32::try_from(self.entries.len()).expect("fewer than 2^32 timers");
-            self.entries.push(Entry {
-                key: None,
-                tick,
-                generation: 0,
-                next: NONE,
-                previous: NONE,
-                list: NONE,
-            });
-            index
-        } else {
-            let index = self.free;
-            self.free = self.entries[index as usize].next;
-            index
-        };
-        let entry = &mut self.entries[index as usize];
-        entry.key = Some(key);
-        entry.tick = tick;
-        let generation = entry.generation;
+        self.generation = self.generation.wrapping_add(1);
+        let generation = NonZeroU32::new(self.generation).unwrap_or(NonZeroU32::MIN);
+        let entry = Entry { key, tick, generation, next: NONE, previous: NONE, list: NONE };
+        let index = self.entries.insert(entry);
         self.place(index);
-        self.len += 1;
         TimerId { index, generation }
     }
 
     /// Disarms a timer; its key, or `None` when it fired or was cancelled before.
     pub fn cancel(&mut self, id: TimerId) -> Option<K> {
-        let entry = self.entries.get(id.index as usize)?;
-        if entry.generation != id.generation || entry.key.is_none() {
-            return None;
-        }
-        self.unlink(id.index);
-        Some(self.release(id.index))
+        self.entries.get(id.index).filter(|entry| entry.generation == id.generation)?;
+        Some(self.take(id.index))
     }
 
     /// When to call [`Wheel::poll_due`] next. Never later than the earliest deadline; it may be earlier.
@@ -130,8 +113,7 @@ impl<K> Wheel<K> {
             if index == NONE {
                 break;
             }
-            self.unlink(index);
-            due.push(self.release(index));
+            due.push(self.take(index));
         }
         due
     }
@@ -188,7 +170,7 @@ impl<K> Wheel<K> {
             let mut index = self.heads[list];
             self.clear(list);
             while index != NONE {
-                let next = self.entries[index as usize].next;
+                let next = self.entry(index).next;
                 self.place(index);
                 index = next;
             }
@@ -200,7 +182,7 @@ impl<K> Wheel<K> {
         let mut index = self.heads[list];
         self.clear(list);
         while index != NONE {
-            let next = self.entries[index as usize].next;
+            let next = self.entry(index).next;
             self.link(index, DUE);
             index = next;
         }
@@ -213,7 +195,7 @@ impl<K> Wheel<K> {
     }
 
     fn place(&mut self, index: u32) {
-        let due = self.entries[index as usize].tick;
+        let due = self.entry(index).tick;
         if due < self.tick {
             return self.link(index, DUE);
         }
@@ -232,14 +214,14 @@ impl<K> Wheel<K> {
 
     fn link(&mut self, index: u32, list: u32) {
         let tail = self.tails[list as usize];
-        let entry = &mut self.entries[index as usize];
+        let entry = self.entry_mut(index);
         entry.list = list;
         entry.next = NONE;
         entry.previous = tail;
         if tail == NONE {
             self.heads[list as usize] = index;
         } else {
-            self.entries[tail as usize].next = index;
+            self.entry_mut(tail).next = index;
         }
         self.tails[list as usize] = index;
         if list != DUE {
@@ -247,31 +229,32 @@ impl<K> Wheel<K> {
         }
     }
 
-    fn unlink(&mut self, index: u32) {
-        let Entry { next, previous, list, .. } = self.entries[index as usize];
+    /// Takes a timer out of its list and of the wheel; its key.
+    fn take(&mut self, index: u32) -> K {
+        let entry = self.entries.remove(index).expect("the timers of a list are alive");
+        let Entry { key, next, previous, list, .. } = entry;
         if previous == NONE {
             self.heads[list as usize] = next;
         } else {
-            self.entries[previous as usize].next = next;
+            self.entry_mut(previous).next = next;
         }
         if next == NONE {
             self.tails[list as usize] = previous;
         } else {
-            self.entries[next as usize].previous = previous;
+            self.entry_mut(next).previous = previous;
         }
         if list != DUE && self.heads[list as usize] == NONE {
             self.occupied[list as usize / SLOTS] &= !(1 << (list as usize % SLOTS));
         }
+        key
     }
 
-    fn release(&mut self, index: u32) -> K {
-        let entry = &mut self.entries[index as usize];
-        let key = entry.key.take().expect("an armed timer has its key");
-        entry.generation = entry.generation.wrapping_add(1);
-        entry.next = self.free;
-        self.free = index;
-        self.len -= 1;
-        key
+    fn entry(&self, index: u32) -> &Entry<K> {
+        self.entries.get(index).expect("the timers of a list are alive")
+    }
+
+    fn entry_mut(&mut self, index: u32) -> &mut Entry<K> {
+        self.entries.get_mut(index).expect("the timers of a list are alive")
     }
 
     fn tick_of(&self, deadline: Instant) -> u64 {

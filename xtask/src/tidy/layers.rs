@@ -14,6 +14,7 @@ struct Place {
 }
 
 const PLACES: &[Place] = &[
+    Place { name: "slab", layer: 0, is_pure: true },
     Place { name: "wheel", layer: 0, is_pure: true },
     Place { name: "presence", layer: 1, is_pure: true },
     Place { name: "xmpp", layer: 1, is_pure: true },
@@ -39,7 +40,7 @@ const PLACES: &[Place] = &[
 
 /// (user, used) inside one layer.
 const ARROWS: &[(&str, &str)] =
-    &[("runtime", "presence"), ("admin", "broker"), ("sip", "telemetry"), ("xmpp", "telemetry")];
+    &[("wheel", "slab"), ("runtime", "presence"), ("admin", "broker"), ("sip", "telemetry"), ("xmpp", "telemetry")];
 
 /// What brings a clock, a socket, a lock, a task, an actor or a log into a package, by the beginning of its name.
 const IMPURE: &[&str] = &[

@@ -4,6 +4,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
 use tombolo_presence::Address;
+use tombolo_slab::Slab;
 
 /// Names an interned address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,47 +13,36 @@ pub struct AddressId(u32);
 /// All addresses that rows of this shard name.
 #[derive(Debug)]
 pub struct Addresses {
-    slots: Vec<Slot>,
+    slots: Slab<Slot>,
     index: HashTable<u32>,
-    free: Vec<u32>,
     /// Addresses are chosen by strangers, so the hash is keyed.
     hasher: std::hash::RandomState,
 }
 
 #[derive(Debug)]
 struct Slot {
-    address: Option<Address>,
+    address: Address,
     count: u32,
+    /// Of the address: it is asked for with each NOTIFY.
+    partition: u16,
 }
 
 impl Addresses {
     /// None yet.
     pub fn new() -> Self {
-        Self {
-            slots: Vec::new(),
-            index: HashTable::new(),
-            free: Vec::new(),
-            hasher: std::hash::RandomState::new(),
-        }
+        Self { slots: Slab::default(), index: HashTable::new(), hasher: std::hash::RandomState::new() }
     }
 
     /// The number of `address`, which the caller now holds once more.
     pub fn intern(&mut self, address: &Address) -> AddressId {
         if let Some(id) = self.find(address) {
-            self.slots[id.0 as usize].count += 1;
+            if let Some(slot) = self.slots.get_mut(id.0) {
+                slot.count += 1;
+            }
             return id;
         }
-        let slot = Slot { address: Some(address.clone()), count: 1 };
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.slots[at as usize] = slot;
-                at
-            }
-            None => {
-                self.slots.push(slot);
-                u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 addresses")
-            }
-        };
+        let slot = Slot { address: address.clone(), count: 1, partition: address.partition() };
+        let at = self.slots.insert(slot);
         let (slots, hasher) = (&self.slots, &self.hasher);
         let hash = hasher.hash_one(address.as_str());
         self.index.insert_unique(hash, at, |&at| hasher.hash_one(text(slots, at)));
@@ -67,27 +57,35 @@ impl Addresses {
 
     /// The caller lets `id` go once; the last one frees it.
     pub fn release(&mut self, id: AddressId) {
-        let slot = &mut self.slots[id.0 as usize];
+        let Some(slot) = self.slots.get_mut(id.0) else { return };
         slot.count -= 1;
         if slot.count > 0 {
             return;
         }
-        let hash = self.hasher.hash_one(text(&self.slots, id.0));
+        let hash = self.hasher.hash_one(slot.address.as_str());
         if let Ok(entry) = self.index.find_entry(hash, |&at| at == id.0) {
             entry.remove();
         }
-        self.slots[id.0 as usize].address = None;
-        self.free.push(id.0);
+        self.slots.remove(id.0);
     }
 
     /// The address itself.
     pub fn address(&self, id: AddressId) -> &Address {
-        self.slots[id.0 as usize].address.as_ref().expect("a held address is alive")
+        &self.slot(id).address
+    }
+
+    /// The partition that owns the address.
+    pub fn partition(&self, id: AddressId) -> u16 {
+        self.slot(id).partition
+    }
+
+    fn slot(&self, id: AddressId) -> &Slot {
+        self.slots.get(id.0).expect("a held address is alive")
     }
 }
 
-fn text(slots: &[Slot], at: u32) -> &str {
-    slots[at as usize].address.as_ref().map_or("", Address::as_str)
+fn text(slots: &Slab<Slot>, at: u32) -> &str {
+    slots.get(at).map_or("", |slot| slot.address.as_str())
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Dialogs in which we notify: one compact row each, found by the number in our tag.
 
-use std::sync::Arc;
+use std::{hash::BuildHasher, sync::Arc};
 
 use foldhash::fast::RandomState;
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use tombolo_fanout::{LaneId, WatchId};
 use tombolo_sip::event::Reason;
+use tombolo_slab::Slab;
 use tombolo_wheel::TimerId;
 
 use crate::owner::pairs::PairId;
@@ -20,6 +21,9 @@ pub enum Phase {
     /// The last NOTIFY is due or in flight; nothing follows it.
     Ending(Reason),
 }
+
+/// A route set behind one pointer, since most dialogs have none.
+pub type Routes = Arc<Vec<Box<str>>>;
 
 /// A dialog in which somebody is notified.
 #[derive(Debug)]
@@ -41,8 +45,8 @@ pub struct Dialog {
     /// The texts of the dialog, one behind the other; see [`DialogTexts`].
     text: Box<str>,
     ends: [u16; TEXTS],
-    /// Route header values, shared by all dialogs with the same.
-    pub routes: Option<Arc<[Box<str>]>>,
+    /// Route header values.
+    pub routes: Option<Routes>,
     /// The last CSeq that we used.
     pub local_cseq: u32,
     /// The last CSeq that we saw.
@@ -67,9 +71,9 @@ pub struct DialogTexts<'a> {
     pub call_id: &'a str,
     /// The watcher's tag.
     pub remote_tag: &'a str,
-    /// The watcher's URI.
+    /// The watcher's URI; empty when it is `sip:` and the watcher's address.
     pub remote_uri: &'a str,
-    /// The presentity's URI, as the watcher named it.
+    /// The presentity's URI, as the watcher named it; empty when it is `sip:` and the presentity's address.
     pub local_uri: &'a str,
     /// Where requests go.
     pub remote_target: &'a str,
@@ -168,59 +172,67 @@ impl Dialog {
 /// All dialogs in which we notify.
 #[derive(Debug, Default)]
 pub struct Dialogs {
-    slots: Vec<Option<Dialog>>,
-    free: Vec<u32>,
-    rows: HashMap<u64, u32, RandomState>,
+    slots: Slab<Dialog>,
+    /// By their numbers.
+    index: HashTable<u32>,
+    hasher: RandomState,
 }
 
 impl Dialogs {
     /// Adds a dialog; its place.
     pub fn insert(&mut self, dialog: Dialog) -> u32 {
-        let row = dialog.row;
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.slots[at as usize] = Some(dialog);
-                at
-            }
-            None => {
-                self.slots.push(Some(dialog));
-                u32::try_from(self.slots.len() - 1).expect("fewer than 2^31 dialogs")
-            }
-        };
-        self.rows.insert(row, at);
+        let hash = self.hasher.hash_one(dialog.row);
+        let at = self.slots.insert(dialog);
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        self.index.insert_unique(hash, at, |&at| {
+            hasher.hash_one(slots.get(at).expect("an indexed dialog is alive").row)
+        });
         at
     }
 
     /// Takes a dialog out.
     pub fn remove(&mut self, at: u32) -> Option<Dialog> {
-        let dialog = self.slots.get_mut(at as usize)?.take()?;
-        self.rows.remove(&dialog.row);
-        self.free.push(at);
+        let dialog = self.slots.remove(at)?;
+        let hash = self.hasher.hash_one(dialog.row);
+        if let Ok(entry) = self.index.find_entry(hash, |&known| known == at) {
+            entry.remove();
+        }
         Some(dialog)
     }
 
     /// The place of the dialog with this number.
     pub fn find(&self, row: u64) -> Option<u32> {
-        self.rows.get(&row).copied()
+        let is_it = |&at: &u32| self.slots.get(at).is_some_and(|dialog| dialog.row == row);
+        self.index.find(self.hasher.hash_one(row), is_it).copied()
     }
 
     /// The dialog at a place.
     pub fn dialog(&self, at: u32) -> Option<&Dialog> {
-        self.slots.get(at as usize)?.as_ref()
+        self.slots.get(at)
     }
 
     /// The dialog at a place, to be changed.
     pub fn dialog_mut(&mut self, at: u32) -> Option<&mut Dialog> {
-        self.slots.get_mut(at as usize)?.as_mut()
+        self.slots.get_mut(at)
     }
 
     /// All dialogs with their places.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Dialog)> {
-        self.slots.iter().enumerate().filter_map(|(at, dialog)| Some((at as u32, dialog.as_ref()?)))
+        self.slots.iter()
     }
 
     /// Number of dialogs.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.slots.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dialog_costs_a_few_integers_besides_its_texts() {
+        assert!(size_of::<Option<Dialog>>() <= 104, "{} bytes", size_of::<Option<Dialog>>());
     }
 }

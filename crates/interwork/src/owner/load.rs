@@ -226,7 +226,7 @@ impl Owner {
                 remote_cseq: dialog.remote_cseq,
                 expires_at: u64::from(dialog.expires_at),
             };
-            rows.push(volatile_row(self.addresses.address(pair.user).partition(), dialog.row, &value));
+            rows.push(volatile_row(self.addresses.partition(pair.user), dialog.row, &value));
         }
         for (_, upstream) in self.upstreams.iter().filter(|(_, upstream)| upstream.dialog.is_some()) {
             let Some(pair) = self.pairs.pair(upstream.pair) else { continue };
@@ -237,7 +237,7 @@ impl Owner {
                 remote_cseq: upstream.machine.last_cseq().unwrap_or(0),
                 expires_at: now.unix_seconds() + left.map_or(0, |left| left.as_secs()),
             };
-            rows.push(volatile_row(self.addresses.address(pair.user).partition(), upstream.row, &value));
+            rows.push(volatile_row(self.addresses.partition(pair.user), upstream.row, &value));
         }
         self.lazy.append(&mut rows);
     }

@@ -66,7 +66,7 @@ enum Timer {
     /// A subscription of ours needs something.
     Upstream(u32),
     /// What was said long enough ago is taken as confirmed.
-    Said(PairId),
+    Said,
     /// A probe was not answered.
     Probe(PairId),
     /// A publication runs out.
@@ -100,6 +100,9 @@ pub struct Owner {
     next_request: u64,
     requests: HashMap<u64, Asked, RandomState>,
     wheel: Wheel<Timer>,
+    /// To whom subscription stanzas were written, and when those are taken as received. The wait is the same for all,
+    /// so that one timer for the first will do.
+    said: VecDeque<(Instant, PairId)>,
     begun: Instant,
     random: u64,
     /// Rows that nobody waits for, gathered for the next turn's end.
@@ -195,6 +198,7 @@ impl Owner {
             next_request: 1,
             requests: HashMap::default(),
             wheel,
+            said: VecDeque::new(),
             begun: now.instant,
             lazy: Vec::new(),
             out: VecDeque::new(),
@@ -252,7 +256,7 @@ impl Owner {
                 Timer::DialogExpiry(at) => self.handle_dialog_expired(at, now),
                 Timer::DialogActivity(at) => self.handle_dialog_activity(at),
                 Timer::Upstream(at) => self.handle_upstream_due(at, now),
-                Timer::Said(pair) => self.handle_said_long_ago(pair),
+                Timer::Said => self.handle_said_due(now),
                 Timer::Probe(pair) => self.handle_probe_unanswered(pair),
                 Timer::Publication(user) => self.handle_publication_due(user, now),
                 Timer::Message(message) => self.handle_message_wait_over(MessageId(message), now),

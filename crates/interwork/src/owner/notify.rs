@@ -4,7 +4,7 @@ use tombolo_presence::{Address, Now, PresenceState};
 use tombolo_sip::event::{Reason, ends_subscription};
 
 use super::{
-    Asked, LaneKey, Output, Owner, PeerKey, PeerWay, Timer,
+    Asked, DUE_PER_TURN, LaneKey, Output, Owner, PeerKey, PeerWay, Timer,
     input::{NotifyAnswer, SipRequest},
     pairs::{PairId, mark},
     presence_in::unknown_state,
@@ -170,8 +170,29 @@ impl Owner {
         }
     }
 
+    /// Something was just said to the pairs; it is taken as received after a while.
+    pub(super) fn confirm_later(&mut self, pairs: Vec<PairId>, now: Now) {
+        let due = now.instant + self.settings.confirm_after;
+        if self.said.is_empty() && !pairs.is_empty() {
+            self.wheel.insert(due, Timer::Said);
+        }
+        self.said.extend(pairs.into_iter().map(|id| (due, id)));
+    }
+
+    /// What was said first has been said long enough ago, and perhaps more.
+    pub(super) fn handle_said_due(&mut self, now: Now) {
+        for _ in 0..DUE_PER_TURN {
+            let Some((_, id)) = self.said.pop_front_if(|(due, _)| *due <= now.instant) else { break };
+            self.handle_said_long_ago(id);
+        }
+        match self.said.front() {
+            Some((due, _)) => drop(self.wheel.insert(*due, Timer::Said)),
+            None => self.said.shrink_to(64),
+        }
+    }
+
     /// What was said is taken as received: nothing of it is due any more.
-    pub(super) fn handle_said_long_ago(&mut self, id: PairId) {
+    fn handle_said_long_ago(&mut self, id: PairId) {
         let Some(pair) = self.pairs.pair_mut(id) else { return };
         if !pair.has(mark::SAID) {
             return;
@@ -205,7 +226,7 @@ impl Owner {
         let body = if state.is_empty() { &[][..] } else { pidf.closing_document(presentity, state) };
         let target = subscribe.contact.as_deref().unwrap_or(&subscribe.from_uri);
         let shared = share_routes(&subscribe.routes);
-        let (uri, routes) = route(target, shared.as_deref());
+        let (uri, routes) = route(target, shared.as_deref().map(Vec::as_slice));
         let event = match &subscribe.event_id {
             Some(id) => format!("presence;id={id}"),
             None => "presence".to_owned(),

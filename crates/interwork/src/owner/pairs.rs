@@ -7,6 +7,7 @@ use hashbrown::HashTable;
 use tombolo_fanout::{LaneId, ViewId, WatchId};
 use tombolo_policy::Detail;
 use tombolo_presence::{Subscription, SubscriptionKind};
+use tombolo_slab::Slab;
 
 use crate::{owner::addresses::AddressId, rows::PairRow};
 
@@ -133,8 +134,7 @@ impl Pair {
 /// All pairs of a shard.
 #[derive(Debug, Default)]
 pub struct Pairs {
-    slots: Vec<Option<Pair>>,
-    free: Vec<u32>,
+    slots: Slab<Pair>,
     index: HashTable<u32>,
     hasher: RandomState,
 }
@@ -143,28 +143,18 @@ impl Pairs {
     /// The pair of these two, if there is a row.
     pub fn find(&self, user: AddressId, contact: AddressId) -> Option<PairId> {
         let hash = self.hasher.hash_one((user, contact));
-        let is_it = |&at: &u32| {
-            self.slots[at as usize].as_ref().is_some_and(|pair| (pair.user, pair.contact) == (user, contact))
-        };
+        let is_it =
+            |&at: &u32| self.slots.get(at).is_some_and(|pair| (pair.user, pair.contact) == (user, contact));
         self.index.find(hash, is_it).map(|&at| PairId(at))
     }
 
     /// Adds a row; there must be none of the same two.
     pub fn insert(&mut self, pair: Pair) -> PairId {
         let hash = self.hasher.hash_one((pair.user, pair.contact));
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.slots[at as usize] = Some(pair);
-                at
-            }
-            None => {
-                self.slots.push(Some(pair));
-                u32::try_from(self.slots.len() - 1).expect("fewer than 2^31 pairs")
-            }
-        };
+        let at = self.slots.insert(pair);
         let (slots, hasher) = (&self.slots, &self.hasher);
         self.index.insert_unique(hash, at, |&at| {
-            let pair = slots[at as usize].as_ref().expect("an indexed pair is alive");
+            let pair = slots.get(at).expect("an indexed pair is alive");
             hasher.hash_one((pair.user, pair.contact))
         });
         PairId(at)
@@ -172,33 +162,32 @@ impl Pairs {
 
     /// Takes a row out.
     pub fn remove(&mut self, id: PairId) -> Option<Pair> {
-        let pair = self.slots.get_mut(id.0 as usize)?.take()?;
+        let pair = self.slots.remove(id.0)?;
         let hash = self.hasher.hash_one((pair.user, pair.contact));
         if let Ok(entry) = self.index.find_entry(hash, |&at| at == id.0) {
             entry.remove();
         }
-        self.free.push(id.0);
         Some(pair)
     }
 
     /// The row, if it still exists.
     pub fn pair(&self, id: PairId) -> Option<&Pair> {
-        self.slots.get(id.0 as usize)?.as_ref()
+        self.slots.get(id.0)
     }
 
     /// The row, to be changed.
     pub fn pair_mut(&mut self, id: PairId) -> Option<&mut Pair> {
-        self.slots.get_mut(id.0 as usize)?.as_mut()
+        self.slots.get_mut(id.0)
     }
 
     /// All rows.
     pub fn iter(&self) -> impl Iterator<Item = (PairId, &Pair)> {
-        self.slots.iter().enumerate().filter_map(|(at, pair)| Some((PairId(at as u32), pair.as_ref()?)))
+        self.slots.iter().map(|(at, pair)| (PairId(at), pair))
     }
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len()
     }
 }
 
@@ -208,6 +197,6 @@ mod tests {
 
     #[test]
     fn a_pair_costs_a_few_integers() {
-        assert!(size_of::<Option<Pair>>() <= 56, "{} bytes", size_of::<Option<Pair>>());
+        assert!(size_of::<Option<Pair>>() <= 44, "{} bytes", size_of::<Option<Pair>>());
     }
 }

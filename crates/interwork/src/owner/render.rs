@@ -3,13 +3,13 @@
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tombolo_fanout::{LaneId, Update, ViewId};
-use tombolo_presence::{Now, PresenceState, SubscriptionKind};
+use tombolo_presence::{Address, Now, PresenceState, SubscriptionKind};
 use tombolo_sip::event::{Reason, SubscriptionState, Substate};
 
 use super::{
     Asked, LaneKey, Owner, PeerWay, Timer,
     addresses::{AddressId, Addresses},
-    dialogs::{Dialog, Phase},
+    dialogs::{Dialog, DialogTexts, Phase},
     output::{NOTIFY_BRANCH, Output, OwnerEvent},
     pairs::{Pair, PairId, mark},
     presence_in::unknown_state,
@@ -51,9 +51,7 @@ impl Owner {
             }
             out.len() - before
         });
-        for id in said {
-            self.wheel.insert(now.instant + self.settings.confirm_after, Timer::Said(id));
-        }
+        self.confirm_later(said, now);
         if count > 0 {
             self.event(OwnerEvent::PresenceToXmpp(count));
         }
@@ -191,19 +189,17 @@ fn kind_name(kind: SubscriptionKind) -> &'static str {
 }
 
 /// Writes one NOTIFY of a dialog.
-struct NotifyWriter {
+struct NotifyWriter<'a> {
     token: String,
     state: SubscriptionState,
-    presentity: AddressOf,
+    /// Whom the document is about.
+    presentity: &'a Address,
+    watcher: &'a Address,
 }
 
-/// Whom a document is about.
-#[derive(Debug, Clone)]
-struct AddressOf(tombolo_presence::Address);
-
-impl NotifyWriter {
-    fn new(dialog: &Dialog, pair: &Pair, addresses: &Addresses, key: &TokenKey, wall: u64) -> Self {
-        let partition = addresses.address(pair.user).partition();
+impl<'a> NotifyWriter<'a> {
+    fn new(dialog: &Dialog, pair: &Pair, addresses: &'a Addresses, key: &TokenKey, wall: u64) -> Self {
+        let partition = addresses.partition(pair.user);
         let token = key.sign(Token { kind: TokenKind::Notifier, partition, row: dialog.row });
         let expires = u32::try_from(u64::from(dialog.expires_at).saturating_sub(wall)).unwrap_or(u32::MAX);
         let live =
@@ -218,13 +214,14 @@ impl NotifyWriter {
                 retry_after: (dialog.expires_at > 0).then_some(dialog.expires_at),
             },
         };
-        let presentity = if dialog.watches_user { pair.user } else { pair.contact };
-        Self { token, state, presentity: AddressOf(addresses.address(presentity).clone()) }
+        let (watcher, presentity) =
+            if dialog.watches_user { (pair.contact, pair.user) } else { (pair.user, pair.contact) };
+        Self { token, state, presentity: addresses.address(presentity), watcher: addresses.address(watcher) }
     }
 
     /// The document; empty when nothing is known or may be seen.
-    fn body<'a>(&self, update: &Update<'_, PresenceState>, pidf: &'a mut PidfWriter) -> &'a [u8] {
-        let address = &self.presentity.0;
+    fn body<'b>(&self, update: &Update<'_, PresenceState>, pidf: &'b mut PidfWriter) -> &'b [u8] {
+        let address = self.presentity;
         match (self.state.state, self.state.reason) {
             (Substate::Active, _) if update.to == ViewId::EMPTY => &[],
             (Substate::Active, _) => pidf.document(address, update.to, update.views.content(update.to)),
@@ -239,7 +236,8 @@ impl NotifyWriter {
     fn write(&self, dialog: &Dialog, way: &PeerWay, body: &[u8], out: &mut Vec<u8>) {
         let texts = dialog.texts();
         let cseq = Decimal::new(dialog.local_cseq);
-        let (uri, routes) = crate::request::route(texts.remote_target, dialog.routes.as_deref());
+        let (uri, routes) =
+            crate::request::route(texts.remote_target, dialog.routes.as_deref().map(Vec::as_slice));
         let mut push = |parts: &[&str]| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
         push(&[
             "NOTIFY ",
@@ -256,8 +254,10 @@ impl NotifyWriter {
         for route in routes {
             push(&["Route: ", route, "\r\n"]);
         }
-        push(&["From: <", texts.local_uri, ">;tag=", &self.token, "\r\nTo: <", texts.remote_uri, ">;tag="]);
-        push(&[texts.remote_tag, "\r\nCall-ID: ", texts.call_id, "\r\nCSeq: ", cseq.text(), " NOTIFY\r\n"]);
+        let [from, to] = self.uris(&texts);
+        push(&["From: <", from[0], from[1], ">;tag=", &self.token]);
+        push(&["\r\nTo: <", to[0], to[1], ">;tag=", texts.remote_tag]);
+        push(&["\r\nCall-ID: ", texts.call_id, "\r\nCSeq: ", cseq.text(), " NOTIFY\r\n"]);
         push(&["Contact: <sip:", &self.token, "@", &way.contact, ">\r\nEvent: presence"]);
         if !texts.event_id.is_empty() {
             push(&[";id=", texts.event_id]);
@@ -270,20 +270,30 @@ impl NotifyWriter {
         out.extend_from_slice(body);
     }
 
+    /// The URIs of the presentity and of the watcher, each in two pieces.
+    fn uris<'b>(&'b self, texts: &DialogTexts<'b>) -> [[&'b str; 2]; 2] {
+        let uri = |kept: &'b str, address: &'b Address| {
+            if kept.is_empty() { ["sip:", address.as_str()] } else { [kept, ""] }
+        };
+        [uri(texts.local_uri, self.presentity), uri(texts.remote_uri, self.watcher)]
+    }
+
     fn draft(&self, dialog: &Dialog, body: &[u8]) -> RequestDraft {
         let texts = dialog.texts();
-        let (uri, routes) = crate::request::route(texts.remote_target, dialog.routes.as_deref());
+        let (uri, routes) =
+            crate::request::route(texts.remote_target, dialog.routes.as_deref().map(Vec::as_slice));
         let event = if texts.event_id.is_empty() {
             "presence".to_owned()
         } else {
             format!("presence;id={}", texts.event_id)
         };
+        let [from, to] = self.uris(&texts);
         RequestDraft {
             method: "NOTIFY",
             uri: uri.to_owned(),
             routes: routes.into_iter().map(ToOwned::to_owned).collect(),
-            from: format!("<{}>;tag={}", texts.local_uri, self.token),
-            to: format!("<{}>;tag={}", texts.remote_uri, texts.remote_tag),
+            from: format!("<{}>;tag={}", from.concat(), self.token),
+            to: format!("<{}>;tag={}", to.concat(), texts.remote_tag),
             call_id: texts.call_id.to_owned(),
             cseq: dialog.local_cseq,
             contact_user: Some(self.token.clone()),

@@ -1,8 +1,6 @@
 //! Our own subscriptions: we ask a user's front end for the user's presence, on behalf of each contact who watches
 //! (RFC 8048 §5.2). The SUBSCRIBE's From is the contact, since the front end authorizes the watcher it sees there.
 
-use std::sync::Arc;
-
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tombolo_fanout::ViewId;
@@ -17,6 +15,7 @@ use tombolo_wheel::TimerId;
 
 use super::{
     Asked, Owner, PeerKey, Timer,
+    dialogs::Routes,
     input::SipRequest,
     output::{Output, OwnerEvent},
     pairs::{NO_DIALOG, PairId},
@@ -63,7 +62,7 @@ pub struct RemoteSide {
     /// Where requests go.
     pub target: String,
     /// Route header values.
-    pub routes: Option<Arc<[Box<str>]>>,
+    pub routes: Option<Routes>,
 }
 
 /// All subscriptions of ours.
@@ -228,7 +227,7 @@ impl Owner {
         upstream.local_cseq += 1;
         let (uri, routes, to) = match &upstream.dialog {
             Some(dialog) => {
-                let (uri, routes) = route(&dialog.target, dialog.routes.as_deref());
+                let (uri, routes) = route(&dialog.target, dialog.routes.as_deref().map(Vec::as_slice));
                 let routes = routes.into_iter().map(ToOwned::to_owned).collect();
                 (uri.to_owned(), routes, format!("<{user_uri}>;tag={}", dialog.tag))
             }

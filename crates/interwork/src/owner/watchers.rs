@@ -11,7 +11,7 @@ use tombolo_sip::event::Reason;
 
 use super::{
     Owner, Timer,
-    dialogs::{Dialog, DialogTexts, Phase},
+    dialogs::{Dialog, DialogTexts, Phase, Routes},
     input::SipRequest,
     output::{Output, OwnerEvent},
     pairs::{NO_DIALOG, PairId, mark},
@@ -203,15 +203,22 @@ impl Owner {
         row: u64,
         lane: tombolo_fanout::LaneId,
         texts: &DialogTexts<'_>,
-        routes: Option<Arc<[Box<str>]>>,
+        routes: Option<Routes>,
         watches_user: bool,
         expires_at: u64,
         now: Now,
     ) -> Option<u32> {
         let pair = self.pairs.pair(id)?;
         let first = pair.first_dialog;
+        let (watcher, presentity) =
+            if watches_user { (pair.contact, pair.user) } else { (pair.user, pair.contact) };
+        let texts = DialogTexts {
+            remote_uri: unless_plain(texts.remote_uri, self.addresses.address(watcher)),
+            local_uri: unless_plain(texts.local_uri, self.addresses.address(presentity)),
+            ..*texts
+        };
         let is_granted = if watches_user { pair.subscription.is_from() } else { pair.subscription.is_to() };
-        let mut dialog = Dialog::new(row, id, tombolo_fanout::WatchId::default(), lane, texts)?;
+        let mut dialog = Dialog::new(row, id, tombolo_fanout::WatchId::default(), lane, &texts)?;
         dialog.watches_user = watches_user;
         dialog.routes = routes;
         dialog.phase = if is_granted { Phase::Active } else { Phase::Pending };
@@ -331,7 +338,7 @@ impl Owner {
 
     /// The text that our tag in this dialog is.
     pub(super) fn dialog_token(&self, id: PairId, row: u64) -> String {
-        let partition = self.pairs.pair(id).map_or(0, |pair| self.addresses.address(pair.user).partition());
+        let partition = self.pairs.pair(id).map_or(0, |pair| self.addresses.partition(pair.user));
         super::key(&self.settings).sign(Token { kind: TokenKind::Notifier, partition, row })
     }
 
@@ -503,7 +510,12 @@ impl Owner {
 /// Tells a dialog's number from a pair's where the shard keeps one of either.
 pub const DIALOG_BIT: u32 = 1 << 31;
 
-/// Route sets are few: an empty one costs nothing.
-pub fn share_routes(routes: &[String]) -> Option<Arc<[Box<str>]>> {
-    (!routes.is_empty()).then(|| routes.iter().map(|route| route.as_str().into()).collect())
+/// An empty route set costs nothing.
+pub fn share_routes(routes: &[String]) -> Option<Routes> {
+    (!routes.is_empty()).then(|| Arc::new(routes.iter().map(|route| route.as_str().into()).collect()))
+}
+
+/// A URI as a dialog keeps it: not at all when it is `sip:` and `address`, which the dialog's pair keeps.
+fn unless_plain<'a>(uri: &'a str, address: &Address) -> &'a str {
+    if uri.strip_prefix("sip:") == Some(address.as_str()) { "" } else { uri }
 }
