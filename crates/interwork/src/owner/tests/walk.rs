@@ -452,16 +452,13 @@ impl Walk {
             }
         }
         self.wait(Duration::from_secs(70));
-        for user in 0..USERS.len() {
-            for contact in 0..CONTACTS.len() {
-                let couple = (user, contact);
-                let open = self.published.get(&user).and_then(|(_, mark)| mark.clone());
-                let is: BTreeSet<String> =
-                    open.filter(|_| self.authorized.contains(&couple)).into_iter().collect();
-                let told: BTreeSet<String> =
-                    self.told.get(&couple).into_iter().flat_map(BTreeMap::values).cloned().collect();
-                assert_eq!(told, is, "{} about {} {self:?}", CONTACTS[contact], USERS[user]);
-            }
+        for couple @ (user, contact) in couples() {
+            let open = self.published.get(&user).and_then(|(_, mark)| mark.clone());
+            let is: BTreeSet<String> =
+                open.filter(|_| self.authorized.contains(&couple)).into_iter().collect();
+            let told: BTreeSet<String> =
+                self.told.get(&couple).into_iter().flat_map(BTreeMap::values).cloned().collect();
+            assert_eq!(told, is, "{} about {} {self:?}", CONTACTS[contact], USERS[user]);
         }
         for (call, watch) in &self.watches {
             let (user, contact) = watch.couple;
@@ -486,6 +483,10 @@ impl std::fmt::Debug for Walk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "\nseed {}:\n  {}", self.seed, self.steps.join("\n  "))
     }
+}
+
+fn couples() -> impl Iterator<Item = Couple> {
+    (0..USERS.len()).flat_map(|user| (0..CONTACTS.len()).map(move |contact| (user, contact)))
 }
 
 fn attribute<'a>(stanza: &'a str, name: &str) -> Option<&'a str> {
