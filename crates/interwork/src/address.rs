@@ -96,6 +96,17 @@ pub fn uri_of_device(address: &Address, device: Option<&str>) -> String {
     uri
 }
 
+/// `sip:user@domain` for an `xmpp:` URI of a user (RFC 5122); `None` when it names nobody.
+pub fn sip_uri_of_xmpp_uri(uri: &str) -> Option<String> {
+    let path = uri.trim().strip_prefix("xmpp:")?.split(['?', '#']).next()?;
+    // An authority names the account to use, not the one that is meant.
+    let path =
+        path.strip_prefix("//").map_or(Some(path), |rest| rest.split_once('/').map(|(_, path)| path))?;
+    let jid = Jid::parse(&unescape(path).ok()?).ok()?;
+    let address = Address::from_prepared(jid.bare()).ok()?;
+    Some(uri_of_device(&address, jid.resource()))
+}
+
 /// A domain as SIP writes it: A-labels (STOX-A-17).
 pub fn sip_domain(domain: &str) -> String {
     idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.to_owned())
@@ -187,6 +198,22 @@ mod tests {
 
     fn uri(address: &str) -> String {
         uri_of(&Address::from_prepared(address).expect("legal"))
+    }
+
+    #[test]
+    fn an_xmpp_uri_of_a_user_becomes_a_sip_uri() {
+        for (xmpp, sip) in [
+            ("xmpp:x@y", Some("sip:x@y")),
+            (" xmpp:la-mer@example.com\n", Some("sip:la-mer@example.com")),
+            ("xmpp:x@y/desk?message;body=hi", Some("sip:x@y;gr=desk")),
+            ("xmpp://me@here/o%5C27malley@y", Some("sip:o'malley@y")),
+            ("xmpp:y", None),
+            ("xmpp:", None),
+            ("mailto:x@y", None),
+            ("xmpp:x@y%0D%0AVia: z", None),
+        ] {
+            assert_eq!(sip_uri_of_xmpp_uri(xmpp).as_deref(), sip, "{xmpp}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use tombolo_presence::Address;
 
-use crate::{address::sip_domain, request::RequestDraft};
+use crate::{address::sip_domain, presence_to_sip::is_language_tag, request::RequestDraft};
 
 /// What a MESSAGE is made of.
 #[derive(Debug, Clone)]
@@ -76,10 +76,6 @@ fn with_crlf(text: &str) -> String {
 
 fn one_line(text: &str) -> String {
     text.split(['\r', '\n']).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
-}
-
-fn is_language_tag(lang: &str) -> bool {
-    !lang.is_empty() && lang.len() <= 35 && lang.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
 /// Room for a Via with a long host name and our branch.

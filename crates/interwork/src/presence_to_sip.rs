@@ -142,6 +142,28 @@ pub fn state_of(document: &Pidf) -> PresenceState {
     state
 }
 
+/// Gives a language to the notes that name none: that of the request which brought them (STOX-P-48).
+pub fn in_language(mut state: PresenceState, lang: Option<&str>) -> PresenceState {
+    let Some(lang) = lang.filter(|lang| is_language_tag(lang)) else { return state };
+    let notes = state.devices.iter_mut().flat_map(|device| &mut device.notes).chain(&mut state.notes);
+    for note in notes.filter(|note| note.lang.is_none()) {
+        note.lang = Some(lang.into());
+    }
+    state
+}
+
+/// The language of a document as a whole: the one that all of its notes are in.
+pub fn language_of(state: &PresenceState) -> Option<&str> {
+    let mut notes = state.devices.iter().flat_map(|device| &device.notes).chain(&state.notes);
+    let lang = notes.next()?.lang.as_deref().filter(|lang| is_language_tag(lang))?;
+    notes.all(|note| note.lang.as_deref() == Some(lang)).then_some(lang)
+}
+
+/// A tag that may stand in a header (RFC 5646 §2.1): whatever else is in an XML attribute, it ends no line.
+pub fn is_language_tag(lang: &str) -> bool {
+    !lang.is_empty() && lang.len() <= 35 && lang.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
 fn note_in(note: &pidf::Note) -> Note {
     Note { lang: note.lang.as_deref().map(Into::into), text: note.text.as_str().into() }
 }

@@ -125,6 +125,8 @@ pub struct PublicationRow {
     pub expires_at: u64,
     /// The document.
     pub body: Vec<u8>,
+    /// Its Content-Language.
+    pub lang: Option<String>,
 }
 
 /// What is added to a stored CSeq on load: more than one flush interval can use (D-26).

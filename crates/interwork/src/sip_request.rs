@@ -115,6 +115,8 @@ pub struct NotifyRequest {
     pub routes: Vec<String>,
     /// The body is a PIDF document.
     pub is_pidf: bool,
+    /// Content-Language, where it names one language.
+    pub lang: Option<String>,
     /// The body.
     pub body: bytes::Bytes,
 }
@@ -136,6 +138,7 @@ impl NotifyRequest {
             contact: contact_uri(message),
             routes: message.record_routes().map(ToOwned::to_owned).collect(),
             is_pidf: is_pidf(message),
+            lang: message.content_language().map(ToOwned::to_owned),
             body: message.body().clone(),
             call_id: dialog.call_id,
             from_tag: dialog.from_tag,
@@ -157,6 +160,8 @@ pub struct Publish {
     pub expires: Option<u32>,
     /// The body is a PIDF document.
     pub is_pidf: bool,
+    /// Content-Language, where it names one language.
+    pub lang: Option<String>,
     /// The body.
     pub body: bytes::Bytes,
 }
@@ -173,6 +178,7 @@ impl Publish {
             if_match: message.sip_if_match().map(ToOwned::to_owned).collect(),
             expires: message.expires(),
             is_pidf: is_pidf(message),
+            lang: message.content_language().map(ToOwned::to_owned),
             body: message.body().clone(),
         })
     }

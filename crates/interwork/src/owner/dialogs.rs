@@ -56,6 +56,8 @@ pub struct Dialog {
     /// When it ends, in seconds since the Unix epoch. Once it is ending: after how many seconds the watcher may ask
     /// again, zero when nothing is said about that.
     pub expires_at: u32,
+    /// While it is pending: when the watcher has waited long enough, in seconds since the Unix epoch.
+    pub give_up_at: u32,
     /// When it last left state, in milliseconds since the shard began.
     pub notified_at: u32,
     /// Fires when it expires.
@@ -129,6 +131,7 @@ impl Dialog {
             remote_cseq: 0,
             in_flight: 0,
             expires_at: 0,
+            give_up_at: u32::MAX,
             notified_at: 0,
             expiry: None,
             activity: None,

@@ -18,9 +18,10 @@ use super::{
     Asked, Owner, PeerKey, Timer,
     input::{MessageId, SipRequest},
     output::{Output, OwnerEvent},
+    watchers::came_back,
 };
 use crate::{
-    address::{uri_of, uri_of_device},
+    address::{sip_uri_of_xmpp_uri, uri_of, uri_of_device},
     error::{Target, condition_of, status_of},
     message_to_sip::{self, PageMessage},
     message_to_xmpp::{self, IncomingMessage},
@@ -238,6 +239,13 @@ impl Owner {
         };
         let user = request.identity.clone();
         let contact = incoming.target.clone();
+        if came_back(&request, &contact) {
+            return self.answer(
+                &request,
+                Reply::status(482),
+                "the front end sent a request for its own domain",
+            );
+        }
         if self.policy.local_domain(contact.domain()).is_some() {
             return self.pass_local(request, &incoming, &user, &contact);
         }
@@ -342,7 +350,7 @@ impl Owner {
                 let deadline = now.instant + sent.wait;
                 sent.timer = Some(self.wheel.insert(deadline, Timer::Message(message.0)));
             }
-            Err(condition) => self.refuse_message(message, condition, Target::Bare, None),
+            Err(condition) => self.refuse_message(message, condition, Target::Bare, None, None),
         }
     }
 
@@ -373,21 +381,33 @@ impl Owner {
             return;
         }
         let target = if from.resource().is_some() { Target::Full } else { Target::Bare };
-        let (condition, text) = match &message.error {
-            Some(error) => (error.condition.as_str(), error.text.clone()),
-            None => ("undefined-condition", None),
+        let Some(error) = &message.error else {
+            return self.refuse_message(MessageId(number), "undefined-condition", target, None, None);
         };
-        self.refuse_message(MessageId(number), condition, target, text.as_deref());
+        let (condition, text) = (error.condition.as_str(), error.text.as_deref());
+        let moved_to = error.new_address.as_deref().and_then(sip_uri_of_xmpp_uri);
+        self.refuse_message(MessageId(number), condition, target, text, moved_to);
     }
 
-    fn refuse_message(&mut self, message: MessageId, condition: &str, target: Target, text: Option<&str>) {
+    fn refuse_message(
+        &mut self,
+        message: MessageId,
+        condition: &str,
+        target: Target,
+        text: Option<&str>,
+        moved_to: Option<String>,
+    ) {
         let Some(sent) = self.mail.to_xmpp.remove(&message.0) else { return };
         if let Some(timer) = sent.timer {
             self.wheel.cancel(timer);
         }
         if let Some(request) = sent.request {
-            let status = status_of(condition, target, false);
-            return self.answer(&request, Reply::status(status), "the XMPP side refused the message");
+            let status = status_of(condition, target, moved_to.is_some());
+            // STOX-E-05: 301 and 302 say where the recipient is now.
+            let contact = moved_to.filter(|_| matches!(status, 301 | 302)).map(|uri| format!("<{uri}>"));
+            let headers: Vec<_> = contact.map(|contact| ("Contact", contact)).into_iter().collect();
+            let answer = Reply { headers: &headers, ..Reply::status(status) };
+            return self.answer(&request, answer, "the XMPP side refused the message");
         }
         // Answered before: the sender is told by a MESSAGE from the contact with one line of cause.
         let cause = text.unwrap_or(condition);

@@ -19,6 +19,7 @@ use tombolo_wheel::Wheel;
 use crate::{rows::Row, token::TokenKey};
 
 mod addresses;
+mod dialog_life;
 mod dialogs;
 pub mod input;
 pub mod keys;
@@ -46,7 +47,7 @@ pub use input::{
 };
 pub use keys::{LaneKey, PeerKey, PhoneKey};
 pub use output::{NOTIFY_BRANCH, Output, OwnerEvent, Relation, Report};
-pub use settings::OwnerSettings;
+pub use settings::{OwnerSettings, WatchLimits};
 
 use addresses::{AddressId, Addresses};
 use dialogs::Dialogs;
@@ -59,7 +60,7 @@ use users::Users;
 /// What the wheel wakes the shard for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Timer {
-    /// A watcher's subscription runs out.
+    /// A watcher's subscription runs out, or has waited long enough for an answer.
     DialogExpiry(u32),
     /// A NOTIFY is given up, or the interval between two ends.
     DialogActivity(u32),
@@ -146,6 +147,8 @@ struct Lane {
     way: Option<PeerWay>,
     /// A session's partner is lost; its grace runs until the timer.
     is_lost: bool,
+    /// Dialogs in which it is notified.
+    dialogs: u32,
     grace: Option<tombolo_wheel::TimerId>,
 }
 
@@ -156,7 +159,7 @@ impl Lanes {
         }
         let id = shard.add_lane();
         self.ids.insert(key.clone(), id);
-        self.lanes.push(Lane { key: key.clone(), way: None, is_lost: false, grace: None });
+        self.lanes.push(Lane { key: key.clone(), way: None, is_lost: false, dialogs: 0, grace: None });
         debug_assert_eq!(id.0 as usize + 1, self.lanes.len());
         id
     }

@@ -1,7 +1,7 @@
 //! What becomes of NOTIFYs: answers, time-outs, intervals, the end of dialogs and of the ways to their peers.
 
 use tombolo_presence::{Address, Now, PresenceState};
-use tombolo_sip::event::{Reason, ends_subscription};
+use tombolo_sip::event::ends_subscription;
 
 use super::{
     Asked, DUE_PER_TURN, LaneKey, Output, Owner, PeerKey, PeerWay, Timer,
@@ -72,15 +72,6 @@ impl Owner {
             let watch = dialog.watch;
             self.shard.unhold(watch);
         }
-    }
-
-    pub(super) fn handle_dialog_expired(&mut self, at: u32, now: Now) {
-        let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
-        dialog.expiry = None;
-        if dialog.is_ending() {
-            return self.drop_dialog(at);
-        }
-        self.end_dialog(at, Reason::Timeout, now);
     }
 
     /// The way to a peer changed. Without one there is no Timer F: what was in flight is said again when it is back.

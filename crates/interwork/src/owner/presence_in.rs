@@ -6,6 +6,7 @@ use tombolo_presence::{Address, Availability, Device, Note, Now, PresenceState, 
 use tombolo_xmpp::{
     jid::Jid,
     stanza::{PresenceKind, PresenceStanza, StanzaFault, StanzaHead, StanzaKind},
+    write::{self, Head},
 };
 
 use super::{
@@ -33,6 +34,10 @@ impl Owner {
         let (Ok(contact), Ok(user)) = (address_of(&from), address_of(&to)) else {
             return self.event(OwnerEvent::StanzaRefused { reason: "the stanza is not between two users" });
         };
+        if self.policy.local_domain(contact.domain()).is_some() {
+            // STOX-A-04: whom we serve by SIP never speaks by XMPP; an answer would only come back to us.
+            return self.event(OwnerEvent::StanzaRefused { reason: "the sender's domain is one of ours" });
+        }
         match head.kind {
             StanzaKind::Presence => match PresenceStanza::read(stanza) {
                 Ok(presence) => self.handle_presence(&presence, stanza, &from, &contact, &user, now),
@@ -75,7 +80,11 @@ impl Owner {
                     self.handle_state(id, presence, from, now);
                 }
             }
-            PresenceKind::Probe => self.handle_probe(known, contact, user, now),
+            PresenceKind::Probe => {
+                let to = presence.head.to.as_deref().and_then(|to| Jid::parse(to).ok());
+                let resource = to.as_ref().and_then(Jid::resource);
+                self.handle_probe(known, from, resource, contact, user, now);
+            }
             PresenceKind::Error => self.handle_presence_error(known, presence, now),
             PresenceKind::Subscribe => self.handle_subscribe(known, stanza, contact, user, now),
             PresenceKind::Unsubscribe | PresenceKind::Subscribed | PresenceKind::Unsubscribed => {
@@ -107,6 +116,13 @@ impl Owner {
         }
         if known.is_none() && self.count_waiting(user) >= self.settings.pending_per_user {
             self.event(OwnerEvent::StanzaRefused { reason: "too many watchers wait for the user" });
+            if let Some(bytes) = xmpp_error::reply(stanza, "resource-constraint", None) {
+                self.say(user, contact, bytes);
+            }
+            return;
+        }
+        if known.is_none() && self.count_pairs(user) >= self.settings.pairs_per_user {
+            self.event(OwnerEvent::StanzaRefused { reason: "too many contacts of one user" });
             if let Some(bytes) = xmpp_error::reply(stanza, "resource-constraint", None) {
                 self.say(user, contact, bytes);
             }
@@ -174,7 +190,15 @@ impl Owner {
     }
 
     /// The contact asks for the user's state (RFC 6121 §4.3.2).
-    fn handle_probe(&mut self, known: Option<PairId>, contact: &Address, user: &Address, now: Now) {
+    fn handle_probe(
+        &mut self,
+        known: Option<PairId>,
+        from: &Jid,
+        resource: Option<&str>,
+        contact: &Address,
+        user: &Address,
+        now: Now,
+    ) {
         let granted = known.and_then(|id| Some((id, self.pairs.pair(id)?)));
         let Some((id, pair)) = granted.filter(|(_, pair)| pair.subscription.is_from()) else {
             // XP-21: the same answer for a stranger and for an unknown user.
@@ -183,6 +207,18 @@ impl Owner {
             return self.say(user, contact, bytes);
         };
         let watch = pair.watch;
+        if let Some(resource) = resource {
+            // XP-22: of that device alone, and only whether it is there.
+            let seen = self.shard.views_of(watch).map_or(ViewId::EMPTY, |(current, _)| current);
+            let device = self.shard.views.content(seen).device(resource);
+            let is_there = device.is_some_and(|device| device.availability.is_open());
+            let kind = if is_there { PresenceKind::Available } else { PresenceKind::Unavailable };
+            let device = format!("{user}/{resource}");
+            let head = Head { from: &device, to: from.as_str(), id: None, lang: None };
+            let mut bytes = Vec::new();
+            write::presence(&mut bytes, &head, kind, b"");
+            return self.say(user, contact, bytes);
+        }
         if self.is_behind_front_end(pair) {
             // Without a live dialog one is started; its first NOTIFY is the answer (STOX-P-07, STOX-P-20).
             if self.is_upstream_live(pair.upstream) {
@@ -242,7 +278,12 @@ impl Owner {
         self.pairs.find(self.addresses.find(user)?, self.addresses.find(contact)?)
     }
 
-    fn count_waiting(&self, user: &Address) -> usize {
+    fn count_pairs(&self, user: &Address) -> usize {
+        let user = self.addresses.find(user).and_then(|user| self.users.get(&user));
+        user.map_or(0, |user| user.pairs.len())
+    }
+
+    pub(super) fn count_waiting(&self, user: &Address) -> usize {
         let user = self.addresses.find(user).and_then(|user| self.users.get(&user));
         user.map_or(0, |user| user.waiting as usize)
     }

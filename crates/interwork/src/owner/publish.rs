@@ -17,7 +17,7 @@ use super::{
     pairs::{Pair, PairId},
 };
 use crate::{
-    presence_to_sip::state_of_body,
+    presence_to_sip::{in_language, state_of_body},
     rows::{PublicationRow, Row, encode, table},
     sip_reply::Reply,
     sip_request::Publish,
@@ -37,6 +37,8 @@ pub struct Publications {
 pub struct Document {
     /// As it came, to be stored.
     pub body: Vec<u8>,
+    /// Content-Language, as it came.
+    pub lang: Option<String>,
     /// What it says.
     pub state: PresenceState,
 }
@@ -82,7 +84,9 @@ impl Owner {
                     is_unreadable = true;
                     BodyFault::Malformed
                 })?;
-                Ok(Document { body: publish.body.to_vec(), state })
+                let lang = publish.lang.clone();
+                let state = in_language(state, lang.as_deref());
+                Ok(Document { body: publish.body.to_vec(), lang, state })
             });
         if is_unreadable {
             self.event(OwnerEvent::BadPidf);
@@ -131,13 +135,15 @@ impl Owner {
             .users
             .get(&id)
             .and_then(|user| user.publications.as_ref()?.compositor.body(publication))
-            .map(|document| document.body.clone());
+            .map(|document| (document.body.clone(), document.lang.clone()));
+        let (body, lang) = body.unwrap_or_default();
         let row = PublicationRow {
             user: user.clone(),
             number: publication.0,
             entity_tag: accepted.entity_tag,
             expires_at: now.unix_seconds() + u64::from(accepted.expires),
-            body: body.unwrap_or_default(),
+            body,
+            lang,
         };
         let value = (!is_gone).then(|| encode(&row));
         self.lazy.push(publication_row(&user, publication.0, value));
@@ -264,13 +270,14 @@ impl Owner {
     /// Takes back a stored publication.
     pub(super) fn restore_publication(&mut self, row: PublicationRow, now: Now) {
         let Ok(state) = state_of_body(&row.body, Some(&row.user)) else { return };
+        let state = in_language(state, row.lang.as_deref());
         let left = Duration::from_secs(row.expires_at.saturating_sub(now.unix_seconds()));
         let id = self.publisher(&row.user);
         let Some(publications) = self.users.get_mut(&id).and_then(|user| user.publications.as_mut()) else {
             return;
         };
         let publication = tombolo_sip::event::publication::PublicationId(row.number);
-        let document = Document { body: row.body, state };
+        let document = Document { body: row.body, lang: row.lang, state };
         publications.compositor.restore(publication, row.entity_tag, now.instant + left, document);
         self.compose(id);
         self.arm_publications(id);

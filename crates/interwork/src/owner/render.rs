@@ -16,7 +16,7 @@ use super::{
     watchers::DIALOG_BIT,
 };
 use crate::{
-    presence_to_sip::PidfWriter,
+    presence_to_sip::{PidfWriter, language_of},
     presence_to_xmpp::{Halves, bare_presence, difference},
     request::RequestDraft,
     token::{Token, TokenKey, TokenKind},
@@ -78,15 +78,16 @@ impl Owner {
             let Some(pair) = pairs.pair(dialog.pair) else { return 0 };
             let notify = NotifyWriter::new(dialog, pair, addresses, settings_key(settings), wall);
             let body = notify.body(&update, &mut pidf);
+            let lang = language_of(update.views.content(update.to)).filter(|_| !body.is_empty());
             dialog.local_cseq += 1;
             dialog.in_flight = dialog.local_cseq;
             written.push((at, update.watch));
             if way.is_reliable {
                 let before = out.len();
-                notify.write(dialog, &way, body, &mut out);
+                notify.write(dialog, &way, lang, body, &mut out);
                 out.len() - before
             } else {
-                let draft = notify.draft(dialog, body);
+                let draft = notify.draft(dialog, lang, body);
                 let len = draft.body.len() + 600;
                 drafts.push((dialog.row, dialog.local_cseq, draft));
                 len
@@ -233,7 +234,7 @@ impl<'a> NotifyWriter<'a> {
         }
     }
 
-    fn write(&self, dialog: &Dialog, way: &PeerWay, body: &[u8], out: &mut Vec<u8>) {
+    fn write(&self, dialog: &Dialog, way: &PeerWay, lang: Option<&str>, body: &[u8], out: &mut Vec<u8>) {
         let texts = dialog.texts();
         let cseq = Decimal::new(dialog.local_cseq);
         let (uri, routes) =
@@ -266,6 +267,9 @@ impl<'a> NotifyWriter<'a> {
         if !body.is_empty() {
             push(&["\r\nContent-Type: application/pidf+xml"]);
         }
+        if let Some(lang) = lang {
+            push(&["\r\nContent-Language: ", lang]);
+        }
         push(&["\r\nContent-Length: ", Decimal::new(body.len() as u32).text(), "\r\n\r\n"]);
         out.extend_from_slice(body);
     }
@@ -278,7 +282,7 @@ impl<'a> NotifyWriter<'a> {
         [uri(texts.local_uri, self.presentity), uri(texts.remote_uri, self.watcher)]
     }
 
-    fn draft(&self, dialog: &Dialog, body: &[u8]) -> RequestDraft {
+    fn draft(&self, dialog: &Dialog, lang: Option<&str>, body: &[u8]) -> RequestDraft {
         let texts = dialog.texts();
         let (uri, routes) =
             crate::request::route(texts.remote_target, dialog.routes.as_deref().map(Vec::as_slice));
@@ -288,6 +292,8 @@ impl<'a> NotifyWriter<'a> {
             format!("presence;id={}", texts.event_id)
         };
         let [from, to] = self.uris(&texts);
+        let mut headers = vec![("Event", event), ("Subscription-State", self.state.to_string())];
+        headers.extend(lang.map(|lang| ("Content-Language", lang.to_owned())));
         RequestDraft {
             method: "NOTIFY",
             uri: uri.to_owned(),
@@ -297,7 +303,7 @@ impl<'a> NotifyWriter<'a> {
             call_id: texts.call_id.to_owned(),
             cseq: dialog.local_cseq,
             contact_user: Some(self.token.clone()),
-            headers: vec![("Event", event), ("Subscription-State", self.state.to_string())],
+            headers,
             content_type: (!body.is_empty()).then(|| "application/pidf+xml".to_owned()),
             body: body.to_vec(),
         }

@@ -35,12 +35,29 @@ pub struct OwnerSettings {
     pub flush_interval: Duration,
     /// The most watchers of one user that may wait for a decision.
     pub pending_per_user: usize,
+    /// The most pairs of one user (SIP-E-30).
+    pub pairs_per_user: usize,
+    /// How many dialogs there may be in which we notify.
+    pub watch_limits: WatchLimits,
+    /// How long a watcher waits for an answer before it is told to ask again later (STOX-P-37).
+    pub pending_for: Duration,
     /// The most messages of one sender to one recipient that wait behind the one in flight.
     pub waiting_messages: usize,
     /// The largest SIP MESSAGE toward a peer that may be reached by datagrams, in octets (RFC 3428 §8).
     pub datagram_message_bytes: usize,
     /// Spans of our own subscriptions.
     pub subscriber: subscriber::Settings,
+}
+
+/// How many dialogs there may be in which we notify (RFC 6665 §6.3).
+#[derive(Debug, Clone, Copy)]
+pub struct WatchLimits {
+    /// Of all pairs of one local user.
+    pub of_user: u32,
+    /// Of one pair.
+    pub of_pair: usize,
+    /// Of one phone.
+    pub of_phone: u32,
 }
 
 impl OwnerSettings {
@@ -60,6 +77,9 @@ impl OwnerSettings {
             confirm_after: Duration::from_secs(30),
             flush_interval: Duration::from_secs(60),
             pending_per_user: 1000,
+            pairs_per_user: 10_000,
+            watch_limits: WatchLimits { of_user: 10_000, of_pair: 32, of_phone: 2000 },
+            pending_for: Duration::from_secs(24 * 3600),
             waiting_messages: 32,
             datagram_message_bytes: 1300,
             subscriber: subscriber::Settings::default(),

@@ -2,10 +2,13 @@
 
 mod stage;
 
+mod borders;
+mod limits;
 mod local_pairs;
 mod messages;
 mod notify_mapping;
 mod restart;
+mod sip_requests;
 mod sip_watches;
 mod walk;
 mod xmpp_watches;

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     address::uri_of,
-    presence_to_sip::state_of_body,
+    presence_to_sip::{in_language, state_of_body},
     request::{RequestDraft, route},
     rows::{Row, SubscriberRow, encode, number_key, table},
     sip_reply::Reply,
@@ -414,7 +414,8 @@ impl Owner {
             return Err("the body is no PIDF document");
         }
         let user = self.pairs.pair(id).map(|pair| self.addresses.address(pair.user));
-        state_of_body(&notify.body, user).map(Some)
+        let state = state_of_body(&notify.body, user)?;
+        Ok(Some(in_language(state, notify.lang.as_deref())))
     }
 
     /// While the dialog is active its document is what the contact may see.

@@ -14,6 +14,8 @@ pub struct User {
     pub pairs: Vec<PairId>,
     /// How many of them wait for the user's decision: counted, since each further request asks for it.
     pub waiting: u32,
+    /// Dialogs in which somebody is notified, of all the user's pairs.
+    pub dialogs: u32,
     /// What the user's devices published; built-in home only.
     pub publications: Option<Box<Publications>>,
     /// What the publications make together.
@@ -27,6 +29,7 @@ impl Default for User {
         Self {
             pairs: Vec::new(),
             waiting: 0,
+            dialogs: 0,
             publications: None,
             state: PresenceState::default(),
             view: ViewId::EMPTY,

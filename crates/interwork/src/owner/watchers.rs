@@ -3,22 +3,21 @@
 //! A dialog belongs to a pair. Mostly the pair's user watches the contact; where both ends are local, the dialog
 //! stands in the presentity's pair and watches the user.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tombolo_fanout::ViewId;
 use tombolo_presence::{Address, Now, PresenceState, SubscriptionKind};
 use tombolo_sip::event::Reason;
 
 use super::{
-    Owner, Timer,
-    dialogs::{Dialog, DialogTexts, Phase, Routes},
+    Owner,
+    dialogs::{DialogTexts, Phase, Routes},
     input::SipRequest,
     output::{Output, OwnerEvent},
     pairs::{NO_DIALOG, PairId, mark},
     plan::{Control, Effect, Plan},
 };
 use crate::{
-    presence_to_xmpp::bare_presence,
     rows::{NotifierRow, Row, encode, number_key, table},
     sip_reply::{Reply, reply},
     sip_request::Subscribe,
@@ -54,6 +53,13 @@ impl Owner {
                 "sips is not translated",
             );
         }
+        if came_back(&request, &target) {
+            return self.answer(
+                &request,
+                Reply::status(482),
+                "the front end sent a request for its own domain",
+            );
+        }
         let watches_user = self.policy.local_domain(target.domain()).is_some();
         let (user, contact) = if watches_user { (&target, &watcher) } else { (&watcher, &target) };
         if watches_user && !self.accounts.approve.contains_key(user) {
@@ -83,6 +89,10 @@ impl Owner {
         }
         if subscribe.contact.is_none() {
             return self.answer(&request, Reply::status(400), "a SUBSCRIBE without Contact");
+        }
+        if let Some(reason) = self.is_over_limit(user, contact, &request) {
+            let retry = [("Retry-After", LIMIT_RETRY_SECONDS.to_string())];
+            return self.answer(&request, Reply { headers: &retry, ..Reply::status(480) }, reason);
         }
         let Some(id) = self.find_or_add_pair(user, contact) else {
             return self.answer(&request, Reply::status(400), "the addresses cannot be a pair");
@@ -195,46 +205,6 @@ impl Owner {
         self.answer(request, answer, "");
     }
 
-    /// Adds a dialog to its pair; its place. `None` when its texts are too long.
-    #[expect(clippy::too_many_arguments, reason = "a dialog is what all of these make together")]
-    pub(super) fn add_dialog(
-        &mut self,
-        id: PairId,
-        row: u64,
-        lane: tombolo_fanout::LaneId,
-        texts: &DialogTexts<'_>,
-        routes: Option<Routes>,
-        watches_user: bool,
-        expires_at: u64,
-        now: Now,
-    ) -> Option<u32> {
-        let pair = self.pairs.pair(id)?;
-        let first = pair.first_dialog;
-        let (watcher, presentity) =
-            if watches_user { (pair.contact, pair.user) } else { (pair.user, pair.contact) };
-        let texts = DialogTexts {
-            remote_uri: unless_plain(texts.remote_uri, self.addresses.address(watcher)),
-            local_uri: unless_plain(texts.local_uri, self.addresses.address(presentity)),
-            ..*texts
-        };
-        let is_granted = if watches_user { pair.subscription.is_from() } else { pair.subscription.is_to() };
-        let mut dialog = Dialog::new(row, id, tombolo_fanout::WatchId::default(), lane, &texts)?;
-        dialog.watches_user = watches_user;
-        dialog.routes = routes;
-        dialog.phase = if is_granted { Phase::Active } else { Phase::Pending };
-        dialog.next = first;
-        dialog.expires_at = u32::try_from(expires_at).unwrap_or(u32::MAX);
-        let at = self.dialogs.insert(dialog);
-        let watch = self.shard.insert(lane, at | DIALOG_BIT);
-        let left = Duration::from_secs(expires_at.saturating_sub(now.unix_seconds()));
-        let expiry = self.wheel.insert(now.instant + left, Timer::DialogExpiry(at));
-        let dialog = self.dialogs.dialog_mut(at)?;
-        dialog.watch = watch;
-        dialog.expiry = Some(expiry);
-        self.pairs.pair_mut(id)?.first_dialog = at;
-        Some(at)
-    }
-
     /// A SUBSCRIBE in a dialog of ours: refreshes it, or ends it (RFC 6665 §4.2.1.1).
     pub(super) fn handle_resubscribe(
         &mut self,
@@ -262,12 +232,9 @@ impl Owner {
             return self.end_dialog(at, Reason::Timeout, now);
         }
         if let Some(dialog) = self.dialogs.dialog_mut(at) {
-            let old = dialog.expiry.take();
             dialog.expires_at = u32::try_from(now.unix_seconds()).unwrap_or(u32::MAX).saturating_add(expires);
-            old.map(|timer| self.wheel.cancel(timer));
-            let left = Duration::from_secs(u64::from(expires));
-            dialog.expiry = Some(self.wheel.insert(now.instant + left, Timer::DialogExpiry(at)));
         }
+        self.arm_expiry(at, now);
         self.shard.mark_whole(watch);
         self.send_soon(at);
         if let Some(pair) = self.pairs.pair(id)
@@ -418,94 +385,15 @@ impl Owner {
         }
         found
     }
-
-    /// Begins the end of a dialog: its last NOTIFY is due, and nothing after it.
-    ///
-    /// A watcher that ended it, or let it run out, knows. Any other must learn of it: until it did, the row stays, and
-    /// a phone that is away keeps its dialog for as long as it believes in it.
-    pub(super) fn end_dialog(&mut self, at: u32, reason: Reason, now: Now) {
-        let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
-        if dialog.is_ending() {
-            return;
-        }
-        let left = Duration::from_secs(u64::from(dialog.expires_at).saturating_sub(now.unix_seconds()));
-        dialog.expires_at = 0;
-        dialog.phase = Phase::Ending(reason);
-        let (watch, id, row, watches_user) = (dialog.watch, dialog.pair, dialog.row, dialog.watches_user);
-        let (lane, expiry) = (dialog.lane, dialog.expiry.take());
-        if let Some(timer) = expiry {
-            self.wheel.cancel(timer);
-        }
-        let waits_for_phone = reason != Reason::Timeout && self.lanes.lane(lane).way.is_none();
-        // If the last NOTIFY cannot leave in time, the dialog goes all the same.
-        let patience = if waits_for_phone { left } else { self.settings.notify_timeout };
-        let timer = self.wheel.insert(now.instant + patience, Timer::DialogExpiry(at));
-        if let Some(dialog) = self.dialogs.dialog_mut(at) {
-            dialog.expiry = Some(timer);
-        }
-        if reason == Reason::Timeout {
-            self.forget_dialog_rows(id, row);
-        }
-        self.shard.handle_change(watch, ViewId::EMPTY);
-        self.shard.mark_whole(watch);
-        self.send_soon(at);
-        if !watches_user && reason == Reason::Timeout {
-            self.tell_unwatched(id);
-        }
-    }
-
-    fn forget_dialog_rows(&mut self, id: PairId, row: u64) {
-        let Some(pair) = self.pairs.pair(id) else { return };
-        let partition = self.addresses.address(pair.user).partition();
-        for table in [table::NOTIFIER, table::VOLATILE] {
-            self.lazy.push(Row { partition, table, key: number_key(row), value: None });
-        }
-    }
-
-    /// The user's last watch of the contact ended: a contact who does not see the user by right is told that the
-    /// user is gone (STOX-P-31, STOX-P-32, D-03).
-    fn tell_unwatched(&mut self, id: PairId) {
-        let still_watching = self
-            .dialogs_of(id, false)
-            .into_iter()
-            .any(|at| self.dialogs.dialog(at).is_some_and(|dialog| !dialog.is_ending()));
-        let Some(pair) = self.pairs.pair(id) else { return };
-        if still_watching || pair.is_local() || !pair.subscription.is_to() || pair.subscription.is_from() {
-            return;
-        }
-        let (user, contact) = self.names_of(id);
-        let mut bytes = Vec::new();
-        bare_presence("unavailable", user.as_str(), contact.as_str(), &mut bytes);
-        self.say(&user, &contact, bytes);
-    }
-
-    /// Takes a dialog out for good.
-    pub(super) fn drop_dialog(&mut self, at: u32) {
-        let Some(dialog) = self.dialogs.remove(at) else { return };
-        for timer in [dialog.expiry, dialog.activity].into_iter().flatten() {
-            self.wheel.cancel(timer);
-        }
-        self.shard.remove(dialog.watch);
-        let mut previous = NO_DIALOG;
-        let mut next = self.pairs.pair(dialog.pair).map_or(NO_DIALOG, |pair| pair.first_dialog);
-        while next != NO_DIALOG && next != at {
-            previous = next;
-            next = self.dialogs.dialog(next).map_or(NO_DIALOG, |dialog| dialog.next);
-        }
-        match self.dialogs.dialog_mut(previous) {
-            Some(before) => before.next = dialog.next,
-            None => {
-                if let Some(pair) = self.pairs.pair_mut(dialog.pair) {
-                    pair.first_dialog = dialog.next;
-                }
-            }
-        }
-        if dialog.phase != Phase::Ending(Reason::Timeout) {
-            self.forget_dialog_rows(dialog.pair, dialog.row);
-        }
-        self.drop_if_idle(dialog.pair);
-    }
 }
+
+/// A front end asks for a user of its own domain: what we sent there would only come back (STOX-A-04).
+pub fn came_back(request: &SipRequest, target: &Address) -> bool {
+    matches!(&request.peer, super::PeerKey::FrontEnd(domain) if domain.as_str() == target.domain())
+}
+
+/// When somebody over a limit should ask again.
+const LIMIT_RETRY_SECONDS: u32 = 600;
 
 /// Tells a dialog's number from a pair's where the shard keeps one of either.
 pub const DIALOG_BIT: u32 = 1 << 31;
@@ -513,9 +401,4 @@ pub const DIALOG_BIT: u32 = 1 << 31;
 /// An empty route set costs nothing.
 pub fn share_routes(routes: &[String]) -> Option<Routes> {
     (!routes.is_empty()).then(|| Arc::new(routes.iter().map(|route| route.as_str().into()).collect()))
-}
-
-/// A URI as a dialog keeps it: not at all when it is `sip:` and `address`, which the dialog's pair keeps.
-fn unless_plain<'a>(uri: &'a str, address: &Address) -> &'a str {
-    if uri.strip_prefix("sip:") == Some(address.as_str()) { "" } else { uri }
 }

@@ -67,6 +67,8 @@ pub struct Stage {
     pub deaf: HashSet<PeerKey>,
     pub writes_messages: bool,
     pub reports: Vec<crate::owner::Report>,
+    /// By what peers speak and are reached.
+    pub way: PeerWay,
     next_reply: u64,
     next_cseq: u32,
 }
@@ -118,6 +120,15 @@ pub fn way() -> PeerWay {
         is_reliable: true,
         via: "SIP/2.0/TCP 127.0.0.1:5060".into(),
         contact: "127.0.0.1:5060;transport=tcp".into(),
+    }
+}
+
+/// By datagrams.
+pub fn datagram_way() -> PeerWay {
+    PeerWay {
+        is_reliable: false,
+        via: "SIP/2.0/UDP 127.0.0.1:5060".into(),
+        contact: "127.0.0.1:5060;transport=udp".into(),
     }
 }
 
@@ -173,6 +184,7 @@ impl Stage {
             deaf: HashSet::new(),
             writes_messages: true,
             reports: Vec::new(),
+            way: way(),
             next_reply: 1,
             next_cseq: 1,
         };
@@ -183,7 +195,7 @@ impl Stage {
     /// The peer is reached from now on.
     pub fn comes_back(&mut self, peer: &PeerKey) {
         self.away.retain(|away| away != peer);
-        self.input(Input::PeerChanged { peer: peer.clone(), way: Some(way()) });
+        self.input(Input::PeerChanged { peer: peer.clone(), way: Some(self.way.clone()) });
     }
 
     /// The phone's connection ended: what is said to it is not heard.
@@ -355,7 +367,7 @@ impl Stage {
             reply,
             message: message(text.as_bytes()),
             identity: address(identity),
-            way: way(),
+            way: self.way.clone(),
         };
         self.input(Input::Request(request));
     }
@@ -434,7 +446,7 @@ impl Stage {
             reply,
             message: message(&text),
             identity: address(from),
-            way: way(),
+            way: self.way.clone(),
         };
         self.input(Input::Request(request));
     }
