@@ -8,7 +8,7 @@ import os
 import subprocess
 import tempfile
 
-from .places import SIP_DOMAIN, XMPP_DOMAIN
+from .places import EDGE_LINKS, SIP_DOMAIN, XMPP_DOMAIN
 
 
 class Authority:
@@ -31,8 +31,8 @@ class Authority:
         self.leaf(SIP_DOMAIN, SIP_DOMAIN)
         self.leaf("kamailio", SIP_DOMAIN, f"sip.{SIP_DOMAIN}")
         self.leaf("gateway-sip", SIP_DOMAIN)        # what phones and front ends see; the partners' key stays at the edge
-        for name in ("edge", "gateway"):
-            self.leaf(name, f"{name}.{SIP_DOMAIN}")
+        self.leaf("edge", f"edge.{SIP_DOMAIN}", addresses=EDGE_LINKS)     # the gateway dials it by address
+        self.leaf("gateway", f"gateway.{SIP_DOMAIN}")
         for domain in (XMPP_DOMAIN, SIP_DOMAIN):
             self.leaf(f"{domain}.rogue", domain, issuer="rogue-ca")
         return self
@@ -44,11 +44,12 @@ class Authority:
                           "-addext", "basicConstraints=critical,CA:TRUE",
                           "-addext", "keyUsage=critical,keyCertSign,cRLSign")
 
-    def leaf(self, name, *domains, issuer="ca"):
+    def leaf(self, name, *domains, issuer="ca", addresses=()):
         if os.path.exists(self.path(f"{name}.crt")):
             return
         names = [f"DNS:{domain}" for domain in domains] + [f"URI:sip:{domains[0]}"]
         names += [f"otherName:1.3.6.1.5.5.7.8.7;IA5:_{service}.{domains[0]}" for service in ("xmpp-server", "xmpp-client")]
+        names += [f"IP:{address}" for address in addresses]
         with tempfile.NamedTemporaryFile("w", suffix=".cnf", dir=self.folder) as extensions:
             extensions.write("basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n"
                              f"extendedKeyUsage=serverAuth,clientAuth\nsubjectAltName={','.join(names)}\n")

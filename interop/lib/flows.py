@@ -254,6 +254,20 @@ async def killed_and_started_again(world):
         steps.check(f"{name}SIP user was not asked", not pending, [m.text for m in pending])
 
 
+async def message_reaches_a_phone_that_slept(world):
+    """After `kill -9`, before the phone said anything: it is found where it registered from."""
+    steps, tombolo = world.steps, world.tombolo
+    romeo, dave = await world.client("romeo"), await world.phone("dave")
+    tombolo.kill()
+    await steps.step("killed and started again", asyncio.to_thread(tombolo.start))
+    mark = dave.mark
+    romeo.say(jid(dave), "still there?")
+    await steps.step("a message reaches a phone that never registered again", dave.until(
+        "MESSAGE", lambda m: m.text == "still there?", mark))
+    answer = await steps.step("and it may write back", dave.message(f"sip:{romeo.boundjid.bare}", "still here"))
+    steps.check("with 200 or 202", answer is not None and answer.status in (200, 202), answer and answer.start)
+
+
 async def republish(phone, note, etag):
     """A phone's PUBLISH after its server was away: as a change, or anew where the tag is not known any more."""
     deadline = asyncio.get_running_loop().time() + 15

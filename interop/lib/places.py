@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 XMPP_DOMAIN = "prosody.test"        # the partner's
 SIP_DOMAIN = "corp.test"            # ours
+EDGE_LINKS = ("127.0.0.21", "10.77.2.21")     # where the edge awaits the gateway, on loopback and split
 
 CLONE_NEWNET = 0x40000000
 NETNS = "/run/netns"
@@ -59,7 +60,7 @@ class Places:
     prosody: str = "127.0.0.11"
     edge: str = "127.0.0.21"            # XMPP listeners
     gateway: str = "127.0.0.21"         # SIP listeners
-    link: str = "127.0.0.21"            # where the edge awaits the gateway
+    link: str = EDGE_LINKS[0]           # where the edge awaits the gateway
     kamailio: str = "127.0.0.31"
     phones: dict = field(default_factory=lambda: {
         "alice": "127.0.0.51", "bob": "127.0.0.52", "carol": "127.0.0.53", "dave": "127.0.0.54",
@@ -85,7 +86,7 @@ def split():
     os.makedirs(NETNS, exist_ok=True)
     phones = {"alice": 51, "bob": 52, "carol": 57, "dave": 54, "baresip": 55, "sipp": 62, "eve": 56}
     places = Places(
-        dns="10.77.1.53", prosody="10.77.1.11", edge="10.77.1.21", gateway="10.77.2.22", link="10.77.2.21",
+        dns="10.77.1.53", prosody="10.77.1.11", edge="10.77.1.21", gateway="10.77.2.22", link=EDGE_LINKS[1],
         kamailio="10.77.2.31", phones={name: f"10.77.2.{last}" for name, last in phones.items()},
         dmz=Namespace("dmz"), inside=Namespace("inside"))
     for name in ("dmz", "inside"):

@@ -4,8 +4,7 @@ use crate::steps::{Counts, Report, cargo, watch};
 use crate::{fuzz, packages, test};
 
 const FUZZ_SECONDS: &str = "1800";
-/// Random walks of the shard.
-const SEEDS: &str = "20000";
+const SEEDS: &str = "100";
 const KILLS: &str = "100";
 
 /// Everything in order; a failure does not keep the rest from running.

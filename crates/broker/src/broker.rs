@@ -1,12 +1,13 @@
 //! The broker of one gateway: its shards, its directory, and how the outside asks it.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use tombolo_edge::{DomainPair, EdgePort, FlowPort, StreamDirection, StreamId};
+use tombolo_edge::{DomainPair, EdgePort, FlowPort, StreamDirection, StreamId, ToFlow, Transport};
 use tombolo_interwork::{
-    owner::{Input, Owner, OwnerSettings, Report},
+    owner::{Input, Owner, OwnerSettings, PeerKey, Report},
     rows::{Row, table},
     token::TokenKey,
 };
@@ -19,10 +20,11 @@ use tombolo_telemetry::Metrics;
 
 use crate::{
     accounts::{Accounts, Authenticator},
+    bindings::Restored,
     directory::{Directory, Shard, Shared},
     fanout_actor::FanoutActor,
     guests::GuestsActor,
-    messages::{AskShard, ToSession},
+    messages::{AskShard, ToSession, ToUser},
     router::Router,
 };
 
@@ -54,6 +56,8 @@ pub struct BrokerSettings {
 pub struct Broker {
     directory: Arc<Directory>,
     router: Arc<Router>,
+    /// Phones that are reached by UDP without their help, until the ways out are there.
+    datagram_phones: Mutex<Vec<(PeerKey, SocketAddr)>>,
 }
 
 /// A federated session, for operators.
@@ -141,7 +145,8 @@ impl Broker {
         let guests = placement.start_in(0, move |_: &mut _| GuestsActor::new(shared));
         directory.begin(shards, guests);
         let router = Arc::new(Router::new(directory.clone()));
-        Ok(Self { directory, router })
+        let datagram_phones = Mutex::new(restore_bindings(&directory, now)?);
+        Ok(Self { directory, router, datagram_phones })
     }
 
     /// Where streams and flows hand what they bring.
@@ -152,6 +157,9 @@ impl Broker {
     /// Names the ways out, once.
     pub fn connect(&self, edge: Arc<dyn EdgePort>, flows: Arc<dyn FlowPort>) {
         self.directory.connect(edge, flows);
+        let phones = std::mem::take(&mut *self.datagram_phones.lock());
+        let directory = self.directory.clone();
+        self.directory.placement.helpers().spawn(async move { meet(&directory, &phones).await });
     }
 
     /// Replaces the accounts.
@@ -242,5 +250,46 @@ impl Broker {
     }
 }
 
+/// Gives users their phones back; the phones that are reached by UDP.
+fn restore_bindings(
+    directory: &Directory,
+    now: tombolo_presence::Now,
+) -> Result<Vec<(PeerKey, SocketAddr)>, StoreError> {
+    let accounts = directory.authenticator.accounts();
+    let restored = Restored::load(&*directory.store, &accounts, now)?;
+    let phones = restored.datagram_phones().into_iter().collect();
+    let Restored { bindings, over, unread } = restored;
+    if unread > 0 {
+        tracing::error!(rows = unread, "stored bindings cannot be read and are left alone");
+    }
+    for (aor, bindings) in bindings {
+        directory.user(&aor).do_send(ToUser::Restore(bindings));
+    }
+    if !over.is_empty() {
+        // If it fails they are found over again at the next start.
+        directory.store.commit(over, 0, Box::new(|_, _| {}));
+    }
+    Ok(phones)
+}
+
+/// Opens flows to phones, not all in one moment: each makes its shards say what they owe.
+async fn meet(directory: &Directory, phones: &[(PeerKey, SocketAddr)]) {
+    for some in phones.chunks(MEET_AT_ONCE) {
+        for (key, remote) in some {
+            let PeerKey::Phone(phone) = key else { continue };
+            directory.flows_port().send(ToFlow::Dial {
+                dial: directory.new_peer_dial(key),
+                transport: Transport::Udp,
+                host: remote.ip().to_string().into(),
+                port: Some(remote.port()),
+                domain: phone.aor.domain().into(),
+            });
+        }
+        tokio::time::sleep(MEET_PAUSE).await;
+    }
+}
+
+const MEET_AT_ONCE: usize = 256;
+const MEET_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// Batches that wait for a shard.
 const SHARD_INBOX: usize = 4096;

@@ -422,6 +422,8 @@ impl Directory {
     }
 }
 
+/// How long an actor that owns nothing stays: what comes just then must not be sent to one that is about to end.
+pub const LINGER: std::time::Duration = std::time::Duration::from_secs(30);
 /// Batches of messages that wait for the peer of a whole enterprise.
 const FRONT_END_INBOX: usize = 1024;
 /// Batches of messages that wait for the peer of one phone.

@@ -1,5 +1,5 @@
-//! Requests by flows that belong to no peer yet: they get challenges and refusals without any state, but for an
-//! authenticated REGISTER, which makes its flow a phone's.
+//! Requests by flows that belong to no peer yet: they get challenges and refusals without any state. An authenticated
+//! REGISTER makes its flow a phone's; any other authenticated request does where its user knows the phone.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use tombolo_sip::{
 
 use crate::{
     accounts::Proof,
-    directory::Directory,
-    messages::Arrived,
+    directory::{Directory, Peer},
+    messages::{Arrived, ToUser},
     peer::respond,
     requests::{capabilities, challenge},
 };
@@ -44,7 +44,7 @@ impl GuestsActor {
         }
         // The peer may have come to be since the flow's messages were queued.
         if let Some((_, peer)) = self.directory.peer_of_flow(flow.flow) {
-            return self.pass(peer, flow, message, false);
+            return pass(&self.directory, peer, flow, message, false);
         }
         let (status, headers) = match uas::check(&message) {
             Verdict::Drop => return,
@@ -55,18 +55,16 @@ impl GuestsActor {
                 Proof::User(aor) if message.method() == Some(&Method::Register) => {
                     return self.adopt(flow, &aor, message);
                 }
-                // Without a registration there is nowhere to reach the phone.
-                Proof::User(_) | Proof::NoHome => (403, Vec::new()),
+                // Of a phone that is registered? Without that there is nowhere to reach it.
+                Proof::User(aor) => {
+                    let guest = ToUser::Guest { flow: flow.clone(), message: Box::new(message) };
+                    return self.directory.user(&aor).do_send(guest);
+                }
+                Proof::NoHome => (403, Vec::new()),
                 Proof::Challenge(values) => (401, challenge(values)),
             },
         };
-        self.directory.metrics.requests_in(1);
-        if status >= 400 {
-            self.directory.metrics.refused_request();
-        }
-        if let Some(bytes) = respond(&message, status, &headers) {
-            self.directory.flows_port().send(ToFlow::Bytes { flow: flow.flow, bytes: bytes.into() });
-        }
+        answer(&self.directory, flow, &message, status, &headers);
     }
 
     /// The flow is a phone's from now on.
@@ -74,24 +72,42 @@ impl GuestsActor {
         let key = PeerKey::Phone(Arc::new(PhoneKey { aor: aor.clone(), instance: instance_of(&message) }));
         self.directory.bind_flow(flow, &key);
         if let Some((_, peer)) = self.directory.peer_of_flow(flow.flow) {
-            self.pass(peer, flow, message, true);
+            pass(&self.directory, peer, flow, message, true);
         }
     }
+}
 
-    fn pass(
-        &self,
-        peer: crate::directory::Peer,
-        flow: &Arc<FlowFacts>,
-        message: SipMessage,
-        is_authenticated: bool,
-    ) {
-        let arrived = Arrived { flow: flow.clone(), messages: vec![message], is_authenticated };
-        if let Err(Arrived { messages, .. }) = peer.inbox.push(arrived) {
-            for message in messages {
-                let retry = [("Retry-After", "2".to_owned())];
-                if let Some(bytes) = respond(&message, 503, &retry) {
-                    self.directory.flows_port().send(ToFlow::Bytes { flow: flow.flow, bytes: bytes.into() });
-                }
+/// Answers a request by a flow without a peer.
+pub(crate) fn answer(
+    directory: &Directory,
+    flow: &FlowFacts,
+    message: &SipMessage,
+    status: u16,
+    headers: &[(&'static str, String)],
+) {
+    directory.metrics.requests_in(1);
+    if status >= 400 {
+        directory.metrics.refused_request();
+    }
+    if let Some(bytes) = respond(message, status, headers) {
+        directory.flows_port().send(ToFlow::Bytes { flow: flow.flow, bytes: bytes.into() });
+    }
+}
+
+/// Hands a request to the peer whose flow it came by.
+pub(crate) fn pass(
+    directory: &Directory,
+    peer: Peer,
+    flow: &Arc<FlowFacts>,
+    message: SipMessage,
+    is_authenticated: bool,
+) {
+    let arrived = Arrived { flow: flow.clone(), messages: vec![message], is_authenticated };
+    if let Err(Arrived { messages, .. }) = peer.inbox.push(arrived) {
+        for message in messages {
+            let retry = [("Retry-After", "2".to_owned())];
+            if let Some(bytes) = respond(&message, 503, &retry) {
+                directory.flows_port().send(ToFlow::Bytes { flow: flow.flow, bytes: bytes.into() });
             }
         }
     }

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod alarm;
+mod bindings;
 mod broker;
 mod directory;
 mod fanout_actor;

@@ -1,13 +1,16 @@
 //! One user of the built-in home: which phones are registered, and what becomes of messages to them. Pure.
 //!
-//! REGISTERs, messages, outcomes and time go in; responses, requests to phones and fates come out. A message goes to
-//! every phone as a request of its own; the first 2xx is the outcome, without one the best by RFC 3261 §16.7 step 6.
+//! REGISTERs, messages, outcomes and time go in; responses, requests to phones, fates and what is to be stored come out.
+//! A message goes to every phone as a request of its own; the first 2xx is the outcome, without one the best by RFC 3261
+//! §16.7 step 6.
 
 use std::{
     collections::VecDeque,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
+use tombolo_edge::{FlowFacts, Transport};
 use tombolo_interwork::{
     error::NoResponse,
     owner::{MessageId, PeerKey},
@@ -15,6 +18,21 @@ use tombolo_interwork::{
 };
 
 use crate::session::ShardIndex;
+
+/// Where a phone speaks from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// By UDP: it is reached there without a connection.
+    pub is_datagram: bool,
+    /// Its address.
+    pub remote: SocketAddr,
+}
+
+impl From<&FlowFacts> for Origin {
+    fn from(facts: &FlowFacts) -> Self {
+        Self { is_datagram: facts.transport == Transport::Udp, remote: facts.remote }
+    }
+}
 
 /// One registered phone (RFC 3261 §10).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +47,8 @@ pub struct Binding {
     pub cseq: u32,
     /// When it runs out.
     pub expires_at: Instant,
+    /// Where it spoke from last.
+    pub origin: Origin,
 }
 
 /// What a REGISTER asks for, read and authenticated.
@@ -36,6 +56,8 @@ pub struct Binding {
 pub struct Register {
     /// The peer by which it came.
     pub peer: PeerKey,
+    /// Where it came from.
+    pub origin: Origin,
     /// Call-ID.
     pub call_id: String,
     /// CSeq number.
@@ -75,6 +97,15 @@ pub enum UserOutput {
         /// The request.
         draft: Box<RequestDraft>,
     },
+    /// Store a binding.
+    Keep(Binding),
+    /// A binding is gone: store that.
+    Forget {
+        /// Its Contact URI.
+        contact: String,
+    },
+    /// No binding is left of a phone that did not register again.
+    Lapsed(PeerKey),
     /// A message's fate.
     Delivered {
         /// The shard that sent it.
@@ -137,10 +168,7 @@ impl LocalUser {
         if register.contacts.iter().any(|(_, expires)| *expires > 0 && *expires < LEAST_EXPIRES) {
             return Registered::TooBrief;
         }
-        if register.removes_all {
-            self.bindings.clear();
-        }
-        let mut bindings = self.bindings.clone();
+        let mut bindings = if register.removes_all { Vec::new() } else { self.bindings.clone() };
         for (contact, expires) in &register.contacts {
             bindings.retain(|binding| binding.contact != *contact);
             if *expires > 0 {
@@ -150,20 +178,53 @@ impl LocalUser {
                     call_id: register.call_id.clone(),
                     cseq: register.cseq,
                     expires_at: now + Duration::from_secs(u64::from((*expires).min(MOST_EXPIRES))),
+                    origin: register.origin,
                 });
             }
         }
         if bindings.len() > MOST_BINDINGS {
             return Registered::TooMany;
         }
+        for binding in bindings.iter().filter(|binding| !self.bindings.contains(binding)) {
+            self.out.push_back(UserOutput::Keep(binding.clone()));
+        }
+        let is_gone = |old: &&Binding| bindings.iter().all(|binding| binding.contact != old.contact);
+        for Binding { contact, .. } in self.bindings.iter().filter(is_gone) {
+            self.out.push_back(UserOutput::Forget { contact: contact.clone() });
+        }
         self.bindings = bindings;
         let left = |binding: &Binding| binding.expires_at.saturating_duration_since(now).as_secs();
         Registered::Bindings(self.bindings.iter().map(|b| (b.contact.clone(), left(b))).collect())
     }
 
+    /// Takes back what an earlier life of the process stored.
+    pub fn restore(&mut self, bindings: Vec<Binding>) {
+        self.bindings = bindings;
+    }
+
+    /// Which phone speaks, by a request that proved its user and came by a flow of nobody: the one that registered from
+    /// there, else the one whose Contact the request names. It is met there from now on.
+    pub fn find_phone(&mut self, origin: Origin, contact: Option<&str>, now: Instant) -> Option<PeerKey> {
+        self.handle_timeout(now);
+        let from_there = self.bindings.iter().position(|binding| binding.origin == origin);
+        let at = from_there
+            .or_else(|| self.bindings.iter().position(|binding| Some(&*binding.contact) == contact))?;
+        let binding = &mut self.bindings[at];
+        if std::mem::replace(&mut binding.origin, origin) != origin {
+            self.out.push_back(UserOutput::Keep(binding.clone()));
+        }
+        Some(binding.peer.clone())
+    }
+
     /// Time passed: phones that did not register again are gone.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.bindings.retain(|binding| binding.expires_at > now);
+        let gone: Vec<Binding> = self.bindings.extract_if(.., |binding| binding.expires_at <= now).collect();
+        for Binding { contact, peer, .. } in gone {
+            self.out.push_back(UserOutput::Forget { contact });
+            if self.bindings.iter().all(|binding| binding.peer != peer) {
+                self.out.push_back(UserOutput::Lapsed(peer));
+            }
+        }
     }
 
     /// A message for all phones. Without one the sender learns that nobody is there.
@@ -269,11 +330,16 @@ mod tests {
     fn register(name: &str, cseq: u32, expires: u32) -> Register {
         Register {
             peer: peer(name),
+            origin: origin(9),
             call_id: name.into(),
             cseq,
             contacts: vec![(format!("sip:alice@{name}"), expires)],
             removes_all: false,
         }
+    }
+
+    fn origin(port: u16) -> Origin {
+        Origin { is_datagram: true, remote: ([192, 0, 2, 1], port).into() }
     }
 
     fn draft() -> RequestDraft {
@@ -296,7 +362,7 @@ mod tests {
         std::iter::from_fn(|| user.poll_output())
             .filter_map(|output| match output {
                 UserOutput::Delivered { status, .. } => Some(status),
-                UserOutput::Request { .. } => None,
+                _ => None,
             })
             .collect()
     }
@@ -320,6 +386,49 @@ mod tests {
         user.handle_register(&register("a", 1, 60), now);
         user.handle_timeout(now + Duration::from_secs(61));
         assert!(user.bindings().is_empty());
+    }
+
+    #[test]
+    fn what_is_registered_is_stored_and_what_is_gone_is_taken_out() {
+        let (mut user, now) = (LocalUser::default(), start());
+        let outputs = |user: &mut LocalUser| -> Vec<String> {
+            let name = |output| match output {
+                UserOutput::Keep(binding) => format!("keep {} {}", binding.contact, binding.cseq),
+                UserOutput::Forget { contact } => format!("forget {contact}"),
+                UserOutput::Lapsed(_) => "lapsed".to_owned(),
+                other => format!("{other:?}"),
+            };
+            std::iter::from_fn(|| user.poll_output()).map(name).collect()
+        };
+        user.handle_register(&register("a", 1, 60), now);
+        user.handle_register(&register("b", 1, 600), now);
+        assert_eq!(outputs(&mut user), ["keep sip:alice@a 1", "keep sip:alice@b 1"]);
+        user.handle_register(&register("b", 2, 600), now);
+        assert_eq!(outputs(&mut user), ["keep sip:alice@b 2"], "only what changed");
+        let fetch = Register { contacts: Vec::new(), ..register("a", 9, 0) };
+        user.handle_register(&fetch, now);
+        user.handle_register(&register("b", 2, 600), now);
+        assert!(outputs(&mut user).is_empty(), "asking and a stale REGISTER change nothing");
+        user.handle_timeout(now + Duration::from_secs(60));
+        assert_eq!(outputs(&mut user), ["forget sip:alice@a", "lapsed"]);
+        let all = Register { removes_all: true, contacts: Vec::new(), ..register("b", 3, 0) };
+        user.handle_register(&all, now + Duration::from_secs(61));
+        assert_eq!(outputs(&mut user), ["forget sip:alice@b"]);
+    }
+
+    #[test]
+    fn a_phone_is_known_by_where_it_registered_from_or_by_its_contact() {
+        let (mut user, now) = (LocalUser::default(), start());
+        user.handle_register(&register("a", 1, 60), now);
+        user.handle_register(&Register { origin: origin(10), ..register("b", 1, 60) }, now);
+        assert_eq!(user.find_phone(origin(10), None, now), Some(peer("b")));
+        assert_eq!(user.find_phone(origin(11), None, now), None);
+        assert_eq!(user.find_phone(origin(11), Some("sip:alice@c"), now), None);
+        assert_eq!(user.find_phone(origin(11), Some("sip:alice@a"), now), Some(peer("a")));
+        assert_eq!(user.find_phone(origin(11), None, now), Some(peer("a")), "it moved there");
+        let by_stream = Origin { is_datagram: false, ..origin(11) };
+        assert_eq!(user.find_phone(by_stream, None, now), None, "another transport is another phone");
+        assert_eq!(user.find_phone(origin(11), None, now + Duration::from_secs(60)), None, "it ran out");
     }
 
     #[test]

@@ -14,7 +14,10 @@ use tombolo_interwork::{
 use tombolo_presence::Address;
 use tombolo_sip::message::Message as SipMessage;
 
-use crate::session::ShardIndex;
+use crate::{
+    local_user::{Binding, Origin},
+    session::ShardIndex,
+};
 
 /// An input that must not be refused: answers to what the shard asked, bounded by what it asked.
 #[derive(Message)]
@@ -156,6 +159,8 @@ pub enum ToPeer {
     FlowUp(Arc<FlowFacts>),
     /// A flow ended.
     FlowDown(FlowId),
+    /// The phone did not register again.
+    Lapsed,
     /// Octets are written.
     Written {
         /// The flow.
@@ -186,10 +191,21 @@ pub struct Arrived {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub enum ToUser {
+    /// What an earlier life of the process stored. Comes first, once.
+    Restore(Vec<Binding>),
+    /// An authenticated request, no REGISTER, by a flow of nobody: one of the user's phones may have come back by it.
+    Guest {
+        /// The flow.
+        flow: Arc<FlowFacts>,
+        /// The request.
+        message: Box<SipMessage>,
+    },
     /// An authenticated REGISTER.
     Register {
         /// By which peer it came.
         peer: PeerKey,
+        /// Where it came from.
+        origin: Origin,
         /// Where the response goes.
         reply: ReplyTo,
         /// The request.

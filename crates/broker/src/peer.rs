@@ -122,6 +122,11 @@ impl Peer {
         self.flow.as_deref().map(way_of)
     }
 
+    /// Its flow, if we opened it.
+    pub fn dialled_flow(&self) -> Option<FlowId> {
+        self.flow.as_deref().filter(|flow| flow.dial.is_some()).map(|flow| flow.flow)
+    }
+
     /// A flow to the peer: the first one, or one that replaces the old one.
     pub fn handle_flow_up(&mut self, flow: Arc<FlowFacts>, now: Instant) {
         self.dialling_until = None;

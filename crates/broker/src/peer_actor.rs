@@ -10,7 +10,7 @@ use tombolo_runtime::{Inbox, TURN_ITEMS, Wake};
 
 use crate::{
     alarm::{Alarm, Alarmed},
-    directory::Directory,
+    directory::{Directory, LINGER},
     messages::{Arrived, ToPeer},
     peer::{Peer, PeerOutput, way_of},
     requests::serve,
@@ -40,12 +40,10 @@ impl PeerActor {
         while let Some(output) = self.peer.poll_output() {
             self.carry(output);
         }
-        if matches!(self.key, PeerKey::Phone(_)) && self.peer.is_idle() {
-            // A phone that went away owns nothing here; its dialogs wait in their shards.
-            self.directory.forget_peer(&self.key);
-            return ctx.stop();
-        }
-        self.set_alarm(self.peer.poll_timeout(), ctx);
+        let is_over = matches!(self.key, PeerKey::Phone(_)) && self.peer.is_idle();
+        let idle_until = || self.directory.clock.now().instant + LINGER;
+        let due = if is_over { Some(idle_until()) } else { self.peer.poll_timeout() };
+        self.set_alarm(due, ctx);
     }
 
     fn carry(&mut self, output: PeerOutput) {
@@ -102,7 +100,15 @@ impl Alarmed for PeerActor {
 
     fn handle_alarm(&mut self, ctx: &mut Context<Self>) {
         self.peer.handle_timeout(self.directory.clock.now().instant);
-        self.drive(ctx);
+        while let Some(output) = self.peer.poll_output() {
+            self.carry(output);
+        }
+        if matches!(self.key, PeerKey::Phone(_)) && self.peer.is_idle() {
+            // A phone that went away owns nothing here; its dialogs wait in their shards.
+            self.directory.forget_peer(&self.key);
+            return ctx.stop();
+        }
+        self.set_alarm(self.peer.poll_timeout(), ctx);
     }
 }
 
@@ -163,6 +169,12 @@ impl Handler<ToPeer> for PeerActor {
                 self.peer.handle_flow_up(flow, now);
             }
             ToPeer::FlowDown(flow) => self.peer.handle_flow_down(flow, now),
+            ToPeer::Lapsed => {
+                // Nobody else ends a flow that we opened; the phone's own ends when it is not heard of for long.
+                if let Some(flow) = self.peer.dialled_flow() {
+                    self.directory.flows_port().send(ToFlow::Close { flow });
+                }
+            }
             ToPeer::Written { flow, bytes } => self.peer.handle_written(flow, bytes),
             ToPeer::DialFailed { cause, .. } => {
                 tracing::warn!(cause, "the front end cannot be reached");

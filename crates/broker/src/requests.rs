@@ -76,7 +76,7 @@ pub fn serve(
                 return answer(403, &[]);
             }
             if message.method() == Some(&Method::Register) {
-                let register = ToUser::Register { peer: key.clone(), reply, message };
+                let register = ToUser::Register { peer: key.clone(), origin: flow.into(), reply, message };
                 return directory.user(&identity).do_send(register);
             }
         }

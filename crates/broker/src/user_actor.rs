@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use actix::{Actor, ActorContext, Context, Handler};
+use tombolo_edge::FlowFacts;
 use tombolo_interwork::owner::{Input, PeerKey, ReplyTo};
 use tombolo_presence::Address;
 use tombolo_sip::message::Message;
+use tombolo_store::{Row, StoreError};
 use tombolo_telemetry::Redacted;
 
 use crate::{
     alarm::{Alarm, Alarmed},
-    directory::Directory,
-    local_user::{LEAST_EXPIRES, LocalUser, MOST_EXPIRES, Register, Registered, UserOutput},
+    bindings,
+    directory::{Directory, LINGER},
+    guests::{answer, pass},
+    local_user::{LEAST_EXPIRES, LocalUser, MOST_EXPIRES, Origin, Register, Registered, UserOutput},
     messages::{Requester, ToPeer, ToUser},
     peer::respond,
 };
@@ -30,7 +34,7 @@ impl UserActor {
         Self { aor, user: LocalUser::default(), directory, alarm: Alarm::default() }
     }
 
-    fn register(&mut self, peer: PeerKey, reply: ReplyTo, message: &Message) {
+    fn register(&mut self, peer: PeerKey, origin: Origin, reply: ReplyTo, message: &Message) {
         let now = self.directory.clock.now().instant;
         let asked = message.expires().unwrap_or(MOST_EXPIRES);
         let contacts = message.contacts().flatten().map(|contact| {
@@ -39,6 +43,7 @@ impl UserActor {
         });
         let register = Register {
             peer: peer.clone(),
+            origin,
             call_id: message.call_id().unwrap_or_default().to_owned(),
             cseq: message.cseq().map_or(0, |(number, _)| number),
             contacts: contacts.collect(),
@@ -59,7 +64,31 @@ impl UserActor {
         }
     }
 
-    fn drive(&mut self, ctx: &mut Context<Self>) {
+    /// A phone that speaks by a flow of nobody: after a restart, or since its address changed.
+    fn admit(&mut self, flow: &Arc<FlowFacts>, message: Message) {
+        let now = self.directory.clock.now().instant;
+        let contact = message.contacts().flatten().next().map(|contact| contact.uri.as_str().to_owned());
+        match self.user.find_phone((&**flow).into(), contact.as_deref(), now) {
+            Some(key) => {
+                tracing::debug!(aor = %Redacted(&self.aor), flow = flow.flow.0, "a registered phone is back");
+                self.directory.bind_flow(flow, &key);
+                pass(&self.directory, self.directory.find_or_start_peer(&key), flow, message, true);
+            }
+            None => answer(&self.directory, flow, &message, 403, &[]),
+        }
+    }
+
+    /// Stored lazily: a phone whose binding is lost with the machine registers again in time.
+    fn store(&self, row: Row) {
+        let reply = |_, result: Result<(), StoreError>| {
+            if let Err(error) = result {
+                tracing::error!(%error, "a binding could not be stored");
+            }
+        };
+        self.directory.store.commit(vec![row], 0, Box::new(reply));
+    }
+
+    fn carry(&mut self) {
         while let Some(output) = self.user.poll_output() {
             match output {
                 UserOutput::Request { peer, uri, fork, branch, draft } => {
@@ -69,16 +98,27 @@ impl UserActor {
                         self.directory.fail_request(requester);
                     }
                 }
+                UserOutput::Keep(binding) => {
+                    if let Some(row) = bindings::row(&self.aor, &binding, self.directory.clock.now()) {
+                        self.store(row);
+                    }
+                }
+                UserOutput::Forget { contact } => self.store(bindings::deleted_row(&self.aor, &contact)),
+                UserOutput::Lapsed(peer) => {
+                    self.directory.tell_peer(&peer, ToPeer::Lapsed);
+                }
                 UserOutput::Delivered { shard, message, status } => {
                     self.directory.tell_shard(shard, Input::Delivered { message, status });
                 }
             }
         }
-        if self.user.is_idle() {
-            self.directory.forget_user(&self.aor);
-            return ctx.stop();
-        }
-        self.set_alarm(self.user.poll_timeout(), ctx);
+    }
+
+    fn drive(&mut self, ctx: &mut Context<Self>) {
+        self.carry();
+        let idle_until = || self.directory.clock.now().instant + LINGER;
+        let due = if self.user.is_idle() { Some(idle_until()) } else { self.user.poll_timeout() };
+        self.set_alarm(due, ctx);
     }
 }
 
@@ -89,7 +129,12 @@ impl Alarmed for UserActor {
 
     fn handle_alarm(&mut self, ctx: &mut Context<Self>) {
         self.user.handle_timeout(self.directory.clock.now().instant);
-        self.drive(ctx);
+        self.carry();
+        if self.user.is_idle() {
+            self.directory.forget_user(&self.aor);
+            return ctx.stop();
+        }
+        self.set_alarm(self.user.poll_timeout(), ctx);
     }
 }
 
@@ -103,7 +148,11 @@ impl Handler<ToUser> for UserActor {
     fn handle(&mut self, message: ToUser, ctx: &mut Context<Self>) {
         let now = self.directory.clock.now().instant;
         match message {
-            ToUser::Register { peer, reply, message } => self.register(peer, reply, &message),
+            ToUser::Restore(bindings) => self.user.restore(bindings),
+            ToUser::Guest { flow, message } => self.admit(&flow, *message),
+            ToUser::Register { peer, origin, reply, message } => {
+                self.register(peer, origin, reply, &message);
+            }
             ToUser::Deliver { shard, message, draft, .. } => {
                 self.user.handle_message(shard, message, &draft, now);
             }

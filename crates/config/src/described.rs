@@ -170,7 +170,12 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("partner.limits", "partner.limits", "What one partner may cost."),
     (PARTNER_FILE, "Files of the partners directory", "Each `*.toml` file there, in the order of the names."),
     ("dns", "[dns]", "How names are looked up."),
-    ("link", "[link]", "The inside link between edges and gateways: mutual TLS, opened by the gateway."),
+    (
+        "link",
+        "[link]",
+        "The inside link between edges and gateways: mutual TLS, opened by the gateway. \
+         Where a certificate states purposes, a gateway's must hold clientAuth and an edge's serverAuth.",
+    ),
     ("store", "[store]", "Where subscriptions, dialogs and pending requests are kept."),
     ("accounts", "[accounts]", "The accounts of built-in homes."),
     ("admin", "[admin]", "Administration over HTTP: health, metrics, the API."),
@@ -521,7 +526,22 @@ const SETTINGS: &[Setting] = &[
     ),
     //
     setting("link", "listen", EDGE, "(required)", "an address with a port", "Where gateways are awaited."),
-    setting("link", "edges", GATEWAY, "(required)", "HOST:PORT", "The edges to open links to."),
+    setting(
+        "link",
+        "gateways",
+        EDGE,
+        "(required)",
+        "host names or IP addresses",
+        "The gateways that may open a link: one of these must stand in the certificate (dNSName or iPAddress, no wildcard).",
+    ),
+    setting(
+        "link",
+        "edges",
+        GATEWAY,
+        "(required)",
+        "HOST:PORT",
+        "The edges to open links to. The host must stand in the edge's certificate (dNSName or iPAddress, no wildcard).",
+    ),
     setting("link", "certificate", LINKED, "(required)", "a PEM file", "Certificate chain of this end."),
     setting("link", "key", LINKED, "(required)", "a PEM file", "Private key of the certificate."),
     setting(

@@ -275,8 +275,13 @@ pub struct LinkSettings {
 /// An end of the inside link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkEnd {
-    /// An edge waits for gateways here.
-    Listen(SocketAddr),
+    /// An edge waits for gateways.
+    Listen {
+        /// Where.
+        at: SocketAddr,
+        /// For which hosts a gateway's certificate may be: names in A-labels, or IP addresses; one at least.
+        gateways: Vec<String>,
+    },
     /// A gateway opens links to these edges.
     Edges(Vec<Proxy>),
 }

@@ -5,7 +5,13 @@ mod common;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use common::{Ear, Plan, Site, World, message, numbers, partner, relay::Relay, run, table, write_to};
+use common::{
+    Ear, Plan, Site, World,
+    log::{keep_log, logged},
+    message, numbers, partner,
+    relay::Relay,
+    run, table, write_to,
+};
 use tokio::{net::TcpStream, time::sleep};
 use tombolo_edge::{
     DialId, DomainPair, EdgePort, FromEdge, LinkListener, LinkPort, LinkSettings, ProofMethod,
@@ -15,10 +21,17 @@ use tombolo_policy::{Method::SaslExternal, Table};
 
 const OURS: &str = "corp.example";
 const PARTNER: &str = "partner.example";
+const GATEWAY: &str = "gateway.corp.example";
 
+/// Under the host names that each end is known by: an edge is dialled by its address.
 fn identity(world: &World, name: &str, is_rogue: bool) -> LinkSettings {
+    let host = if name == "gateway" { GATEWAY } else { "127.0.0.1" };
+    identity_of(world, name, host, is_rogue)
+}
+
+fn identity_of(world: &World, name: &str, host: &str, is_rogue: bool) -> LinkSettings {
     // A rogue one trusts whom it should, so that only the other end can refuse it.
-    let (certificate, key) = world.authority(is_rogue).issue(name, &[name]).expect("issued");
+    let (certificate, key) = world.authority(is_rogue).issue(name, &[host]).expect("issued");
     LinkSettings { certificate, key, trust: world.authority(false).certificate() }
 }
 
@@ -31,6 +44,7 @@ fn edge_with(world: &Arc<World>, identity: LinkSettings) -> (Site, SocketAddr) {
     let (sink, listener) = LinkListener::bind(
         identity,
         "127.0.0.1:0".parse().expect("an address"),
+        vec![GATEWAY.to_owned()],
         world.placement.clone(),
         world.clock.clone(),
     )
@@ -49,10 +63,19 @@ struct Gateway {
 }
 
 fn gateway(world: &Arc<World>, edges: &[SocketAddr], partners: Table, is_rogue: bool) -> Gateway {
+    gateway_with(world, edges, partners, identity(world, "gateway", is_rogue))
+}
+
+fn gateway_with(
+    world: &Arc<World>,
+    edges: &[SocketAddr],
+    partners: Table,
+    identity: LinkSettings,
+) -> Gateway {
     let ear = Arc::new(Ear::default());
     let policy = Arc::new(ArcSwap::from_pointee(partners));
     let port = LinkPort::start(
-        identity(world, "gateway", is_rogue),
+        identity,
         edges.iter().map(|at| (at.ip().to_string(), at.port())).collect(),
         world.silent_resolver(),
         policy.clone(),
@@ -373,6 +396,46 @@ fn an_edge_of_another_authority_is_given_no_table_and_no_dial() {
         }
         assert_ne!(impostor.policy.load().generation(), 7);
         assert!(foreign.ear.ups(Incoming).is_empty());
+    });
+}
+
+#[test]
+fn a_stolen_edge_key_opens_no_link_for_it_names_no_gateway() {
+    keep_log();
+    run(|world| async move {
+        let (edge, at) = edge(&world, "edge1");
+        let foreign = foreign(&world, &edge);
+        // Of the right authority, for both purposes, and the very key of the edge.
+        let thief = identity(&world, "edge1", false);
+        let impostor = gateway_with(&world, &[at], partners(9, foreign.starttls), thief);
+        for _ in 0..10 {
+            assert_eq!(impostor.ear.no_stream(impostor.dial(&world)).await, StreamEnd::LinkLost);
+            sleep(Duration::from_millis(100)).await;
+        }
+        let end = foreign.ear.no_stream(foreign.dial(OURS)).await;
+        assert!(matches!(end, StreamEnd::Broken(_)), "the edge has still no gateway: {end:?}");
+        assert_ne!(edge.policy.load().generation(), 9, "its table is not taken");
+        let said = "link refused";
+        let why = "the certificate is for 127.0.0.1, accepted: gateway.corp.example";
+        assert!(logged(&[said, why]), "an operator can see who knocked and who is awaited");
+    });
+}
+
+#[test]
+fn an_edge_whose_certificate_is_not_for_the_host_that_was_dialled_gets_no_table_and_no_dial() {
+    keep_log();
+    run(|world| async move {
+        // Of the right authority, such as another gateway or an edge that stands elsewhere.
+        let (elsewhere, at) = edge_with(&world, identity_of(&world, "edge2", "edge2.corp.example", false));
+        let foreign = foreign(&world, &elsewhere);
+        let gateway = gateway(&world, &[at], partners(7, foreign.starttls), false);
+        for _ in 0..10 {
+            assert_eq!(gateway.ear.no_stream(gateway.dial(&world)).await, StreamEnd::LinkLost);
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert_ne!(elsewhere.policy.load().generation(), 7);
+        let why = "the certificate is for edge2.corp.example, accepted: 127.0.0.1";
+        assert!(logged(&["no link", why]), "an operator can see whom the edge's certificate names");
     });
 }
 

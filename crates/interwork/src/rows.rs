@@ -2,10 +2,12 @@
 //!
 //! A row is (partition, table, key, value); the partition is that of the local user. Values carry a version in front.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tombolo_presence::{Address, Subscription, SubscriptionKind};
 
-use crate::owner::keys::PeerKey;
+use crate::owner::keys::{PeerKey, PhoneKey};
 
 /// One row to be stored, or deleted when it has no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +34,9 @@ pub mod table {
     pub const PUBLICATION: u8 = 4;
     /// CSeq and expiry of a dialog: written often, in one flush, and kept apart from the others by the store.
     pub const VOLATILE: u8 = 128;
-    /// All of them, in the order in which they are loaded.
+    /// One row a phone that registered: written anew with each of its REGISTERs. No shard's business.
+    pub const BINDING: u8 = 129;
+    /// All that shards own, in the order in which they are loaded.
     pub const ALL: [u8; 5] = [PAIR, NOTIFIER, SUBSCRIBER, PUBLICATION, VOLATILE];
 }
 
@@ -129,6 +133,25 @@ pub struct PublicationRow {
     pub lang: Option<String>,
 }
 
+/// What is kept of a phone's registration (RFC 3261 §10.3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindingRow {
+    /// The phone.
+    pub phone: PhoneKey,
+    /// Its Contact URI.
+    pub contact: String,
+    /// Call-ID of its REGISTER.
+    pub call_id: String,
+    /// CSeq of its REGISTER.
+    pub cseq: u32,
+    /// When it runs out, in seconds since the Unix epoch.
+    pub expires_at: u64,
+    /// It registered by UDP: it is still reached at `remote` when no connection is left.
+    pub is_datagram: bool,
+    /// Where it registered from.
+    pub remote: SocketAddr,
+}
+
 /// What is added to a stored CSeq on load: more than one flush interval can use (D-26).
 pub const CSEQ_RAISE: u32 = 65_536;
 
@@ -149,6 +172,11 @@ pub fn pair_of_key(key: &[u8]) -> Option<(Address, Address)> {
     let text = std::str::from_utf8(key).ok()?;
     let (user, contact) = text.split_once('\0')?;
     Some((Address::from_prepared(user).ok()?, Address::from_prepared(contact).ok()?))
+}
+
+/// The key of a binding's row.
+pub fn binding_key(user: &Address, contact: &str) -> Vec<u8> {
+    [user.as_str().as_bytes(), &[0], contact.as_bytes()].concat()
 }
 
 /// The key of a dialog's row.

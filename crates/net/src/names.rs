@@ -3,7 +3,7 @@
 //! In: one certificate in DER, and a domain or host. Out: a yes or no. Whether the certificate is to be trusted at all
 //! is not asked here. webpki reads only dNSName, so the names are read with x509-cert.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use x509_cert::{
     Certificate,
@@ -22,6 +22,8 @@ pub struct CertificateNames {
     pub xmpp: Vec<String>,
     /// uniformResourceIdentifier.
     pub uris: Vec<String>,
+    /// iPAddress.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl CertificateNames {
@@ -37,6 +39,7 @@ impl CertificateNames {
             match name {
                 GeneralName::DnsName(name) => names.dns.push(name.as_str().to_ascii_lowercase()),
                 GeneralName::UniformResourceIdentifier(uri) => names.uris.push(uri.as_str().to_owned()),
+                GeneralName::IpAddress(octets) => names.addresses.extend(ip_address(octets.as_bytes())),
                 GeneralName::OtherName(other) => {
                     // An IA5String or UTF8String; both are their octets, and tools mix them up.
                     let Ok(text) = std::str::from_utf8(other.value.value()) else { continue };
@@ -65,6 +68,18 @@ impl CertificateNames {
             || self.xmpp.iter().any(|name| ascii(name) == domain)
     }
 
+    /// True when a dNSName or an iPAddress is exactly this host (RFC 6125 §6.4.1). A wildcard names no host: whoever
+    /// holds it could stand for each of them.
+    pub fn prove_host(&self, host: &str) -> bool {
+        match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(address) => self.addresses.contains(&address),
+            Err(_) => {
+                let host = ascii(host);
+                self.dns.iter().any(|name| !name.contains('*') && *name == host)
+            }
+        }
+    }
+
     /// The SIP domains that the certificate is for (RFC 5922 §7.1), in lower case: the hosts of URIs `sip:host` without
     /// user part; if there is no such URI, dNSNames. A wildcard names nothing (§7.2), the subject's CN neither (D-19).
     pub fn sip_domains(&self) -> Vec<String> {
@@ -87,6 +102,12 @@ fn sip_host(uri: &str) -> Option<&str> {
     }
     let host = host_port.split(':').next()?;
     (!host.is_empty()).then_some(host)
+}
+
+/// Four or sixteen octets (RFC 5280 §4.2.1.6).
+fn ip_address(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }
 
 /// A domain as certificates write it: A-labels in lower case. What is no domain stays, and matches only itself.
@@ -130,6 +151,20 @@ mod tests {
         assert!(!dns(&["i*.example.com"]).prove_xmpp("im.example.com"));
         assert!(!dns(&["*.com"]).prove_xmpp("example.com"));
         assert!(names.sip_domains().is_empty());
+    }
+
+    #[test]
+    fn a_host_is_proved_by_its_exact_name_or_address_and_by_no_wildcard() {
+        let mut names = dns(&["edge1.corp.example", "*.corp.example"]);
+        names.addresses = ["10.0.0.1", "2001:db8::1"].map(|text| text.parse().expect("an address")).to_vec();
+        for host in ["edge1.corp.example", "EDGE1.corp.example", "10.0.0.1", "[2001:DB8::1]", "2001:db8::1"] {
+            assert!(names.prove_host(host), "{host}");
+        }
+        for host in
+            ["edge2.corp.example", "corp.example", "10.0.0.2", "::ffff:10.0.0.1", "*.corp.example", ""]
+        {
+            assert!(!names.prove_host(host), "{host}");
+        }
     }
 
     #[test]

@@ -103,6 +103,18 @@ pub enum CertificateFault {
     /// It is not for this name.
     #[error("the certificate is not for {0}")]
     OtherName(String),
+    /// It is for none of the hosts that are meant.
+    #[error("the certificate is for {}, accepted: {}", listed(names), listed(accepted))]
+    OtherHost {
+        /// Whom it is for.
+        names: Vec<String>,
+        /// Who would be accepted.
+        accepted: Vec<String>,
+    },
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
 }
 
 impl PeerCertificates {
@@ -150,9 +162,6 @@ impl PeerCertificates {
         is_sip: bool,
         now: Duration,
     ) -> Result<(), CertificateFault> {
-        let (first, others) = self.chain.split_first().ok_or(CertificateFault::None)?;
-        let not_trusted = |error: webpki::Error| CertificateFault::NotTrusted(error.to_string());
-        let certificate = EndEntityCert::try_from(first).map_err(not_trusted)?;
         let mut usages = vec![KeyUsage::server_auth()];
         if role == Role::Client && allows_client_auth_only {
             usages.push(KeyUsage::client_auth());
@@ -160,6 +169,40 @@ impl PeerCertificates {
         if is_sip {
             usages.push(KeyUsage::required(SIP_DOMAIN));
         }
+        self.verify_for(trust, &usages, now)
+    }
+
+    /// Checks a chain of a private authority that one of `hosts` must have shown: as [`PeerCertificates::verify`], but
+    /// stated purposes must hold the one of the peer's role, and a name must be exactly one of the hosts.
+    ///
+    /// So the certificate of a machine that only waits for connections cannot be used to open one, and a machine of the
+    /// same authority cannot stand for another.
+    pub fn verify_host(
+        &self,
+        trust: &Trust,
+        role: Role,
+        hosts: &[String],
+        now: Duration,
+    ) -> Result<(), CertificateFault> {
+        let usage = match role {
+            Role::Client => KeyUsage::client_auth(),
+            Role::Server => KeyUsage::server_auth(),
+        };
+        self.verify_for(trust, &[usage], now)?;
+        let names = self.names();
+        if hosts.iter().any(|host| names.prove_host(host)) {
+            return Ok(());
+        }
+        let addresses = names.addresses.iter().map(ToString::to_string);
+        let names = names.dns.into_iter().chain(addresses).collect();
+        Err(CertificateFault::OtherHost { names, accepted: hosts.to_vec() })
+    }
+
+    /// True when the chain ends at an anchor and is good for one of the purposes.
+    fn verify_for(&self, trust: &Trust, usages: &[KeyUsage], now: Duration) -> Result<(), CertificateFault> {
+        let (first, others) = self.chain.split_first().ok_or(CertificateFault::None)?;
+        let not_trusted = |error: webpki::Error| CertificateFault::NotTrusted(error.to_string());
+        let certificate = EndEntityCert::try_from(first).map_err(not_trusted)?;
         if !leaf::may_sign(first) {
             return Err(CertificateFault::NotTrusted("the key is not for signatures".to_owned()));
         }
@@ -170,7 +213,7 @@ impl PeerCertificates {
                 &trust.roots.roots,
                 others,
                 UnixTime::since_unix_epoch(now),
-                usage,
+                *usage,
                 None,
                 None,
             );

@@ -110,7 +110,7 @@ fn verdict(chain: &[CertificateDer<'static>], trust: &Trust, domain: &str, role:
         Ok(()) => "proved",
         Err(CertificateFault::None) => "none",
         Err(CertificateFault::NotTrusted(_)) => "not trusted",
-        Err(CertificateFault::OtherName(_)) => "other name",
+        Err(CertificateFault::OtherName(_) | CertificateFault::OtherHost { .. }) => "other name",
     }
 }
 
@@ -446,5 +446,57 @@ fn fingerprints_tell_certificate_and_key_apart_and_the_end_of_validity_is_read()
     assert_eq!(
         (none.fingerprint().as_str(), none.public_key_fingerprint(), none.not_after()),
         ("", None, None)
+    );
+}
+
+#[test]
+fn on_the_inside_a_certificate_opens_or_awaits_links_only_by_its_purposes_and_as_the_host_that_it_names() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = authority("root", None, |_| {});
+    let other = authority("other", None, |_| {});
+    let trust = trust(folder.path(), &root);
+    let made = |by: &Authority, usages: &[Purpose]| {
+        let usages = usages.to_vec();
+        issue(by, move |params: &mut CertificateParams| {
+            params.subject_alt_names =
+                vec![dns("gate.corp.example"), SanType::IpAddress([10, 0, 0, 2].into())];
+            params.extended_key_usages = usages;
+        })
+    };
+    let both = [Purpose::ServerAuth, Purpose::ClientAuth];
+    let cases: [(&str, CertificateDer<'static>, Role, &str, bool); 9] = [
+        ("both purposes", made(&root, &both), Role::Client, "gate.corp.example", true),
+        ("by address", made(&root, &both), Role::Server, "10.0.0.2", true),
+        ("no purposes", made(&root, &[]), Role::Client, "gate.corp.example", true),
+        ("a client's", made(&root, &[Purpose::ClientAuth]), Role::Client, "gate.corp.example", true),
+        (
+            "a server's, to open a link",
+            made(&root, &[Purpose::ServerAuth]),
+            Role::Client,
+            "gate.corp.example",
+            false,
+        ),
+        (
+            "a client's, to await one",
+            made(&root, &[Purpose::ClientAuth]),
+            Role::Server,
+            "gate.corp.example",
+            false,
+        ),
+        ("another host", made(&root, &both), Role::Client, "gate2.corp.example", false),
+        ("the domain of the host", made(&root, &both), Role::Client, "corp.example", false),
+        ("another authority", made(&other, &both), Role::Client, "gate.corp.example", false),
+    ];
+    for (what, certificate, role, host, is_good) in cases {
+        let peer = PeerCertificates::new(Some(&[certificate]));
+        let verdict = peer.verify_host(&trust, role, &["else.example".to_owned(), host.to_owned()], NOW);
+        assert_eq!(verdict.is_ok(), is_good, "{what}: {verdict:?}");
+    }
+    let peer = PeerCertificates::new(Some(&[made(&root, &both)]));
+    let fault =
+        peer.verify_host(&trust, Role::Client, &["g1.example".to_owned(), "g2.example".to_owned()], NOW);
+    assert_eq!(
+        fault.expect_err("another").to_string(),
+        "the certificate is for gate.corp.example, 10.0.0.2, accepted: g1.example, g2.example"
     );
 }

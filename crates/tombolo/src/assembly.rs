@@ -130,10 +130,11 @@ fn all_in_one(settings: &Settings) -> io::Result<Assembled> {
 /// The public side alone: no users, no store, no SIP.
 fn edge(settings: &Settings) -> io::Result<Assembled> {
     let basis = basis(settings)?;
-    let (link, LinkEnd::Listen(listen)) = link_of(settings)? else {
+    let (link, LinkEnd::Listen { at, gateways }) = link_of(settings)? else {
         return Err(io::Error::other("an edge has link.listen"));
     };
-    let (sink, listener) = LinkListener::bind(link, *listen, basis.placement.clone(), basis.clock.clone())?;
+    let (sink, listener) =
+        LinkListener::bind(link, *at, gateways.clone(), basis.placement.clone(), basis.clock.clone())?;
     let link_at = listener.local_addr();
     let (xmpp, bound) = xmpp_edge(settings, &basis, Arc::new(sink))?;
     let xmpp = Arc::new(xmpp);

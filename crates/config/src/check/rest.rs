@@ -1,13 +1,13 @@
 //! The link, the store, accounts, DNS, administration and the log.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
 };
 
 use tombolo_policy::Proxy;
 
-use super::Context;
+use super::{Context, domain::prepared};
 use crate::{
     described,
     error::Reason,
@@ -28,27 +28,43 @@ pub(super) fn link(top: &Section<'_>, context: &Context<'_>) -> Option<LinkSetti
     let trust = context.file(&section, "trust");
     let listen = section.parsed("listen", str::parse::<SocketAddr>);
     let edges = section.list("edges", str::parse::<Proxy>);
-    for key in ["trust", "listen", "edges"] {
+    let gateways = section.list("gateways", host);
+    for key in ["trust", "listen", "gateways", "edges"] {
         if !section.has(key) {
             section.missing(key);
         }
     }
-    if let Some(list) = &edges
-        && list.items.is_empty()
-        && list.is_whole
-        && let Some(span) = section.value_span("edges")
-    {
-        let reason = Reason::MissingKey { key: section.path("edges") };
-        section.error(span, reason, "one HOST:PORT at least");
+    let is_empty = |list: Option<(usize, bool)>| list == Some((0, true));
+    let lists = [
+        ("gateways", gateways.as_ref().map(|list| (list.items.len(), list.is_whole)), "one host at least"),
+        ("edges", edges.as_ref().map(|list| (list.items.len(), list.is_whole)), "one HOST:PORT at least"),
+    ];
+    for (key, list, accepted) in lists {
+        if is_empty(list)
+            && let Some(span) = section.value_span(key)
+        {
+            section.error(span, Reason::MissingKey { key: section.path(key) }, accepted);
+        }
     }
     section.finish();
-    let end = match (listen, edges) {
-        (Some(listen), None) => LinkEnd::Listen(listen.value),
-        (None, Some(edges)) => LinkEnd::Edges(edges.into_values()),
+    let end = match (listen, gateways, edges) {
+        (Some(listen), Some(gateways), None) => {
+            LinkEnd::Listen { at: listen.value, gateways: gateways.into_values() }
+        }
+        (None, None, Some(edges)) => LinkEnd::Edges(edges.into_values()),
         // Said above; where the role is not known both may stand here.
         _ => return None,
     };
     Some(LinkSettings { end, certificate: certificate?, trust: trust? })
+}
+
+/// A host as a certificate may name it: a whole name, or an IP address.
+fn host(text: &str) -> Result<String, &'static str> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(address.to_string()),
+        // A wildcard is no domain.
+        Err(_) => prepared(text).map(|domain| domain.to_string()),
+    }
 }
 
 /// `[store]`: a file, or the word `memory`.

@@ -111,19 +111,22 @@ impl Shared {
 pub struct LinkListener {
     listener: TcpListener,
     identity: Identity,
+    gateways: Vec<String>,
     shared: Arc<Shared>,
     placement: Placement,
     clock: Clock,
 }
 
 impl LinkListener {
-    /// Opens the listener; nobody is let in before [`LinkListener::start`].
+    /// Opens the listener; nobody is let in before [`LinkListener::start`], and then only whose certificate is for one of
+    /// `gateways` (host names or IP addresses).
     ///
     /// # Errors
     /// When the address or a file of the settings cannot be used.
     pub fn bind(
         settings: LinkSettings,
         listen: SocketAddr,
+        gateways: Vec<String>,
         placement: Placement,
         clock: Clock,
     ) -> io::Result<(LinkSink, Self)> {
@@ -134,7 +137,7 @@ impl LinkListener {
             .map_err(|error| io::Error::new(error.kind(), format!("link {listen}: {error}")))?;
         let shared = Arc::new(Shared::default());
         let sink = LinkSink { shared: shared.clone() };
-        Ok((sink, Self { listener, identity, shared, placement, clock }))
+        Ok((sink, Self { listener, identity, gateways, shared, placement, clock }))
     }
 
     /// Where it listens.
@@ -146,15 +149,15 @@ impl LinkListener {
     ///
     /// From here on `xmpp` lets partners in only while a gateway is linked and has given its table.
     pub fn start(self, xmpp: Arc<XmppEdge>, policy: Arc<ArcSwap<Table>>) {
-        let Self { listener, identity, shared, placement, clock } = self;
+        let Self { listener, identity, gateways, shared, placement, clock } = self;
         xmpp.let_in(false);
         // Only the first start counts, and there is only one.
         let _ = shared.xmpp.set(Arc::downgrade(&xmpp));
-        let (proved, mut gateways) = mpsc::channel(1);
+        let (proved, mut arrived) = mpsc::channel(1);
         let helpers = placement.helpers();
-        helpers.spawn(accept(listener, Arc::new(identity), clock, proved));
+        helpers.spawn(accept(listener, Arc::new((identity, gateways)), clock, proved));
         helpers.spawn(async move {
-            while let Some((stream, remote)) = gateways.recv().await {
+            while let Some((stream, remote)) = arrived.recv().await {
                 tracing::info!(%remote, "gateway linked");
                 let error = serve(stream, &shared, &xmpp, &policy).await;
                 tracing::warn!(%remote, %error, "link ended");
@@ -166,7 +169,7 @@ impl LinkListener {
 /// Handshakes run beside each other, so that one who never finishes his keeps no gateway waiting.
 async fn accept(
     listener: TcpListener,
-    identity: Arc<Identity>,
+    whom: Arc<(Identity, Vec<String>)>,
     clock: Clock,
     proved: mpsc::Sender<(AnyStream, SocketAddr)>,
 ) {
@@ -177,9 +180,9 @@ async fn accept(
             continue;
         };
         let Ok(permit) = handshakes.clone().try_acquire_owned() else { continue };
-        let (identity, clock, proved) = (identity.clone(), clock.clone(), proved.clone());
+        let (whom, clock, proved) = (whom.clone(), clock.clone(), proved.clone());
         tokio::spawn(async move {
-            let outcome = prove(socket, &identity, &clock).await;
+            let outcome = prove(socket, &whom.0, &whom.1, &clock).await;
             drop(permit);
             match outcome {
                 // Waits its turn while another gateway is linked.
@@ -190,13 +193,18 @@ async fn accept(
     }
 }
 
-async fn prove(socket: TcpStream, identity: &Identity, clock: &Clock) -> io::Result<AnyStream> {
+async fn prove(
+    socket: TcpStream,
+    identity: &Identity,
+    gateways: &[String],
+    clock: &Clock,
+) -> io::Result<AnyStream> {
     socket.set_nodelay(true)?;
     let config = server_config(&identity.certificates, &[]);
     let (stream, facts) = accept_tls(socket, config, TLS_LIMIT).await.map_err(io::Error::other)?;
     facts
         .certificates
-        .verify(&identity.trust, Role::Client, true, false, clock.now().wall)
+        .verify_host(&identity.trust, Role::Client, gateways, clock.now().wall)
         .map_err(io::Error::other)?;
     Ok(stream)
 }

@@ -156,7 +156,7 @@ impl Edge {
             connect_tls(socket, config, &self.host, TLS_LIMIT).await.map_err(io::Error::other)?;
         facts
             .certificates
-            .verify(&identity.trust, Role::Server, true, false, clock.now().wall)
+            .verify_host(&identity.trust, Role::Server, std::slice::from_ref(&self.host), clock.now().wall)
             .map_err(io::Error::other)?;
         Ok(stream)
     }

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod log;
 pub mod names;
 pub mod relay;
 

@@ -74,13 +74,17 @@ fn a_home_takes_only_what_belongs_to_its_kind() {
 
 #[test]
 fn an_edge_is_refused_what_belongs_to_users_and_store() {
-    let edge = "role = \"edge\"\n[link]\nlisten = \"10.0.0.1:5300\"\ncertificate = \"c\"\nkey = \"k\"\ntrust = \"t\"\n\
+    let edge = "role = \"edge\"\n[link]\nlisten = \"10.0.0.1:5300\"\n\
+                gateways = [\"Gate.c.example\", \"10.0.0.2\"]\ncertificate = \"c\"\nkey = \"k\"\ntrust = \"t\"\n\
                 [[domain]]\nname = \"c.example\"\ncertificate = \"c\"\nkey = \"k\"\n";
     let settings = check(edge).expect("in order");
     assert_eq!((settings.store.clone(), settings.accounts.clone(), settings.sip.clone()), (None, None, None));
     assert!(settings.xmpp.is_some() && settings.domains[0].home.is_none());
     let address: SocketAddr = "10.0.0.1:5300".parse().expect("legal");
-    assert_eq!(settings.link.expect("there").end, LinkEnd::Listen(address));
+    assert_eq!(
+        settings.link.expect("there").end,
+        LinkEnd::Listen { at: address, gateways: vec!["gate.c.example".to_owned(), "10.0.0.2".to_owned()] }
+    );
     let more = "home = { kind = \"nonsense\" }\n[store]\npath = \"memory\"\n[accounts]\n[sip]\nlisten = 7\n";
     assert_eq!(
         whole_errors(
@@ -90,13 +94,38 @@ fn an_edge_is_refused_what_belongs_to_users_and_store() {
         ),
         [
             "3:1: `link.edges` has no place in role edge; accepted: role = gateway",
-            "8:1: missing key `domain.name`; accepted: a domain name",
-            "8:1: missing key `domain.certificate`; accepted: a PEM file",
-            "8:1: missing key `domain.key`; accepted: a PEM file",
-            "9:1: `domain.home` has no place in role edge; accepted: role = all-in-one or gateway",
-            "10:2: `store` has no place in role edge; accepted: role = all-in-one or gateway",
-            "12:2: `accounts` has no place in role edge; accepted: role = all-in-one or gateway",
-            "13:2: `sip` has no place in role edge; accepted: role = all-in-one or gateway",
+            "9:1: missing key `domain.name`; accepted: a domain name",
+            "9:1: missing key `domain.certificate`; accepted: a PEM file",
+            "9:1: missing key `domain.key`; accepted: a PEM file",
+            "10:1: `domain.home` has no place in role edge; accepted: role = all-in-one or gateway",
+            "11:2: `store` has no place in role edge; accepted: role = all-in-one or gateway",
+            "13:2: `accounts` has no place in role edge; accepted: role = all-in-one or gateway",
+            "14:2: `sip` has no place in role edge; accepted: role = all-in-one or gateway",
+        ]
+    );
+}
+
+#[test]
+fn an_edge_must_say_which_gateways_it_awaits() {
+    let edge = |gateways: &str| {
+        format!(
+            "role = \"edge\"\n[link]\nlisten = \"10.0.0.1:5300\"\n{gateways}\ncertificate = \"c\"\nkey = \"k\"\ntrust = \"t\"\n\
+             [[domain]]\nname = \"c.example\"\ncertificate = \"c\"\nkey = \"k\"\n"
+        )
+    };
+    assert_eq!(
+        whole_errors(&edge("")),
+        ["2:1: missing key `link.gateways`; accepted: host names or IP addresses"]
+    );
+    assert_eq!(
+        whole_errors(&edge("gateways = []")),
+        ["4:12: missing key `link.gateways`; accepted: one host at least"]
+    );
+    assert_eq!(
+        whole_errors(&edge("gateways = [\"*.c.example\", \"g.c.example:5300\"]")),
+        [
+            "4:13: `link.gateways` cannot be \"*.c.example\"; accepted: host names or IP addresses",
+            "4:28: `link.gateways` cannot be \"g.c.example:5300\"; accepted: host names or IP addresses",
         ]
     );
 }
