@@ -103,6 +103,7 @@ impl Partner {
             .map_err(|_| io::Error::other("a domain is named twice"))?;
         let (sender, events) = mpsc::channel(WAITING_EVENTS);
         let edge_settings = XmppEdgeSettings {
+            pace: tombolo_edge::StreamPace::default(),
             listen: vec![settings.listen],
             direct_tls_listen: Vec::new(),
             certificates,

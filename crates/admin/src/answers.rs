@@ -31,6 +31,29 @@ pub struct StatusAnswer {
     pub waiting_inputs: usize,
     /// Inputs that were given back to their connections.
     pub refused_inputs: u64,
+    /// Our certificates, the first to run out first.
+    #[serde(default)]
+    pub certificates: Vec<CertificateAnswer>,
+}
+
+/// One of our certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateAnswer {
+    /// The domain, or `link`.
+    pub name: String,
+    /// Whole days until it runs out; negative once it has.
+    pub days_left: i64,
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadAnswer {
+    /// What was read again and is in use now.
+    pub taken: Vec<String>,
+    /// Parts of the settings that differ, which a restart would bring in.
+    pub needs_restart: Vec<String>,
+    /// What could not be used: there everything is as it was.
+    pub errors: Vec<String>,
 }
 
 /// One XMPP stream.

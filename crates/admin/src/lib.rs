@@ -8,7 +8,7 @@ pub mod client;
 mod server;
 
 pub use answers::{
-    DecisionAnswer, PartnerAnswer, PendingAnswer, RelationAnswer, SessionAnswer, StatusAnswer, StreamAnswer,
-    UserAnswer,
+    CertificateAnswer, DecisionAnswer, PartnerAnswer, PendingAnswer, RelationAnswer, ReloadAnswer,
+    SessionAnswer, StatusAnswer, StreamAnswer, UserAnswer,
 };
-pub use server::{AdminState, UserBook, serve};
+pub use server::{AdminState, Reloadable, UserBook, serve};

@@ -34,8 +34,8 @@ use tombolo_presence::Address;
 use tombolo_telemetry::Metrics;
 
 use crate::answers::{
-    DecisionAnswer, PartnerAnswer, PendingAnswer, RelationAnswer, SessionAnswer, StatusAnswer, StreamAnswer,
-    UserAnswer,
+    CertificateAnswer, DecisionAnswer, PartnerAnswer, PendingAnswer, RelationAnswer, ReloadAnswer,
+    SessionAnswer, StatusAnswer, StreamAnswer, UserAnswer,
 };
 
 /// The accounts of built-in homes, as far as they are changed while the process runs.
@@ -45,6 +45,15 @@ pub trait UserBook: Send + Sync {
 
     /// Adds a user with a password; the error says why not.
     fn add(&self, aor: &Address, password: &str, approve: Approve) -> Result<(), String>;
+}
+
+/// What can be read again while the process runs.
+pub trait Reloadable: Send + Sync {
+    /// Reads the settings, certificates, authorities and accounts again.
+    fn reload(&self) -> ReloadAnswer;
+
+    /// Our certificates, the first to run out first.
+    fn certificates(&self) -> Vec<CertificateAnswer>;
 }
 
 /// What is asked about.
@@ -63,6 +72,8 @@ pub struct AdminState {
     pub metrics: Arc<Metrics>,
     /// The accounts; an edge has none.
     pub users: Option<Arc<dyn UserBook>>,
+    /// What is read again by order.
+    pub files: Arc<dyn Reloadable>,
     /// Told when somebody orders the end.
     pub shutdown: Arc<Notify>,
     /// Reads the monotonic clock, for the uptime.
@@ -126,6 +137,7 @@ fn orders() -> Router<Shared> {
         .route("/api/v1/users/{aor}/approve", post(approve))
         .route("/api/v1/users/{aor}/deny", post(deny))
         .route("/api/v1/partners/{domain}/retry", post(retry))
+        .route("/api/v1/reload", post(reload))
         .route("/api/v1/shutdown", post(shutdown))
 }
 
@@ -158,6 +170,9 @@ async fn metrics(State(state): State<Shared>) -> String {
         // Sets the gauges that are counted when somebody looks.
         broker.shards().await;
     }
+    for certificate in state.files.certificates() {
+        state.metrics.certificate_days_left(&certificate.name, certificate.days_left);
+    }
     state.metrics.render()
 }
 
@@ -176,6 +191,7 @@ async fn status(State(state): State<Shared>) -> Json<StatusAnswer> {
         flows: 0,
         waiting_inputs: 0,
         refused_inputs: 0,
+        certificates: state.files.certificates(),
     };
     let Some(broker) = &state.broker else { return Json(answer) };
     answer.streams = broker
@@ -403,6 +419,14 @@ async fn decide(
 async fn retry(State(state): State<Shared>, UrlPath(domain): UrlPath<String>) -> Response {
     let Some(broker) = &state.broker else { return no_broker() };
     Json(json!({ "sessions": broker.retry(&domain) })).into_response()
+}
+
+async fn reload(State(state): State<Shared>) -> Response {
+    // Files are read, which may take a moment.
+    match tokio::task::spawn_blocking(move || state.files.reload()).await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
 }
 
 async fn shutdown(State(state): State<Shared>) -> Response {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tombolo_policy::{Home, LocalDomain, Partner, Proxy, SipTransport, Table};
+use tombolo_policy::{Conflict, Home, LocalDomain, Partner, Proxy, SipTransport, Table};
 use tombolo_presence::Domain;
 
 /// The settings of a process.
@@ -41,13 +41,23 @@ pub struct Settings {
 impl Settings {
     /// The policy table of these settings. On an edge, which knows no homes, only
     /// [`Table::federates`] and the look-ups mean anything.
+    ///
+    /// # Panics
+    /// When a domain is claimed twice, which settings that were checked as a whole never do.
     pub fn policy_table(&self, generation: u64) -> Table {
+        self.try_policy_table(generation).expect("checked settings claim each domain once")
+    }
+
+    /// [`Settings::policy_table`], for settings that were put together of two files.
+    ///
+    /// # Errors
+    /// When a domain is claimed twice.
+    pub fn try_policy_table(&self, generation: u64) -> Result<Table, Conflict> {
         let local = self.domains.iter().map(|domain| LocalDomain {
             name: domain.name.clone(),
             home: domain.home.clone().unwrap_or(Home::BuiltIn),
         });
         Table::new(generation, local.collect(), self.partners.clone())
-            .expect("checked settings claim each domain once")
     }
 
     /// True when some local domain has a built-in home.

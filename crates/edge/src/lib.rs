@@ -17,6 +17,7 @@ mod sip_udp;
 mod sip_wire;
 mod stream_end;
 mod stream_policy;
+mod stream_upkeep;
 pub mod stream_values;
 mod xmpp_connection;
 mod xmpp_dial;
@@ -24,8 +25,9 @@ mod xmpp_edge;
 mod xmpp_listener;
 
 pub use flow_values::{FlowFacts, FlowId, FlowPort, FlowSink, FromFlow, ToFlow, Transport};
-pub use link::{LinkListener, LinkPort, LinkSettings, LinkSink};
+pub use link::{LinkIdentity, LinkListener, LinkPort, LinkSettings, LinkSink};
 pub use sip_edge::{SipEdge, SipEdgeSettings};
+pub use stream_upkeep::StreamPace;
 pub use stream_values::{
     BEAT, BEAT_LOST, DialId, DomainPair, EdgePort, FromEdge, ProofMethod, STREAM_WINDOW_BYTES,
     StreamDirection, StreamEnd, StreamId, StreamSink, ToEdge,

@@ -45,6 +45,8 @@ pub(crate) struct Negotiated {
     pub(crate) pair: DomainPair,
     pub(crate) method: ProofMethod,
     pub(crate) tls: Option<Handshake>,
+    /// When the first of the certificates that the stream rests on runs out, since the Unix epoch.
+    pub(crate) holds_until: Option<Duration>,
     /// What the same read brought behind the proof.
     pub(crate) stanzas: Vec<Bytes>,
     pub(crate) more_pairs: Vec<DomainPair>,
@@ -125,6 +127,7 @@ impl Negotiation {
                 if answer.is_some() {
                     self.leave(&mut socket).await;
                 }
+                let holds_until = holds_until(&self.shared, handshake.as_ref(), &pair, method);
                 let negotiated = Negotiated {
                     machine: self.machine,
                     socket,
@@ -132,6 +135,7 @@ impl Negotiation {
                     pair,
                     method,
                     tls: handshake,
+                    holds_until,
                     stanzas,
                     more_pairs,
                     answers: self.answers,
@@ -226,6 +230,17 @@ impl Negotiation {
     fn ask(&self, question: KeyQuestion) {
         ask(&self.shared, &self.answers, question);
     }
+}
+
+/// The peer's certificate counts where it proved the pair; ours always, for the peer may have asked it for the same.
+fn holds_until(
+    shared: &XmppShared,
+    handshake: Option<&Handshake>,
+    pair: &DomainPair,
+    method: ProofMethod,
+) -> Option<Duration> {
+    let theirs = handshake?.certificates.not_after().filter(|_| method == ProofMethod::SaslExternal);
+    theirs.into_iter().chain(shared.certificates.not_after(pair.local.as_str())).min()
 }
 
 /// Asks in a task of its own; the answer comes back through the channel.

@@ -9,17 +9,21 @@ use actix::{Actor, ActorContext, AsyncContext, Context, WrapFuture, fut::ActorFu
 use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{sleep, sleep_until, timeout},
 };
 use tombolo_net::{AnyStream, PeerCertificates};
-use tombolo_xmpp::stream::{KeyAnswer, KeyQuestion, S2sStream, StreamEvent};
+use tombolo_xmpp::{
+    stream::{KeyAnswer, KeyQuestion, Pair, S2sStream, StreamEvent, StreamPolicy},
+    stream_error::StreamCondition,
+};
 
 use crate::{
     FromEdge, STREAM_WINDOW_BYTES, StreamDirection, StreamEnd, StreamId,
     negotiation::{Negotiated, ask},
     outbox::Outbox,
     stream_end::{domain_pair, end_of, note},
+    stream_upkeep::{Due, Upkeep},
     xmpp_edge::XmppShared,
 };
 
@@ -82,6 +86,10 @@ impl Actor for XmppConnection {
         self.shared.streams.write().insert(self.stream, outbox.clone());
         self.report_up(&negotiated);
         let (reader, writer) = split(negotiated.socket);
+        let mut policy_changes = self.shared.policy_changes.subscribe();
+        // It may have changed since the pair was proved.
+        policy_changes.mark_changed();
+        let now = self.shared.clock.now().instant;
         let carrier = Carrier {
             stream: self.stream,
             shared: self.shared.clone(),
@@ -95,6 +103,9 @@ impl Actor for XmppConnection {
             last_written: 0,
             read_bytes: ReadBytes::default(),
             is_given_up: false,
+            upkeep: Upkeep::new(self.shared.pace, negotiated.holds_until, now),
+            policy_changes,
+            is_throttled: false,
         };
         let run = carrier.run(negotiated.stanzas);
         ctx.spawn(run.into_actor(self).map(|(end, last_written), actor, ctx| {
@@ -127,6 +138,10 @@ struct Carrier {
     read_bytes: ReadBytes,
     /// The receiver took nothing while the stream was to close: nothing is offered any more.
     is_given_up: bool,
+    upkeep: Upkeep,
+    policy_changes: watch::Receiver<()>,
+    /// It was said that the peer sends too fast.
+    is_throttled: bool,
 }
 
 /// What a wait brought.
@@ -134,6 +149,7 @@ enum Brought {
     Read(std::io::Result<usize>),
     Stanzas(Option<(Bytes, u32)>),
     Answer(KeyQuestion, KeyAnswer),
+    Policy,
     Time,
 }
 
@@ -142,11 +158,12 @@ impl Carrier {
     async fn run(mut self, first: Vec<Bytes>) -> (StreamEnd, u64) {
         self.hand_over(first).await;
         let mut is_closing = false;
+        let mut read = 0;
         loop {
             if let Err(error) = self.flush().await {
                 return (StreamEnd::Broken(error.to_string()), self.last_written);
             }
-            if let Some(end) = self.take_events().await {
+            if let Some(end) = self.take_events(mem::take(&mut read)).await {
                 let _ = timeout(CLOSE_LIMIT, self.writer.shutdown()).await;
                 return (end, self.last_written);
             }
@@ -154,6 +171,7 @@ impl Carrier {
                 Brought::Read(Ok(0)) => self.machine.handle_connection_lost(),
                 Brought::Read(Ok(len)) => {
                     self.read_bytes.follow(len);
+                    read = len;
                     let now = self.shared.clock.now().instant;
                     self.machine.handle_buffered(now, &self.shared.table());
                 }
@@ -177,9 +195,22 @@ impl Carrier {
                         stream.handle_key_answer(&question, answer);
                     }
                 }
+                Brought::Policy => self.ask_policy_again(),
                 Brought::Time => {
                     self.read_bytes = ReadBytes::default();
-                    self.machine.handle_timeout(self.shared.clock.now().instant);
+                    let now = self.shared.clock.now();
+                    self.machine.handle_timeout(now.instant);
+                    match self.upkeep.due(now).filter(|_| !is_closing) {
+                        Some(Due::CertificateEnd) => {
+                            self.machine.end(StreamCondition::Reset, Some("a certificate has run out"));
+                        }
+                        Some(Due::Space) => {
+                            if let Err(error) = self.write(b" ").await {
+                                return (StreamEnd::Broken(error.to_string()), self.last_written);
+                            }
+                        }
+                        None => {}
+                    }
                 }
             }
         }
@@ -187,20 +218,23 @@ impl Carrier {
 
     async fn wait(&mut self, is_closing: bool) -> Brought {
         let rest = if self.read_bytes.is_large() { REST } else { FAR };
-        let rest = self.shared.clock.now().instant + rest;
+        let now = self.shared.clock.now();
+        let rests = self.upkeep.rests(now.instant);
+        let rest = (now.instant + rest).min(self.upkeep.poll_timeout(now));
         let until = self.machine.poll_timeout().map_or(rest, |until| until.min(rest));
         let buffer = self.machine.input_buffer();
         self.read_bytes.prepare(buffer);
         tokio::select! {
-            read = self.reader.read_buf(buffer) => Brought::Read(read),
+            read = self.reader.read_buf(buffer), if !rests => Brought::Read(read),
             stanzas = self.outbox.take(), if !is_closing => Brought::Stanzas(stanzas),
             Some((question, answer)) = self.answered.recv() => Brought::Answer(question, answer),
+            Ok(()) = self.policy_changes.changed() => Brought::Policy,
             () = sleep_until(until.into()) => Brought::Time,
         }
     }
 
     /// Takes what the machine says; why the stream ended, once it has.
-    async fn take_events(&mut self) -> Option<StreamEnd> {
+    async fn take_events(&mut self, read: usize) -> Option<StreamEnd> {
         let mut stanzas = Vec::new();
         let mut end = None;
         while let Some(event) = self.machine.poll_event() {
@@ -214,6 +248,15 @@ impl Carrier {
                 StreamEvent::KeyShown(question) => ask(&self.shared, &self.answers, question),
                 StreamEvent::Closed(cause) => end = Some(end_of(&cause)),
                 other => note(&other),
+            }
+        }
+        if read > 0 && self.upkeep.heard(read, stanzas.len(), self.shared.clock.now().instant) {
+            self.shared.metrics.throttled_stream();
+            if !mem::replace(&mut self.is_throttled, true) {
+                tracing::warn!(
+                    stream = self.stream.0,
+                    "the peer sends faster than it may and is read slower"
+                );
             }
         }
         self.hand_over(stanzas).await;
@@ -261,7 +304,27 @@ impl Carrier {
             self.writer.flush().await
         };
         let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, "the peer takes nothing");
-        timeout(WRITE_LIMIT, written).await.map_err(|_| late())?
+        timeout(WRITE_LIMIT, written).await.map_err(|_| late())??;
+        self.upkeep.spoke(self.shared.clock.now().instant);
+        Ok(())
+    }
+
+    /// Gives up the pairs that do not federate any more, and the stream when none is left.
+    fn ask_policy_again(&mut self) {
+        let table = self.shared.table();
+        let is_lost = |pair: &&Pair| table.terms(&pair.local, &pair.remote).is_none();
+        let lost: Vec<Pair> = self.machine.proved_pairs().iter().filter(is_lost).cloned().collect();
+        for pair in &lost {
+            self.machine.forget_pair(pair);
+            if let Some(pair) = domain_pair(pair) {
+                tracing::info!(partner = %pair.remote, stream = self.stream.0, "a pair does not federate any more");
+                self.shared.tell(FromEdge::PairLost { stream: self.stream, pair });
+            }
+        }
+        if !lost.is_empty() && self.machine.proved_pairs().is_empty() {
+            self.machine
+                .end(StreamCondition::PolicyViolation, Some("no domain of this stream federates any more"));
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tombolo_net::{CertificateStore, Resolver, Trust};
 use tombolo_policy::Table;
 use tombolo_runtime::{Clock, Placement};
@@ -25,7 +25,7 @@ use tombolo_xmpp::{
 
 use crate::{
     EdgePort, FromEdge, StreamId, StreamSink, ToEdge, outbox::Outbox, stream_policy::TablePolicy,
-    xmpp_listener::accept,
+    stream_upkeep::StreamPace, xmpp_listener::accept,
 };
 
 /// What the XMPP side is set to.
@@ -42,6 +42,8 @@ pub struct XmppEdgeSettings {
     pub dialback_secret: Vec<u8>,
     /// Bounds of each stream.
     pub limits: StreamLimits,
+    /// What else each stream is held to.
+    pub pace: StreamPace,
     /// Connections that have not proved anything yet, all together.
     pub unproved_connections: usize,
     /// The same from one address.
@@ -57,6 +59,8 @@ pub(crate) struct XmppShared {
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) policy: Arc<ArcSwap<Table>>,
+    /// Told when the policy is another, so that streams ask it again.
+    pub(crate) policy_changes: watch::Sender<()>,
     pub(crate) certificates: Arc<CertificateStore>,
     pub(crate) trust: Trust,
     pub(crate) streams: RwLock<HashMap<StreamId, Arc<Outbox>>>,
@@ -65,6 +69,7 @@ pub(crate) struct XmppShared {
     next_stream: AtomicU64,
     pub(crate) inbound: Arc<InboundSettings>,
     pub(crate) outbound: Arc<OutboundSettings>,
+    pub(crate) pace: StreamPace,
     pub(crate) resolver: Resolver,
     pub(crate) unproved: Arc<Semaphore>,
     pub(crate) by_address: Mutex<HashMap<IpAddr, usize>>,
@@ -100,6 +105,7 @@ impl XmppEdge {
             clock,
             metrics,
             policy,
+            policy_changes: watch::channel(()).0,
             certificates: settings.certificates,
             trust: settings.trust,
             streams: RwLock::default(),
@@ -107,6 +113,7 @@ impl XmppEdge {
             next_stream: AtomicU64::new(first_stream(wall)),
             inbound: Arc::new(InboundSettings { limits: settings.limits, secrets: secrets.clone() }),
             outbound: Arc::new(OutboundSettings { limits: settings.limits, secrets }),
+            pace: settings.pace,
             resolver: settings.resolver,
             unproved: Arc::new(Semaphore::new(settings.unproved_connections)),
             by_address: Mutex::default(),
@@ -129,6 +136,12 @@ impl XmppEdge {
     /// that a partner takes it for a passing state. Streams that are up stay up.
     pub(crate) fn let_in(&self, is_open: bool) {
         self.shared.is_open.store(is_open, Ordering::Release);
+    }
+
+    /// Another policy is in force: streams that are up lose the pairs that do not federate any more, and end with
+    /// `policy-violation` when none is left.
+    pub fn policy_changed(&self) {
+        self.shared.policy_changes.send_replace(());
     }
 
     /// Closes every stream in order.

@@ -14,7 +14,7 @@ use common::{
 };
 use tokio::{net::TcpStream, time::sleep};
 use tombolo_edge::{
-    DialId, DomainPair, EdgePort, FromEdge, LinkListener, LinkPort, LinkSettings, ProofMethod,
+    DialId, DomainPair, EdgePort, FromEdge, LinkIdentity, LinkListener, LinkPort, LinkSettings, ProofMethod,
     StreamDirection::*, StreamEnd, ToEdge,
 };
 use tombolo_policy::{Method::SaslExternal, Table};
@@ -24,15 +24,16 @@ const PARTNER: &str = "partner.example";
 const GATEWAY: &str = "gateway.corp.example";
 
 /// Under the host names that each end is known by: an edge is dialled by its address.
-fn identity(world: &World, name: &str, is_rogue: bool) -> LinkSettings {
+fn identity(world: &World, name: &str, is_rogue: bool) -> LinkIdentity {
     let host = if name == "gateway" { GATEWAY } else { "127.0.0.1" };
     identity_of(world, name, host, is_rogue)
 }
 
-fn identity_of(world: &World, name: &str, host: &str, is_rogue: bool) -> LinkSettings {
+fn identity_of(world: &World, name: &str, host: &str, is_rogue: bool) -> LinkIdentity {
     // A rogue one trusts whom it should, so that only the other end can refuse it.
     let (certificate, key) = world.authority(is_rogue).issue(name, &[host]).expect("issued");
-    LinkSettings { certificate, key, trust: world.authority(false).certificate() }
+    let trust = world.authority(false).certificate();
+    LinkIdentity::read(&LinkSettings { certificate, key, trust }).expect("it fits")
 }
 
 /// An edge that waits for a gateway.
@@ -40,7 +41,7 @@ fn edge(world: &Arc<World>, name: &str) -> (Site, SocketAddr) {
     edge_with(world, identity(world, name, false))
 }
 
-fn edge_with(world: &Arc<World>, identity: LinkSettings) -> (Site, SocketAddr) {
+fn edge_with(world: &Arc<World>, identity: LinkIdentity) -> (Site, SocketAddr) {
     let (sink, listener) = LinkListener::bind(
         identity,
         "127.0.0.1:0".parse().expect("an address"),
@@ -70,7 +71,7 @@ fn gateway_with(
     world: &Arc<World>,
     edges: &[SocketAddr],
     partners: Table,
-    identity: LinkSettings,
+    identity: LinkIdentity,
 ) -> Gateway {
     let ear = Arc::new(Ear::default());
     let policy = Arc::new(ArcSwap::from_pointee(partners));
@@ -82,8 +83,7 @@ fn gateway_with(
         ear.clone(),
         world.placement.clone(),
         world.clock.clone(),
-    )
-    .expect("started");
+    );
     Gateway { ear, policy, port }
 }
 

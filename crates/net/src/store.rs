@@ -5,10 +5,10 @@
 
 use std::{
     collections::HashMap,
-    fmt,
+    fmt, fs,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -35,7 +35,12 @@ struct Entry {
     certified: Arc<CertifiedKey>,
     certificate: PathBuf,
     key: PathBuf,
+    /// How the files looked when they were last tried.
+    tried: Stamp,
 }
+
+/// When each of the two files was last changed, and its length; nothing for one that is not there.
+type Stamp = [Option<(SystemTime, u64)>; 2];
 
 /// Why a certificate or key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -61,12 +66,16 @@ impl CertificateStore {
     /// # Errors
     /// When a file cannot be read, holds nothing of the kind, or the two do not belong together; what was there stays.
     pub fn load(&self, domain: &str, certificate: &Path, key: &Path) -> Result<(), StoreError> {
+        let name = ascii(domain);
+        // Before they are read: a change meanwhile is seen as one.
+        let tried = [stamp(certificate), stamp(key)];
+        let certified = read(certificate, key).inspect_err(|_| self.note_tried(&name, tried))?;
         let entry = Entry {
-            certified: Arc::new(read(certificate, key)?),
+            certified: Arc::new(certified),
             certificate: certificate.to_owned(),
             key: key.to_owned(),
+            tried,
         };
-        let name = ascii(domain);
         self.entries.rcu(|known| {
             let mut entries = Entries::clone(known);
             entries.default.get_or_insert_with(|| name.clone());
@@ -80,12 +89,36 @@ impl CertificateStore {
     ///
     /// Returns what could not be used: there the old certificate stays in use.
     pub fn reload(&self) -> Vec<StoreError> {
-        let known = self.entries.load_full();
-        known
-            .by_name
-            .iter()
-            .filter_map(|(name, entry)| self.load(name, &entry.certificate, &entry.key).err())
-            .collect()
+        self.reload_where(|_| true).1
+    }
+
+    /// Reads the files again that look other than when they were last read or tried. Returns the domains whose
+    /// certificates are new, and what could not be used, once for each change of a file.
+    pub fn reload_changed(&self) -> (Vec<String>, Vec<StoreError>) {
+        self.reload_where(|entry| entry.tried != [stamp(&entry.certificate), stamp(&entry.key)])
+    }
+
+    fn reload_where(&self, is_wanted: impl Fn(&Entry) -> bool) -> (Vec<String>, Vec<StoreError>) {
+        let (mut taken, mut faults) = (Vec::new(), Vec::new());
+        for (name, entry) in &self.entries.load_full().by_name {
+            if is_wanted(entry) {
+                match self.load(name, &entry.certificate, &entry.key) {
+                    Ok(()) => taken.push(name.clone()),
+                    Err(fault) => faults.push(fault),
+                }
+            }
+        }
+        (taken, faults)
+    }
+
+    fn note_tried(&self, name: &str, tried: Stamp) {
+        self.entries.rcu(|known| {
+            let mut entries = Entries::clone(known);
+            if let Some(entry) = entries.by_name.get_mut(name) {
+                entry.tried = tried;
+            }
+            entries
+        });
     }
 
     /// The certificate of a domain, in any script.
@@ -100,6 +133,11 @@ impl CertificateStore {
         entries.by_name.get(name).map(|entry| entry.certified.clone())
     }
 
+    /// When the certificate of a domain runs out, since the Unix epoch.
+    pub fn not_after(&self, domain: &str) -> Option<Duration> {
+        leaf::not_after(self.certificate(domain)?.end_entity_cert().ok()?)
+    }
+
     /// Each domain with the end of its certificate's validity since the Unix epoch, for alarms; by name.
     pub fn expiries(&self) -> Vec<(String, Duration)> {
         let entries = self.entries.load();
@@ -110,6 +148,11 @@ impl CertificateStore {
         expiries.sort();
         expiries
     }
+}
+
+fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+    let facts = fs::metadata(path).ok()?;
+    Some((facts.modified().ok()?, facts.len()))
 }
 
 fn read(certificate: &Path, key: &Path) -> Result<CertifiedKey, StoreError> {
@@ -134,8 +177,6 @@ fn read(certificate: &Path, key: &Path) -> Result<CertifiedKey, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
     use crate::Authority;
 
@@ -163,6 +204,27 @@ mod tests {
         assert!(faults[0].path.ends_with("b.example.pem"));
         assert_ne!(shown(&store, "a.example"), old.0);
         assert_eq!(shown(&store, "b.example"), old.1);
+    }
+
+    #[test]
+    fn only_changed_files_are_read_again_and_a_bad_change_is_told_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let authority = Authority::open_or_create(folder.path()).expect("an authority");
+        let store = CertificateStore::default();
+        let [a, new] = ["a", "new"].map(|name| authority.issue(name, &["a.example"]).expect("a certificate"));
+        store.load("a.example", &a.0, &a.1).expect("it fits");
+        let old = shown(&store, "a.example");
+        let nothing = (0, 0);
+        let count = |(taken, faults): (Vec<String>, Vec<StoreError>)| (taken.len(), faults.len());
+        assert_eq!(count(store.reload_changed()), nothing, "no file changed");
+        // The certificate is there before its key, as an operator's copy brings them.
+        fs::write(&a.0, fs::read_to_string(&new.0).expect("text") + "\n").expect("written");
+        assert_eq!(count(store.reload_changed()), (0, 1));
+        assert_eq!(count(store.reload_changed()), nothing, "told once");
+        assert_eq!(shown(&store, "a.example"), old);
+        fs::write(&a.1, fs::read_to_string(&new.1).expect("text") + "\n").expect("written");
+        assert_eq!(store.reload_changed().0, ["a.example"]);
+        assert_ne!(shown(&store, "a.example"), old);
     }
 
     #[test]

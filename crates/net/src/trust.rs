@@ -5,11 +5,12 @@
 
 use std::{
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, LazyLock},
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use rustls::{
     RootCertStore,
     crypto::{WebPkiSupportedAlgorithms, aws_lc_rs},
@@ -19,10 +20,16 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use crate::{CertificateNames, leaf};
 
-/// The anchors that chains must end at.
+/// The anchors that chains must end at. Clones share them, and what [`Trust::reload`] brings.
 #[derive(Clone)]
 pub struct Trust {
-    roots: Arc<RootCertStore>,
+    anchors: Arc<Anchors>,
+}
+
+struct Anchors {
+    roots: ArcSwap<RootCertStore>,
+    /// Where they were read; nothing for nobody.
+    path: Option<PathBuf>,
 }
 
 /// Why anchors cannot be read.
@@ -40,14 +47,14 @@ pub enum TrustError {
 
 impl fmt::Debug for Trust {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Trust({} anchors)", self.roots.len())
+        write!(out, "Trust({} anchors)", self.anchors.roots.load().len())
     }
 }
 
 impl Trust {
     /// Nobody.
     pub fn nobody() -> Self {
-        Self { roots: Arc::new(RootCertStore::empty()) }
+        Self::with(RootCertStore::empty(), None)
     }
 
     /// The system's anchors, from the first of the places where systems keep them in one file.
@@ -61,19 +68,38 @@ impl Trust {
 
     /// All certificates of a PEM file.
     pub fn from_pem_file(path: &Path) -> Result<Self, TrustError> {
-        let fault = |reason: String| TrustError::File { path: path.display().to_string(), reason };
-        let mut roots = RootCertStore::empty();
-        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| fault(error.to_string()))?;
-        for certificate in certificates {
-            let certificate = certificate.map_err(|error| fault(error.to_string()))?;
-            // An anchor that cannot be used is of no harm to the others.
-            let _ = roots.add(certificate);
-        }
-        if roots.is_empty() {
-            return Err(fault("holds no certificate that can be an anchor".to_owned()));
-        }
-        Ok(Self { roots: Arc::new(roots) })
+        Ok(Self::with(read(path)?, Some(path.to_owned())))
     }
+
+    /// Reads the file again; verdicts from now on are by what is new.
+    ///
+    /// # Errors
+    /// When it cannot be read; then what was there stays.
+    pub fn reload(&self) -> Result<(), TrustError> {
+        if let Some(path) = &self.anchors.path {
+            self.anchors.roots.store(Arc::new(read(path)?));
+        }
+        Ok(())
+    }
+
+    fn with(roots: RootCertStore, path: Option<PathBuf>) -> Self {
+        Self { anchors: Arc::new(Anchors { roots: ArcSwap::from_pointee(roots), path }) }
+    }
+}
+
+fn read(path: &Path) -> Result<RootCertStore, TrustError> {
+    let fault = |reason: String| TrustError::File { path: path.display().to_string(), reason };
+    let mut roots = RootCertStore::empty();
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| fault(error.to_string()))?;
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| fault(error.to_string()))?;
+        // An anchor that cannot be used is of no harm to the others.
+        let _ = roots.add(certificate);
+    }
+    if roots.is_empty() {
+        return Err(fault("holds no certificate that can be an anchor".to_owned()));
+    }
+    Ok(roots)
 }
 
 /// What a peer did in the handshake.
@@ -206,11 +232,12 @@ impl PeerCertificates {
         if !leaf::may_sign(first) {
             return Err(CertificateFault::NotTrusted("the key is not for signatures".to_owned()));
         }
+        let roots = trust.anchors.roots.load();
         let mut result = Err(CertificateFault::None);
         for usage in usages {
             let outcome = certificate.verify_for_usage(
                 ALGORITHMS.all,
-                &trust.roots.roots,
+                &roots.roots,
                 others,
                 UnixTime::since_unix_epoch(now),
                 *usage,

@@ -7,7 +7,7 @@ use std::{fmt::Write, sync::atomic::AtomicI64, time::Duration};
 use parking_lot::Mutex;
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{counter::Counter, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
@@ -23,6 +23,7 @@ pub struct Metrics {
     subscriptions: Gauge<i64, AtomicI64>,
     dialogs: Gauge<i64, AtomicI64>,
     queue_depth: Gauge<i64, AtomicI64>,
+    certificates: Family<[(&'static str, String); 1], Gauge<i64, AtomicI64>>,
     stanzas_in: Counter,
     stanzas_out: Counter,
     requests_in: Counter,
@@ -32,6 +33,7 @@ pub struct Metrics {
     refused_requests: Counter,
     refused_bodies: Counter,
     refused_streams: Counter,
+    throttled_streams: Counter,
     malformed: Counter,
     messages_to_sip: Counter,
     messages_to_xmpp: Counter,
@@ -66,6 +68,12 @@ impl Metrics {
         let subscriptions = gauge("subscriptions", "Pairs of a local user and a contact");
         let dialogs = gauge("dialogs", "SIP dialogs");
         let queue_depth = gauge("queue_depth", "Inputs that wait for shards");
+        let certificates = Family::default();
+        registry.register(
+            "certificate_days_left",
+            "Whole days until a certificate of ours runs out, negative once it has",
+            certificates.clone(),
+        );
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
@@ -78,6 +86,7 @@ impl Metrics {
             subscriptions,
             dialogs,
             queue_depth,
+            certificates,
             stanzas_in: counter("stanzas_in", "Stanzas from partners"),
             stanzas_out: counter("stanzas_out", "Stanzas to partners"),
             requests_in: counter("sip_requests_in", "SIP requests from peers"),
@@ -87,6 +96,10 @@ impl Metrics {
             refused_requests: counter("refused_requests", "SIP requests that were refused"),
             refused_bodies: counter("refused_bodies", "Presence documents that were refused"),
             refused_streams: counter("refused_streams", "XMPP streams that were refused"),
+            throttled_streams: counter(
+                "throttled_streams",
+                "Times that a partner sent faster than it may and was read slower",
+            ),
             malformed: counter("malformed", "Connections that ended with malformed input"),
             messages_to_sip: counter("messages_to_sip", "Page-mode messages toward SIP"),
             messages_to_xmpp: counter("messages_to_xmpp", "Page-mode messages toward XMPP"),
@@ -149,6 +162,11 @@ impl Metrics {
         );
         text.push_str("# EOF\n");
         text
+    }
+
+    /// Sets how many whole days the certificate of a domain of ours, or of the link, still holds.
+    pub fn certificate_days_left(&self, name: &str, days: i64) {
+        self.certificates.get_or_create(&[("name", name.to_owned())]).set(days);
     }
 
     /// A shard's turn took so long.
@@ -268,6 +286,7 @@ counters!(
     refused_request => refused_requests,
     refused_body => refused_bodies,
     refused_stream => refused_streams,
+    throttled_stream => throttled_streams,
     malformed_input => malformed,
     message_to_sip => messages_to_sip,
     message_to_xmpp => messages_to_xmpp,
@@ -301,6 +320,7 @@ mod tests {
         metrics.requests_in(1);
         metrics.response_in(StatusClass::of(481));
         metrics.committed(7, Duration::from_millis(2));
+        metrics.certificate_days_left("corp.example", -2);
         let text = metrics.render();
         for line in [
             "tombolo_stanzas_in_total 3",
@@ -311,6 +331,7 @@ mod tests {
             "tombolo_sip_requests_in_by_method_total{method=\"other\"} 1",
             "tombolo_sip_responses_in_by_class_total{class=\"4xx\"} 1",
             "tombolo_rows_committed_total 7",
+            "tombolo_certificate_days_left{name=\"corp.example\"} -2",
             "tombolo_commit_seconds_count 1",
             "tombolo_turn_seconds_count 2",
         ] {

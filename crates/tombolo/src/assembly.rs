@@ -15,8 +15,8 @@ use tombolo_config::{
     DigestAlgorithm, LinkEnd, LinkSettings, Role, Settings, StoreSettings, Trust as TrustSetting,
 };
 use tombolo_edge::{
-    EdgePort, LinkListener, LinkPort, LinkSettings as LinkParts, SipEdge, SipEdgeSettings, StreamSink,
-    Transport, XmppEdge, XmppEdgeSettings,
+    EdgePort, LinkIdentity, LinkListener, LinkPort, LinkSettings as LinkParts, SipEdge, SipEdgeSettings,
+    StreamPace, StreamSink, Transport, XmppEdge, XmppEdgeSettings,
 };
 use tombolo_net::{CertificateStore, Resolver, Trust};
 use tombolo_policy::{SipTransport, Table};
@@ -26,12 +26,18 @@ use tombolo_store::{MemoryStore, RedbOptions, RedbStore, StateStore};
 use tombolo_telemetry::Metrics;
 use tombolo_xmpp::stream::StreamLimits;
 
-use crate::{book::Book, data_dir};
+use crate::{
+    book::Book,
+    data_dir,
+    reload::{Files, Parts, Source},
+};
 
 /// A running role.
 pub struct Assembled {
     /// What administration is asked about.
     pub admin: Arc<AdminState>,
+    /// What is read again by order.
+    pub files: Arc<Files>,
     /// What is listened on, for people: what it is for, and where.
     pub listening: Vec<(String, SocketAddr)>,
     /// Told when somebody orders the end.
@@ -67,9 +73,13 @@ struct Basis {
     policy: Arc<ArcSwap<Table>>,
     certificates: Arc<CertificateStore>,
     resolver: Resolver,
+    /// Whom each side trusts; a clone shares what a reload brings.
+    xmpp_trust: Option<Trust>,
+    sip_trust: Option<Trust>,
+    source: Source,
 }
 
-fn basis(settings: &Settings) -> io::Result<Basis> {
+fn basis(settings: &Settings, source: Source) -> io::Result<Basis> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let placement = Placement::threads(cores)?;
     let certificates = Arc::new(CertificateStore::default());
@@ -88,7 +98,12 @@ fn basis(settings: &Settings) -> io::Result<Basis> {
             servers => Resolver::with_servers(servers),
         }
     };
+    let xmpp_trust = settings.xmpp.as_ref().map(|xmpp| trust(&xmpp.trust)).transpose()?;
+    let sip_trust = settings.sip.as_ref().map(|sip| trust(&sip.trust)).transpose()?;
     Ok(Basis {
+        xmpp_trust,
+        sip_trust,
+        source,
         metrics: Arc::new(Metrics::new(placement.count())),
         placement,
         clock: Clock::system(),
@@ -106,18 +121,24 @@ fn trust(setting: &TrustSetting) -> io::Result<Trust> {
     trust.map_err(|error| io::Error::other(error.to_string()))
 }
 
+fn trust_of(trust: &Option<Trust>) -> io::Result<Trust> {
+    trust.clone().ok_or_else(|| io::Error::other("this role has no such side"))
+}
+
 /// Assembles the role that the settings name, on the thread of an actix `System`.
-pub fn assemble(settings: &Settings) -> io::Result<Assembled> {
+///
+/// `source` is where the settings came from, to be read again.
+pub fn assemble(settings: &Settings, source: Source) -> io::Result<Assembled> {
     match settings.role {
-        Role::AllInOne => all_in_one(settings),
-        Role::Edge => edge(settings),
-        Role::Gateway => gateway(settings),
+        Role::AllInOne => all_in_one(settings, source),
+        Role::Edge => edge(settings, source),
+        Role::Gateway => gateway(settings, source),
     }
 }
 
 /// Both parts in one process: what would be frames of the link are values.
-fn all_in_one(settings: &Settings) -> io::Result<Assembled> {
-    let basis = basis(settings)?;
+fn all_in_one(settings: &Settings, source: Source) -> io::Result<Assembled> {
+    let basis = basis(settings, source)?;
     let parts = broker(settings, &basis)?;
     let sink: Arc<dyn StreamSink> = parts.broker.router();
     let (xmpp, bound) = xmpp_edge(settings, &basis, sink)?;
@@ -128,13 +149,18 @@ fn all_in_one(settings: &Settings) -> io::Result<Assembled> {
 }
 
 /// The public side alone: no users, no store, no SIP.
-fn edge(settings: &Settings) -> io::Result<Assembled> {
-    let basis = basis(settings)?;
+fn edge(settings: &Settings, source: Source) -> io::Result<Assembled> {
+    let basis = basis(settings, source)?;
     let (link, LinkEnd::Listen { at, gateways }) = link_of(settings)? else {
         return Err(io::Error::other("an edge has link.listen"));
     };
-    let (sink, listener) =
-        LinkListener::bind(link, *at, gateways.clone(), basis.placement.clone(), basis.clock.clone())?;
+    let (sink, listener) = LinkListener::bind(
+        link.clone(),
+        *at,
+        gateways.clone(),
+        basis.placement.clone(),
+        basis.clock.clone(),
+    )?;
     let link_at = listener.local_addr();
     let (xmpp, bound) = xmpp_edge(settings, &basis, Arc::new(sink))?;
     let xmpp = Arc::new(xmpp);
@@ -142,13 +168,15 @@ fn edge(settings: &Settings) -> io::Result<Assembled> {
     let mut listening: Vec<_> = bound.into_iter().map(|at| ("XMPP partners".to_owned(), at)).collect();
     listening.push(("gateways".to_owned(), link_at));
     let shutdown = Arc::new(Notify::new());
-    let admin = admin(settings, &basis, None, None, shutdown.clone());
-    Ok(Assembled { admin, listening, shutdown, store: None, xmpp: Some(xmpp), _sip: None, _link: None })
+    let files = files(settings, &basis, Some(link), None, Some(xmpp.clone()), None);
+    let admin = admin(settings, &basis, None, None, files.clone(), shutdown.clone());
+    let xmpp = Some(xmpp);
+    Ok(Assembled { admin, files, listening, shutdown, store: None, xmpp, _sip: None, _link: None })
 }
 
 /// The inside alone: its streams are at edges, to which it opens links.
-fn gateway(settings: &Settings) -> io::Result<Assembled> {
-    let basis = basis(settings)?;
+fn gateway(settings: &Settings, source: Source) -> io::Result<Assembled> {
+    let basis = basis(settings, source)?;
     let (link, LinkEnd::Edges(edges)) = link_of(settings)? else {
         return Err(io::Error::other("a gateway has link.edges"));
     };
@@ -156,16 +184,16 @@ fn gateway(settings: &Settings) -> io::Result<Assembled> {
     let edges = edges.iter().map(|edge| (edge.host.to_string(), edge.port)).collect();
     let sink: Arc<dyn StreamSink> = parts.broker.router();
     let port = Arc::new(LinkPort::start(
-        link,
+        link.clone(),
         edges,
         basis.resolver.clone(),
         basis.policy.clone(),
         sink,
         basis.placement.clone(),
         basis.clock.clone(),
-    )?);
+    ));
     let mut listening = Vec::new();
-    finish_gateway(settings, &basis, parts, port.clone(), &mut listening, None, Some(port))
+    finish_gateway(settings, &basis, parts, port.clone(), &mut listening, None, Some((port, link)))
 }
 
 struct BrokerParts {
@@ -240,9 +268,10 @@ fn xmpp_edge(
         listen: xmpp.listen.clone(),
         direct_tls_listen: xmpp.direct_tls_listen.clone(),
         certificates: basis.certificates.clone(),
-        trust: trust(&xmpp.trust)?,
+        trust: trust_of(&basis.xmpp_trust)?,
         dialback_secret: data_dir::secret(&settings.data_dir, "dialback.key")?.to_vec(),
         limits,
+        pace: StreamPace::default(),
         unproved_connections: xmpp.limits.unproved_connections,
         unproved_connections_per_address: xmpp.limits.unproved_connections_per_address,
         resolver: basis.resolver.clone(),
@@ -264,7 +293,7 @@ fn finish_gateway(
     port: Arc<dyn EdgePort>,
     listening: &mut Vec<(String, SocketAddr)>,
     xmpp: Option<Arc<XmppEdge>>,
-    link: Option<Arc<LinkPort>>,
+    link: Option<(Arc<LinkPort>, LinkIdentity)>,
 ) -> io::Result<Assembled> {
     let sip = settings.sip.as_ref().ok_or_else(|| io::Error::other("this role has [sip]"))?;
     let listen = sip.listen.iter().map(|listen| {
@@ -278,7 +307,7 @@ fn finish_gateway(
     let sip_settings = SipEdgeSettings {
         listen: listen.collect(),
         certificates: basis.certificates.clone(),
-        trust: trust(&sip.trust)?,
+        trust: trust_of(&basis.sip_trust)?,
         limits: MessageLimits {
             message: sip.limits.message_bytes,
             field: sip.limits.header_bytes,
@@ -300,9 +329,13 @@ fn finish_gateway(
     parts.broker.connect(port, sip.clone());
     let shutdown = Arc::new(Notify::new());
     let users = settings.has_built_in_home().then(|| parts.book.clone());
-    let admin = admin(settings, basis, Some(parts.broker), users, shutdown.clone());
+    let (link, identity) = link.unzip();
+    let (broker, book) = (Some(parts.broker.clone()), Some(parts.book));
+    let files = files(settings, basis, identity, broker, xmpp.clone(), book);
+    let admin = admin(settings, basis, Some(parts.broker), users, files.clone(), shutdown.clone());
     Ok(Assembled {
         admin,
+        files,
         listening: std::mem::take(listening),
         shutdown,
         store: Some(parts.store),
@@ -312,11 +345,32 @@ fn finish_gateway(
     })
 }
 
+fn files(
+    settings: &Settings,
+    basis: &Basis,
+    link: Option<LinkIdentity>,
+    broker: Option<Arc<Broker>>,
+    xmpp: Option<Arc<XmppEdge>>,
+    book: Option<Arc<Book>>,
+) -> Arc<Files> {
+    let parts = Parts {
+        certificates: basis.certificates.clone(),
+        link,
+        trusts: basis.xmpp_trust.iter().chain(&basis.sip_trust).cloned().collect(),
+        policy: basis.policy.clone(),
+        broker,
+        xmpp,
+        book,
+    };
+    Arc::new(Files::new(basis.source.clone(), settings.clone(), basis.clock.clone(), parts))
+}
+
 fn admin(
     settings: &Settings,
     basis: &Basis,
     broker: Option<Arc<Broker>>,
     users: Option<Arc<Book>>,
+    files: Arc<Files>,
     shutdown: Arc<Notify>,
 ) -> Arc<AdminState> {
     let clock = basis.clock.clone();
@@ -328,12 +382,13 @@ fn admin(
         policy: basis.policy.clone(),
         metrics: basis.metrics.clone(),
         users: users.map(|users| users as Arc<dyn tombolo_admin::UserBook>),
+        files,
         shutdown,
         now: Box::new(move || clock.now().instant),
     })
 }
 
-fn link_of(settings: &Settings) -> io::Result<(LinkParts, &LinkEnd)> {
+fn link_of(settings: &Settings) -> io::Result<(LinkIdentity, &LinkEnd)> {
     let link: &LinkSettings =
         settings.link.as_ref().ok_or_else(|| io::Error::other("this role has [link]"))?;
     let parts = LinkParts {
@@ -341,5 +396,5 @@ fn link_of(settings: &Settings) -> io::Result<(LinkParts, &LinkEnd)> {
         key: link.certificate.key.clone(),
         trust: link.trust.clone(),
     };
-    Ok((parts, &link.end))
+    Ok((LinkIdentity::read(&parts)?, &link.end))
 }

@@ -9,7 +9,7 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use tombolo_admin::{
-    DecisionAnswer, PartnerAnswer, PendingAnswer, SessionAnswer, StatusAnswer, UserAnswer,
+    DecisionAnswer, PartnerAnswer, PendingAnswer, ReloadAnswer, SessionAnswer, StatusAnswer, UserAnswer,
     client::{AskError, ask, order, segment},
 };
 use tombolo_config::Role;
@@ -83,6 +83,13 @@ enum Command {
     /// Play a partner and two phones against the running defaults.
     Demo {
         /// Print JSON, one object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read certificates, authorities, accounts and partners again, without a restart; exit code 1 when something could
+    /// not be used and what was there stays.
+    Reload {
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
@@ -167,7 +174,7 @@ impl CommandLine {
                     RoleName::Gateway => Role::Gateway,
                 });
                 settings_of(config.as_deref(), role, Some(&self.data_dir))
-                    .and_then(|settings| run::run(&settings, config.is_none()))
+                    .and_then(|settings| run::run(&settings, config.map(|config| (config, role))))
             }
             Command::Check { file } => settings_of(Some(&file), None, None).map(|settings| {
                 println!(
@@ -226,6 +233,10 @@ async fn asked(command: Command, data_dir: &Path) -> Result<(), AskError> {
             if json { print_json(&answer) } else { print_explanation(&answer) }
         }
         Command::User { command } => ask_about_user(command, data_dir).await?,
+        Command::Reload { json } => {
+            let answer: ReloadAnswer = order(data_dir, "/api/v1/reload", &json!({})).await?;
+            return print_reload(&answer, json);
+        }
         Command::Shutdown => {
             let _: Value = order(data_dir, "/api/v1/shutdown", &json!({})).await?;
             println!("ending");
@@ -313,6 +324,25 @@ fn print_status(status: &StatusAnswer) {
         println!("stream {} {}: {}", stream.stream, stream.direction, stream.pairs.join(", "));
     }
     status.sessions.iter().for_each(print_session);
+    for certificate in &status.certificates {
+        println!("certificate {}: {} days left", certificate.name, certificate.days_left);
+    }
+}
+
+fn print_reload(answer: &ReloadAnswer, json: bool) -> Result<(), AskError> {
+    if json {
+        print_json(answer);
+    } else {
+        println!("in use now: {}", answer.taken.join(", "));
+        if !answer.needs_restart.is_empty() {
+            println!("differs, and needs a restart: {}", answer.needs_restart.join(", "));
+        }
+    }
+    if answer.errors.is_empty() {
+        return Ok(());
+    }
+    let errors = answer.errors.join("\n");
+    Err(AskError::Refused(format!("{errors}\nWhat was there stays in use. Repair it, then: tombolo reload")))
 }
 
 fn print_session(session: &SessionAnswer) {

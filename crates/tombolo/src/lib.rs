@@ -5,4 +5,5 @@ mod book;
 pub mod commands;
 mod data_dir;
 mod demo;
+mod reload;
 pub mod run;

@@ -4,15 +4,23 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
 };
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::interval,
+};
+use tombolo_admin::Reloadable;
 use tombolo_admin::client::socket_of;
 use tombolo_config::{LogFormat as FormatSetting, Role, Settings, embedded_defaults, load_as, report};
 use tombolo_telemetry::{LogFormat, LogSettings, init_logs};
 
-use crate::{assembly::assemble, data_dir};
+use crate::{
+    assembly::assemble,
+    data_dir,
+    reload::{Files, LOOK_EVERY, Source, WARN_EVERY},
+};
 
 /// What is run when no file is named keeps its data here.
 pub const DEFAULT_DATA_DIR: &str = "tombolo-data";
@@ -40,7 +48,10 @@ pub fn settings_of(
 }
 
 /// Runs until it is told to end. The error says what could not be started; then nothing was.
-pub fn run(settings: &Settings, is_embedded: bool) -> Result<(), String> {
+///
+/// `source` is where the settings came from: nothing for the embedded defaults.
+pub fn run(settings: &Settings, source: Source) -> Result<(), String> {
+    let is_embedded = source.is_none();
     let format = match settings.log.format {
         // The setting's default is for people; output that nobody reads is for programs.
         FormatSetting::Text => LogFormat::Auto,
@@ -56,11 +67,12 @@ pub fn run(settings: &Settings, is_embedded: bool) -> Result<(), String> {
         data_dir::make_certificates(settings).map_err(|error| error.to_string())?;
     }
     let system = actix::System::new();
-    system.block_on(serve(settings, is_embedded))
+    system.block_on(serve(settings, source))
 }
 
-async fn serve(settings: &Settings, is_embedded: bool) -> Result<(), String> {
-    let assembled = assemble(settings).map_err(|error| error.to_string())?;
+async fn serve(settings: &Settings, source: Source) -> Result<(), String> {
+    let is_embedded = source.is_none();
+    let assembled = assemble(settings, source).map_err(|error| error.to_string())?;
     let socket = socket_of(&settings.data_dir);
     let (admin_at, administration) =
         tombolo_admin::serve(assembled.admin.clone(), settings.admin.listen, socket)
@@ -70,6 +82,7 @@ async fn serve(settings: &Settings, is_embedded: bool) -> Result<(), String> {
     assembled.admin.is_ready.store(true, Ordering::Relaxed);
     announce(settings, &assembled.listening, admin_at, is_embedded).map_err(|error| error.to_string())?;
     tracing::info!(role = settings.role.as_str(), "ready");
+    let upkeep = actix::spawn(keep_files(assembled.files.clone())?);
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     tokio::select! {
         () = assembled.shutdown.notified() => tracing::info!("ending: ordered"),
@@ -79,7 +92,26 @@ async fn serve(settings: &Settings, is_embedded: bool) -> Result<(), String> {
     assembled.admin.is_ready.store(false, Ordering::Relaxed);
     assembled.stop().await;
     administration.abort();
+    upkeep.abort();
     Ok(())
+}
+
+/// Reloads on SIGHUP, takes in certificates whose files have changed, and says when one is about to run out.
+fn keep_files(files: Arc<Files>) -> Result<impl Future<Output = ()>, String> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
+    let (mut look, mut warn) = (interval(LOOK_EVERY), interval(WARN_EVERY));
+    Ok(async move {
+        loop {
+            let files = files.clone();
+            let work: Box<dyn FnOnce() + Send> = tokio::select! {
+                Some(()) = hangup.recv() => Box::new(move || _ = files.reload()),
+                _ = look.tick() => Box::new(move || files.reload_changed()),
+                _ = warn.tick() => Box::new(move || files.warn_of_ends()),
+            };
+            // Reading files may take a moment; a panic there is in the log and ends nothing else.
+            let _ = tokio::task::spawn_blocking(work).await;
+        }
+    })
 }
 
 /// What it listens on, and what to try next.

@@ -266,6 +266,12 @@ impl S2sStream {
         either!(self, stream => stream.close(now));
     }
 
+    /// A pair is not to be carried any more, such as one of a partner that policy refuses by now: its stanzas count as
+    /// those of a pair that was never proved. It may be proved again.
+    pub fn forget_pair(&mut self, pair: &Pair) {
+        either!(self, stream => stream.forget_pair(pair));
+    }
+
     /// Ends the stream with an error, such as `system-shutdown`, `reset` or `conflict`.
     pub fn end(&mut self, condition: StreamCondition, text: Option<&str>) {
         either!(self, stream => stream.end(condition, text));

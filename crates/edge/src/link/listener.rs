@@ -22,7 +22,7 @@ use tombolo_policy::Table;
 use tombolo_runtime::{Clock, Placement};
 
 use super::{
-    BULK_BYTES, CREDIT_BYTES, Identity, LinkSettings, MOST_HANDSHAKES, TLS_LIMIT,
+    BULK_BYTES, CREDIT_BYTES, LinkIdentity, MOST_HANDSHAKES, TLS_LIMIT,
     frame::LinkFrame,
     wire::{End, carry, greeted},
 };
@@ -110,7 +110,7 @@ impl Shared {
 /// Waits for gateways.
 pub struct LinkListener {
     listener: TcpListener,
-    identity: Identity,
+    identity: LinkIdentity,
     gateways: Vec<String>,
     shared: Arc<Shared>,
     placement: Placement,
@@ -122,15 +122,14 @@ impl LinkListener {
     /// `gateways` (host names or IP addresses).
     ///
     /// # Errors
-    /// When the address or a file of the settings cannot be used.
+    /// When the address cannot be used.
     pub fn bind(
-        settings: LinkSettings,
+        identity: LinkIdentity,
         listen: SocketAddr,
         gateways: Vec<String>,
         placement: Placement,
         clock: Clock,
     ) -> io::Result<(LinkSink, Self)> {
-        let identity = Identity::read(&settings)?;
         let helpers = placement.helpers();
         let _inside = helpers.enter();
         let listener = tombolo_net::listen(listen)
@@ -169,7 +168,7 @@ impl LinkListener {
 /// Handshakes run beside each other, so that one who never finishes his keeps no gateway waiting.
 async fn accept(
     listener: TcpListener,
-    whom: Arc<(Identity, Vec<String>)>,
+    whom: Arc<(LinkIdentity, Vec<String>)>,
     clock: Clock,
     proved: mpsc::Sender<(AnyStream, SocketAddr)>,
 ) {
@@ -195,7 +194,7 @@ async fn accept(
 
 async fn prove(
     socket: TcpStream,
-    identity: &Identity,
+    identity: &LinkIdentity,
     gateways: &[String],
     clock: &Clock,
 ) -> io::Result<AnyStream> {
@@ -243,6 +242,7 @@ impl Shared {
                         "partner table"
                     );
                     policy.store(Arc::new(table));
+                    xmpp.policy_changed();
                     xmpp.let_in(true);
                 }
                 None => tracing::error!("the gateway's partner table contradicts itself"),

@@ -25,14 +25,21 @@ pub struct LinkSettings {
     pub trust: PathBuf,
 }
 
-/// The settings, read.
-struct Identity {
-    certificates: Arc<CertificateStore>,
-    trust: Trust,
+/// The settings, read. Clones share what [`CertificateStore::reload`] and [`Trust::reload`] bring; links that are up go on.
+#[derive(Debug, Clone)]
+pub struct LinkIdentity {
+    /// Our certificate and key.
+    pub certificates: Arc<CertificateStore>,
+    /// The authorities that the other end must lead to.
+    pub trust: Trust,
 }
 
-impl Identity {
-    fn read(settings: &LinkSettings) -> io::Result<Self> {
+impl LinkIdentity {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// When one of them cannot be used.
+    pub fn read(settings: &LinkSettings) -> io::Result<Self> {
         let certificates = Arc::new(CertificateStore::default());
         certificates
             .load(OWN, &settings.certificate, &settings.key)

@@ -19,7 +19,7 @@ use tombolo_policy::Table;
 use tombolo_runtime::{Clock, Placement};
 
 use super::{
-    Identity, LinkSettings, OWN, TABLE_CHECK, TLS_LIMIT,
+    LinkIdentity, OWN, TABLE_CHECK, TLS_LIMIT,
     frame::LinkFrame,
     partners::PartnerRows,
     wire::{End, carry, greeted},
@@ -48,19 +48,16 @@ struct Edge {
 
 impl LinkPort {
     /// Begins to open a link to each edge (host and port), and again when one ends, after 0.5 s to 15 s.
-    ///
-    /// # Errors
-    /// When a file of the settings cannot be used.
     pub fn start(
-        settings: LinkSettings,
+        identity: LinkIdentity,
         edges: Vec<(String, u16)>,
         resolver: Resolver,
         policy: Arc<ArcSwap<Table>>,
         sink: Arc<dyn StreamSink>,
         placement: Placement,
         clock: Clock,
-    ) -> io::Result<Self> {
-        let identity = Arc::new(Identity::read(&settings)?);
+    ) -> Self {
+        let identity = Arc::new(identity);
         let edges: Vec<Arc<Edge>> = edges
             .into_iter()
             .zip(1..)
@@ -96,7 +93,7 @@ impl LinkPort {
                 }
             });
         }
-        Ok(Self { edges, next: AtomicUsize::new(0), sink })
+        Self { edges, next: AtomicUsize::new(0), sink }
     }
 
     fn edge_of(&self, stream: StreamId) -> Option<&Arc<Edge>> {
@@ -148,7 +145,12 @@ impl Edge {
         }
     }
 
-    async fn open(&self, identity: &Identity, resolver: &Resolver, clock: &Clock) -> io::Result<AnyStream> {
+    async fn open(
+        &self,
+        identity: &LinkIdentity,
+        resolver: &Resolver,
+        clock: &Clock,
+    ) -> io::Result<AnyStream> {
         let addresses = resolver.addresses(&self.host, self.port).await.map_err(io::Error::other)?;
         let socket = connect(&addresses, CONNECT_LIMIT).await?;
         let config = client_config(identity.certificates.certificate(OWN), &[]);

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod clear;
 pub mod log;
 pub mod names;
 pub mod relay;
@@ -25,8 +26,8 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::{sync::Notify, time::timeout};
 use tombolo_edge::{
-    DialId, DomainPair, EdgePort, FromEdge, ProofMethod, StreamDirection, StreamEnd, StreamId, StreamSink,
-    ToEdge, XmppEdge, XmppEdgeSettings,
+    DialId, DomainPair, EdgePort, FromEdge, ProofMethod, StreamDirection, StreamEnd, StreamId, StreamPace,
+    StreamSink, ToEdge, XmppEdge, XmppEdgeSettings,
 };
 use tombolo_net::{Authority, CertificateStore, Resolver, Trust};
 use tombolo_policy::{Home, LocalDomain, Method, Partner, Proxy, Table};
@@ -244,13 +245,18 @@ pub struct World {
 
 /// Runs a test on an actix system with two arbiters.
 pub fn run<F: Future<Output = ()>>(test: impl FnOnce(Arc<World>) -> F) {
+    run_at(Clock::system, test);
+}
+
+/// Runs a test in a world whose clock is made inside its system.
+pub fn run_at<F: Future<Output = ()>>(clock: impl FnOnce() -> Clock, test: impl FnOnce(Arc<World>) -> F) {
     System::new().block_on(async {
         let folder = tempfile::tempdir().expect("a folder");
         let trusted = Authority::open_or_create(&folder.path().join("trusted")).expect("an authority");
         let rogue = Authority::open_or_create(&folder.path().join("rogue")).expect("an authority");
         let world = Arc::new(World {
             placement: Placement::threads(2).expect("threads"),
-            clock: Clock::system(),
+            clock: clock(),
             folder,
             trusted,
             rogue,
@@ -271,6 +277,7 @@ pub struct Plan {
     pub trusts: bool,
     pub secret: &'static str,
     pub limits: StreamLimits,
+    pub pace: StreamPace,
     pub per_address: usize,
     pub resolver: Option<Resolver>,
 }
@@ -283,6 +290,7 @@ impl Default for Plan {
             trusts: true,
             secret: "a secret of 32 octets, or even more",
             limits: StreamLimits::default(),
+            pace: StreamPace::default(),
             per_address: 100,
             resolver: None,
         }
@@ -388,6 +396,7 @@ impl World {
             trust: if plan.trusts { self.trust() } else { Trust::nobody() },
             dialback_secret: plan.secret.as_bytes().to_vec(),
             limits: plan.limits,
+            pace: plan.pace,
             unproved_connections: 100,
             unproved_connections_per_address: plan.per_address,
             resolver: plan.resolver.unwrap_or_else(|| self.silent_resolver()),

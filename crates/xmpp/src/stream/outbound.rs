@@ -200,6 +200,13 @@ impl OutboundStream {
         }
     }
 
+    /// A pair is not to be carried any more: its stanzas are refused from now on.
+    pub fn forget_pair(&mut self, pair: &Pair) {
+        if let State::Established(established) = &mut self.state {
+            established.pairs.remove(pair);
+        }
+    }
+
     /// Ends the stream with an error.
     pub fn end(&mut self, condition: StreamCondition, text: Option<&str>) {
         self.end_with(condition, text, None, CloseCause::Ended(condition));

@@ -31,6 +31,10 @@ impl ProvedPairs {
         }
     }
 
+    pub(super) fn remove(&mut self, pair: &Pair) {
+        self.pairs.retain(|proved| proved != pair);
+    }
+
     pub(super) fn find(&mut self, local: &str, remote: &str) -> Option<&Pair> {
         let is_it = |pair: &Pair| pair.local.as_str() == local && pair.remote.as_str() == remote;
         if !self.pairs.get(self.last).is_some_and(is_it) {

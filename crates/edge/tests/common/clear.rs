@@ -1,0 +1,108 @@
+//! A foreign server without TLS, written by hand: it dials, shows keys, and says of every key that it made it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+/// Where the authoritative server of some domains listens.
+pub struct ClearServer {
+    pub address: SocketAddr,
+}
+
+/// A stream in the clear, and what came by it.
+pub struct ClearStream {
+    socket: TcpStream,
+    heard: String,
+}
+
+fn header(attributes: &str) -> String {
+    format!(
+        "<?xml version='1.0'?><stream:stream xmlns='jabber:server' xmlns:db='jabber:server:dialback' \
+         xmlns:stream='http://etherx.jabber.org/streams' version='1.0' {attributes}>"
+    )
+}
+
+fn attribute<'a>(text: &'a str, name: &str) -> &'a str {
+    let (_, rest) = text.split_once(&format!(" {name}='")).expect("the attribute is there");
+    rest.split_once('\'').expect("quoted").0
+}
+
+impl ClearServer {
+    /// Answers questions about keys for whatever domain is asked.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut stream = ClearStream { socket, heard: String::new() };
+                    let asked = stream.until("<stream:stream", ">").await;
+                    let (ours, theirs) = (attribute(&asked, "to"), attribute(&asked, "from"));
+                    stream.say(&header(&format!("id='x1' from='{ours}' to='{theirs}'"))).await;
+                    let features =
+                        "<stream:features><dialback xmlns='urn:xmpp:features:dialback'/></stream:features>";
+                    stream.say(features).await;
+                    let asked = stream.until("<db:verify", ">").await;
+                    let [from, to, id] = ["to", "from", "id"].map(|name| attribute(&asked, name));
+                    stream.say(&format!("<db:verify from='{from}' to='{to}' id='{id}' type='valid'/>")).await;
+                    // Held open until the asker leaves.
+                    let _ = stream.socket.read_to_end(&mut Vec::new()).await;
+                });
+            }
+        });
+        Self { address }
+    }
+}
+
+impl ClearStream {
+    /// A stream from a domain to another, with the features that were offered.
+    pub async fn dial(at: SocketAddr, from: &str, to: &str) -> (Self, String) {
+        let socket = TcpStream::connect(at).await.expect("a listener");
+        let mut stream = Self { socket, heard: String::new() };
+        stream.say(&header(&format!("from='{from}' to='{to}'"))).await;
+        let features = stream.until("<stream:features", "</stream:features>").await;
+        (stream, features)
+    }
+
+    /// Shows a key for a domain; what is said of it.
+    pub async fn show_key(&mut self, from: &str, to: &str) -> String {
+        self.say(&format!("<db:result from='{from}' to='{to}'>0123456789abcdef</db:result>")).await;
+        self.until("<db:result", ">").await
+    }
+
+    pub async fn say(&mut self, text: &str) {
+        self.socket.write_all(text.as_bytes()).await.expect("written");
+    }
+
+    /// What was said from `begin` to `end`; all of it is taken.
+    pub async fn until(&mut self, begin: &str, end: &str) -> String {
+        loop {
+            if let Some(at) = self.heard.find(begin)
+                && let Some(len) = self.heard[at..].find(end)
+            {
+                let found = self.heard[at..at + len + end.len()].to_owned();
+                self.heard.drain(..at + len + end.len());
+                return found;
+            }
+            assert!(self.read().await, "the stream ended before {begin}: {}", self.heard);
+        }
+    }
+
+    /// What is said until the end.
+    pub async fn rest(&mut self) -> String {
+        while self.read().await {}
+        std::mem::take(&mut self.heard)
+    }
+
+    async fn read(&mut self) -> bool {
+        let mut octets = [0; 4096];
+        let read = timeout(Duration::from_secs(15), self.socket.read(&mut octets)).await;
+        let len = read.expect("it speaks or ends").unwrap_or(0);
+        self.heard.push_str(std::str::from_utf8(&octets[..len]).expect("ASCII"));
+        len > 0
+    }
+}
