@@ -135,6 +135,11 @@ built-in home, listeners on loopback only, one partner `xmpp.localhost`, and eve
 - A span of time is a whole number with `ms`, `s`, `m` or `h` behind it.
 - An address with a port is `127.0.0.1:5269` or `[::1]:5269`.
 - `config/` holds a commented example for each role.
+- `tombolo reload`, or SIGHUP, brings into a running process: certificates and keys, authorities (`trust`), the accounts
+  file, and partners; a partner that was removed loses its streams, and its contacts' subscriptions are judged anew. An
+  edge takes its partners from its gateway. A file that cannot be used changes nothing, and is told. Changed certificate
+  files are also noticed within 30 seconds, without an order. Every other setting needs a restart; a reload names those
+  that differ.
 
 The tables below are written from the list that the checker itself uses.
 ";
