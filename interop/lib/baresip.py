@@ -19,8 +19,8 @@ ctrl_tcp_listen {ip}:4444
 
 
 class Baresip(Daemon):
-    def __init__(self, work, ip, proxy, aor, password, contacts):
-        """`contacts` are URIs that it watches; `proxy` is (ip, port), reached by UDP."""
+    def __init__(self, work, ip, proxy, aors, password, contacts):
+        """Each of `aors` is a line of the phone; `contacts` are URIs that it watches; `proxy` is (ip, port), reached by UDP."""
         super().__init__(work, "baresip")
         self.ip, self.home = ip, os.path.join(work, "baresip")
         os.makedirs(self.home, exist_ok=True)
@@ -29,7 +29,7 @@ class Baresip(Daemon):
         outbound = f"sip:{proxy[0]}:{proxy[1]};transport=udp"
         for name, text in (
                 ("config", CONFIG.format(modules=modules, ip=ip)),
-                ("accounts", f'<{aor}>;outbound="{outbound}";auth_pass={password};regint=60;pubint=60\n'),
+                ("accounts", "".join(f'<{aor}>;outbound="{outbound}";auth_pass={password};regint=60;pubint=60\n' for aor in aors)),
                 ("contacts", "".join(f'"{contact}" <{contact}>;presence=p2p\n' for contact in contacts))):
             with open(os.path.join(self.home, name), "w", encoding="utf-8") as f:
                 f.write(text)

@@ -25,14 +25,17 @@ use tombolo_interwork::{
 use tombolo_policy::Table;
 use tombolo_presence::{Address, Domain};
 use tombolo_runtime::{Clock, InboxSender, Placement, Wake};
+use tombolo_sip::{headers::MAGIC_COOKIE, message::Message};
 use tombolo_store::StateStore;
 use tombolo_telemetry::Metrics;
 
 use crate::{
     accounts::Authenticator,
     fanout_actor::FanoutActor,
+    flows::Flows,
     guests::GuestsActor,
     messages::{Arrived, Requester, ToPeer, ToShard, ToUser},
+    peer::owner_name,
     peer_actor::PeerActor,
     session::ShardIndex,
     session_actor::SessionActor,
@@ -63,7 +66,8 @@ pub struct Directory {
     users: RwLock<HashMap<Address, Addr<UserActor>>>,
     peers: RwLock<HashMap<PeerKey, Peer>>,
     streams: RwLock<HashMap<StreamId, Stream>>,
-    flows: RwLock<HashMap<FlowId, PeerKey>>,
+    /// Whose each flow is.
+    pub flows: Flows,
     dials: RwLock<HashMap<DialId, Dialled>>,
     next_dial: AtomicU64,
     hasher: std::hash::RandomState,
@@ -140,7 +144,7 @@ impl Directory {
             users: RwLock::default(),
             peers: RwLock::default(),
             streams: RwLock::default(),
-            flows: RwLock::default(),
+            flows: Flows::default(),
             dials: RwLock::default(),
             next_dial: AtomicU64::new(1),
             hasher: std::hash::RandomState::new(),
@@ -288,10 +292,11 @@ impl Directory {
         peer
     }
 
-    /// A peer ended.
-    pub fn forget_peer(&self, key: &PeerKey) {
+    /// A peer ended that had these flows.
+    pub fn forget_peer(&self, key: &PeerKey, flows: &[FlowId]) {
         self.peers.write().remove(key);
-        self.flows.write().retain(|_, bound| bound != key);
+        // What nobody has any more ends by itself.
+        let _ = self.flows.forget(key, flows);
     }
 
     /// Tells a peer; `false` when there is none. A front end is started when it is needed.
@@ -315,11 +320,7 @@ impl Directory {
     }
 
     /// Tells whoever asked how a request ended.
-    pub fn end_request(
-        &self,
-        requester: Requester,
-        outcome: Result<tombolo_sip::message::Message, NoResponse>,
-    ) {
+    pub fn end_request(&self, requester: Requester, outcome: Result<Message, NoResponse>) {
         match requester {
             Requester::Shard(shard, request) => self.tell_shard(shard, Input::Outcome { request, outcome }),
             Requester::User(aor, fork, branch) => {
@@ -334,22 +335,21 @@ impl Directory {
         self.guests.get()
     }
 
-    /// A flow belongs to a peer from now on.
-    pub fn bind_flow(&self, flow: &Arc<FlowFacts>, key: &PeerKey) {
-        self.flows.write().insert(flow.flow, key.clone());
-        self.find_or_start_peer(key).addr.do_send(ToPeer::FlowUp(flow.clone()));
+    /// A flow belongs to a peer too from now on; `false` when it carries as many phones as it may.
+    pub fn bind_flow(&self, flow: &Arc<FlowFacts>, key: &PeerKey) -> bool {
+        let branch_prefix = format!("{MAGIC_COOKIE}{}.", owner_name(self.hasher.hash_one(key)));
+        let is_bound = self.flows.bind(flow.flow, key, &branch_prefix);
+        if is_bound {
+            self.find_or_start_peer(key).addr.do_send(ToPeer::FlowUp(flow.clone()));
+        }
+        is_bound
     }
 
-    /// Whose flow it is.
-    pub fn peer_of_flow(&self, flow: FlowId) -> Option<(PeerKey, Peer)> {
-        let key = self.flows.read().get(&flow).cloned()?;
+    /// The peer that a message by a flow is for.
+    pub fn receiver(&self, flow: FlowId, message: &Message) -> Option<(PeerKey, Peer)> {
+        let key = self.flows.receiver(flow, message)?;
         let peer = self.peer(&key)?;
         Some((key, peer))
-    }
-
-    /// A flow ended; whose it was.
-    pub fn unbind_flow(&self, flow: FlowId) -> Option<PeerKey> {
-        self.flows.write().remove(&flow)
     }
 
     /// A number for a dial of a session.
@@ -418,7 +418,7 @@ impl Directory {
 
     /// Number of SIP peers and of flows that are bound to one.
     pub fn peer_counts(&self) -> (usize, usize) {
-        (self.peers.read().len(), self.flows.read().len())
+        (self.peers.read().len(), self.flows.len())
     }
 }
 

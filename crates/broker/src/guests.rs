@@ -1,5 +1,5 @@
-//! Requests by flows that belong to no peer yet: they get challenges and refusals without any state. An authenticated
-//! REGISTER makes its flow a phone's; any other authenticated request does where its user knows the phone.
+//! Requests by flows that belong to no peer yet, or to others: they get challenges and refusals without any state. An
+//! authenticated REGISTER makes its flow a phone's too; any other authenticated request does where its user knows the phone.
 
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use tombolo_sip::{
 use crate::{
     accounts::Proof,
     directory::{Directory, Peer},
+    flows::instance,
     messages::{Arrived, ToUser},
     peer::respond,
     requests::{capabilities, challenge},
@@ -43,7 +44,7 @@ impl GuestsActor {
             return;
         }
         // The peer may have come to be since the flow's messages were queued.
-        if let Some((_, peer)) = self.directory.peer_of_flow(flow.flow) {
+        if let Some((_, peer)) = self.directory.receiver(flow.flow, &message) {
             return pass(&self.directory, peer, flow, message, false);
         }
         let (status, headers) = match uas::check(&message) {
@@ -53,7 +54,10 @@ impl GuestsActor {
             Verdict::Accept => match self.directory.authenticator.prove(&message, self.directory.clock.now())
             {
                 Proof::User(aor) if message.method() == Some(&Method::Register) => {
-                    return self.adopt(flow, &aor, message);
+                    match self.adopt(flow, &aor, &message) {
+                        Some(peer) => return pass(&self.directory, peer, flow, message, true),
+                        None => (403, Vec::new()),
+                    }
                 }
                 // Of a phone that is registered? Without that there is nowhere to reach it.
                 Proof::User(aor) => {
@@ -67,13 +71,12 @@ impl GuestsActor {
         answer(&self.directory, flow, &message, status, &headers);
     }
 
-    /// The flow is a phone's from now on.
-    fn adopt(&self, flow: &Arc<FlowFacts>, aor: &Address, message: SipMessage) {
-        let key = PeerKey::Phone(Arc::new(PhoneKey { aor: aor.clone(), instance: instance_of(&message) }));
-        self.directory.bind_flow(flow, &key);
-        if let Some((_, peer)) = self.directory.peer_of_flow(flow.flow) {
-            pass(&self.directory, peer, flow, message, true);
-        }
+    /// The flow is this phone's too from now on; `None` when it carries as many as it may.
+    fn adopt(&self, flow: &Arc<FlowFacts>, aor: &Address, message: &SipMessage) -> Option<Peer> {
+        // What a phone keeps over connections; one that names no instance is known by the Call-ID of its REGISTER.
+        let instance = instance(message).unwrap_or_else(|| message.call_id().unwrap_or_default().into());
+        let key = PeerKey::Phone(Arc::new(PhoneKey { aor: aor.clone(), instance }));
+        self.directory.bind_flow(flow, &key).then(|| self.directory.find_or_start_peer(&key))
     }
 }
 
@@ -110,15 +113,6 @@ pub(crate) fn pass(
                 directory.flows_port().send(ToFlow::Bytes { flow: flow.flow, bytes: bytes.into() });
             }
         }
-    }
-}
-
-/// What a phone keeps over connections: its `+sip.instance`, else the Call-ID of its REGISTER.
-fn instance_of(message: &SipMessage) -> Box<str> {
-    let instance = message.contacts().flatten().find_map(|contact| contact.params.text("+sip.instance"));
-    match instance {
-        Some(instance) => instance.as_ref().into(),
-        None => message.call_id().unwrap_or_default().into(),
     }
 }
 

@@ -8,6 +8,7 @@ mod bindings;
 mod broker;
 mod directory;
 mod fanout_actor;
+mod flows;
 mod guests;
 mod local_user;
 mod messages;

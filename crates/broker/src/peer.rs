@@ -350,6 +350,11 @@ pub fn respond(message: &Message, status: u16, headers: &[(&'static str, String)
     Some(builder.render())
 }
 
+/// What the branches of a peer's requests begin with behind the magic cookie, up to a dot; `number` is the peer's.
+pub fn owner_name(number: u64) -> String {
+    format!("p{number:016x}")
+}
+
 /// What our Via and Contact say on a flow.
 pub fn way_of(flow: &FlowFacts) -> PeerWay {
     let (sent_by, transport) = (&flow.sent_by, flow.transport);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, WrapFuture, fut::ActorFutureExt};
-use tombolo_edge::{ToFlow, Transport};
+use tombolo_edge::{FlowId, ToFlow, Transport};
 use tombolo_interwork::owner::{Input, LaneKey, PeerKey};
 use tombolo_policy::SipTransport;
 use tombolo_runtime::{Inbox, TURN_ITEMS, Wake};
@@ -12,7 +12,7 @@ use crate::{
     alarm::{Alarm, Alarmed},
     directory::{Directory, LINGER},
     messages::{Arrived, ToPeer},
-    peer::{Peer, PeerOutput, way_of},
+    peer::{Peer, PeerOutput, owner_name, way_of},
     requests::serve,
 };
 
@@ -23,6 +23,8 @@ pub struct PeerActor {
     inbox: Inbox<Arrived>,
     directory: Arc<Directory>,
     alarm: Alarm,
+    /// Flows that are up.
+    flows: Vec<FlowId>,
     /// The request that is being handed over was proved already.
     is_proved: bool,
 }
@@ -32,8 +34,8 @@ impl PeerActor {
     pub fn new(key: PeerKey, number: u64, inbox: Inbox<Arrived>, directory: Arc<Directory>) -> Self {
         let may_dial = matches!(key, PeerKey::FrontEnd(_));
         let now = directory.clock.now().instant;
-        let peer = Peer::new(&format!("p{number:016x}"), may_dial, now);
-        Self { key, peer, inbox, directory, alarm: Alarm::default(), is_proved: false }
+        let peer = Peer::new(&owner_name(number), may_dial, now);
+        Self { key, peer, inbox, directory, alarm: Alarm::default(), flows: Vec::new(), is_proved: false }
     }
 
     fn drive(&mut self, ctx: &mut Context<Self>) {
@@ -51,6 +53,9 @@ impl PeerActor {
         match output {
             PeerOutput::Dial => self.dial(),
             PeerOutput::Bytes { flow, bytes } => {
+                if matches!(self.key, PeerKey::Phone(_)) {
+                    directory.flows.hand_over(flow, &self.key, bytes.len());
+                }
                 directory.flows_port().send(ToFlow::Bytes { flow, bytes });
             }
             PeerOutput::Serve { reply, flow, message } => {
@@ -105,7 +110,7 @@ impl Alarmed for PeerActor {
         }
         if matches!(self.key, PeerKey::Phone(_)) && self.peer.is_idle() {
             // A phone that went away owns nothing here; its dialogs wait in their shards.
-            self.directory.forget_peer(&self.key);
+            self.directory.forget_peer(&self.key, &self.flows);
             return ctx.stop();
         }
         self.set_alarm(self.peer.poll_timeout(), ctx);
@@ -166,13 +171,23 @@ impl Handler<ToPeer> for PeerActor {
                     flow = flow.flow.0, transport = flow.transport.via_name(), remote = %flow.remote,
                     "sip flow up"
                 );
+                if !self.flows.contains(&flow.flow) {
+                    self.flows.push(flow.flow);
+                }
                 self.peer.handle_flow_up(flow, now);
             }
-            ToPeer::FlowDown(flow) => self.peer.handle_flow_down(flow, now),
+            ToPeer::FlowDown(flow) => {
+                self.flows.retain(|known| *known != flow);
+                self.peer.handle_flow_down(flow, now);
+            }
             ToPeer::Lapsed => {
                 // Nobody else ends a flow that we opened; the phone's own ends when it is not heard of for long.
                 if let Some(flow) = self.peer.dialled_flow() {
-                    self.directory.flows_port().send(ToFlow::Close { flow });
+                    self.flows.retain(|known| *known != flow);
+                    self.peer.handle_flow_down(flow, now);
+                    if self.directory.flows.forget(&self.key, &[flow]) > 0 {
+                        self.directory.flows_port().send(ToFlow::Close { flow });
+                    }
                 }
             }
             ToPeer::Written { flow, bytes } => self.peer.handle_written(flow, bytes),

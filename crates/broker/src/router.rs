@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use actix::dev::SendError;
 use bytes::Bytes;
 use tombolo_edge::{FlowFacts, FlowSink, FromEdge, FromFlow, StreamDirection, StreamSink};
 use tombolo_interwork::{
@@ -185,12 +186,14 @@ impl FlowSink for Router {
                     .map_err(|messages| FromFlow::Messages { flow: flow.clone(), messages });
             }
             FromFlow::Written { flow, bytes } => {
-                if let Some((_, peer)) = directory.peer_of_flow(flow) {
-                    peer.addr.do_send(ToPeer::Written { flow, bytes });
-                }
+                directory.flows.credit(flow, bytes, |key, bytes| {
+                    if let Some(peer) = directory.peer(key) {
+                        peer.addr.do_send(ToPeer::Written { flow, bytes });
+                    }
+                });
             }
             FromFlow::FlowDown { flow, cause } => {
-                if let Some(key) = directory.unbind_flow(flow) {
+                for key in directory.flows.unbind(flow) {
                     tracing::info!(flow = flow.0, cause, "sip flow ended");
                     directory.tell_peer(&key, ToPeer::FlowDown(flow));
                 }
@@ -210,10 +213,10 @@ impl Router {
     fn welcome(&self, facts: &Arc<FlowFacts>) {
         let directory = &self.directory;
         if let Some(key) = facts.dial.and_then(|dial| directory.peer_of_dial(dial)) {
-            return directory.bind_flow(facts, &key);
-        }
-        if let Some(domain) = self.front_end_of(facts) {
-            directory.bind_flow(facts, &PeerKey::FrontEnd(domain));
+            // A new flow has room for one.
+            let _ = directory.bind_flow(facts, &key);
+        } else if let Some(domain) = self.front_end_of(facts) {
+            let _ = directory.bind_flow(facts, &PeerKey::FrontEnd(domain));
         }
     }
 
@@ -224,39 +227,48 @@ impl Router {
         found.map(|local| local.name.clone())
     }
 
-    /// Responses to NOTIFYs go to their shards, everything else to the flow's peer or to the guests.
+    /// Responses to NOTIFYs go to their shards, everything else to the peer of the flow that it is for, or to the guests.
     fn route_messages(&self, flow: &Arc<FlowFacts>, messages: Vec<Message>) -> Result<(), Vec<Message>> {
         let directory = &self.directory;
         let mut answers: Vec<Vec<NotifyAnswer>> = Vec::new();
-        let mut others = Vec::new();
+        // One batch per receiver, in order; a flow has mostly one.
+        let mut others: Vec<(Option<PeerKey>, Vec<Message>)> = Vec::new();
         for message in messages {
-            match self.notify_answer(&message) {
-                Some((shard, answer)) => {
-                    answers.resize_with(directory.shard_count(), Vec::new);
-                    answers[shard].push(answer);
-                }
-                None => others.push(message),
+            if let Some((shard, answer)) = self.notify_answer(&message) {
+                answers.resize_with(directory.shard_count(), Vec::new);
+                answers[shard].push(answer);
+                continue;
+            }
+            let receiver = directory.flows.receiver(flow.flow, &message);
+            match others.iter_mut().find(|(known, _)| *known == receiver) {
+                Some((_, batch)) => batch.push(message),
+                None => others.push((receiver, vec![message])),
             }
         }
         for (shard, batch) in answers.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
             // Answers are bounded by what was granted, and must not be missed.
             directory.tell_shard(shard, Input::NotifyAnswers(batch));
         }
-        if others.is_empty() {
-            return Ok(());
+        let mut refused = Vec::new();
+        for (receiver, messages) in others {
+            let arrived = Arrived { flow: flow.clone(), messages, is_authenticated: false };
+            match receiver.and_then(|key| directory.peer(&key)) {
+                Some(peer) => {
+                    if let Err(arrived) = peer.inbox.push(arrived) {
+                        refused.extend(arrived.messages);
+                    }
+                }
+                None => {
+                    let sent = directory.guests().map_or(Ok(()), |guests| guests.try_send(ToGuests(arrived)));
+                    if let Err(SendError::Full(ToGuests(arrived)) | SendError::Closed(ToGuests(arrived))) =
+                        sent
+                    {
+                        refused.extend(arrived.messages);
+                    }
+                }
+            }
         }
-        let arrived = Arrived { flow: flow.clone(), messages: others, is_authenticated: false };
-        match directory.peer_of_flow(flow.flow) {
-            Some((_, peer)) => peer.inbox.push(arrived).map_err(|arrived| arrived.messages),
-            None => match directory.guests() {
-                Some(guests) => guests.try_send(ToGuests(arrived)).map_err(|refused| {
-                    let (actix::dev::SendError::Full(ToGuests(arrived))
-                    | actix::dev::SendError::Closed(ToGuests(arrived))) = refused;
-                    arrived.messages
-                }),
-                None => Ok(()),
-            },
-        }
+        if refused.is_empty() { Ok(()) } else { Err(refused) }
     }
 
     /// What a response to one of our pipelined NOTIFYs says, and to which shard.

@@ -69,12 +69,11 @@ impl UserActor {
         let now = self.directory.clock.now().instant;
         let contact = message.contacts().flatten().next().map(|contact| contact.uri.as_str().to_owned());
         match self.user.find_phone((&**flow).into(), contact.as_deref(), now) {
-            Some(key) => {
+            Some(key) if self.directory.bind_flow(flow, &key) => {
                 tracing::debug!(aor = %Redacted(&self.aor), flow = flow.flow.0, "a registered phone is back");
-                self.directory.bind_flow(flow, &key);
                 pass(&self.directory, self.directory.find_or_start_peer(&key), flow, message, true);
             }
-            None => answer(&self.directory, flow, &message, 403, &[]),
+            _ => answer(&self.directory, flow, &message, 403, &[]),
         }
     }
 

@@ -69,7 +69,8 @@ pub struct FlowFacts {
 /// From a SIP transport to the broker.
 #[derive(Debug, Clone)]
 pub enum FromFlow {
-    /// A flow exists. For UDP: the first datagram from an address came.
+    /// A flow exists. For UDP: the first datagram from an address came, or it was dialled; a dial of an address that has
+    /// a flow reports that flow again, with the dial.
     FlowUp(Arc<FlowFacts>),
     /// Messages that one read brought, in order; requests carry `received` and `rport` already.
     Messages {

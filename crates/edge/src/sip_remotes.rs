@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::FlowFacts;
+use crate::{DialId, FlowFacts};
 
 /// The remote addresses of one socket.
 pub(crate) struct Remotes {
@@ -47,15 +47,24 @@ impl Remotes {
         Some(&known.facts)
     }
 
-    /// Takes a new flow to an address. What ends by that: the address's flow before, and the one that was not heard of
-    /// for longest where there is no more room.
+    /// The flow of an address that is dialled, if there is one: from now on it stays, and names this dial.
+    pub(crate) fn keep(&mut self, remote: SocketAddr, dial: DialId) -> Option<Arc<FlowFacts>> {
+        let known = self.known.get_mut(&remote)?;
+        if let Some(turn) = known.turn.take() {
+            self.by_turn.remove(&turn);
+        }
+        known.facts = Arc::new(FlowFacts { dial: Some(dial), ..(*known.facts).clone() });
+        Some(known.facts.clone())
+    }
+
+    /// Takes a new flow to an address that has none. What ends by that where there is no more room: the one that was not
+    /// heard of for longest.
     pub(crate) fn insert(
         &mut self,
         remote: SocketAddr,
         facts: Arc<FlowFacts>,
         now: Instant,
-    ) -> [Option<Arc<FlowFacts>>; 2] {
-        let before = self.forget(remote);
+    ) -> Option<Arc<FlowFacts>> {
         let turn = facts.dial.is_none().then_some(self.next_turn);
         let mut silent = None;
         if let Some(turn) = turn {
@@ -67,7 +76,7 @@ impl Remotes {
             self.next_turn += 1;
         }
         self.known.insert(remote, Known { facts, heard: now, turn });
-        [before, silent.map(|known| known.facts)]
+        silent.map(|known| known.facts)
     }
 
     /// Ends the flow to an address.
@@ -96,7 +105,7 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(65 * 60);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DialId, FlowId, Transport};
+    use crate::{FlowId, Transport};
 
     const NOBODY: [u64; 0] = [];
 
@@ -134,10 +143,10 @@ mod tests {
         let now = origin();
         let mut remotes = Remotes::new(2);
         for port in [1, 2] {
-            assert_eq!(ids(remotes.insert(at(port), flow(port, None), now)), NOBODY);
+            assert_eq!(ids([remotes.insert(at(port), flow(port, None), now)]), NOBODY);
         }
         assert!(remotes.heard_of(at(1), now).is_some());
-        assert_eq!(ids(remotes.insert(at(3), flow(3, None), now)), [2]);
+        assert_eq!(ids([remotes.insert(at(3), flow(3, None), now)]), [2]);
         assert!(remotes.heard_of(at(2), now).is_none());
         assert!(remotes.heard_of(at(1), now).is_some() && remotes.heard_of(at(3), now).is_some());
     }
@@ -158,15 +167,16 @@ mod tests {
     }
 
     #[test]
-    fn a_dial_to_a_known_address_takes_the_place_of_what_was_known() {
+    fn a_dial_to_a_known_address_keeps_its_flow_from_then_on() {
         let now = origin();
         let mut remotes = Remotes::new(1);
+        assert!(remotes.keep(at(1), DialId(7)).is_none());
         remotes.insert(at(1), flow(1, None), now);
-        let again = Arc::new(FlowFacts { flow: FlowId(11), ..(*flow(1, Some(7))).clone() });
-        assert_eq!(ids(remotes.insert(at(1), again, now)), [1]);
-        assert_eq!(remotes.heard_of(at(1), now).map(|facts| facts.flow), Some(FlowId(11)));
+        let kept = remotes.keep(at(1), DialId(7)).expect("known");
+        assert_eq!((kept.flow, kept.dial), (FlowId(1), Some(DialId(7))));
+        assert_eq!(remotes.heard_of(at(1), now).and_then(|facts| facts.dial), Some(DialId(7)));
         // Its old place is free.
-        assert_eq!(ids(remotes.insert(at(2), flow(2, None), now)), NOBODY);
+        assert_eq!(ids([remotes.insert(at(2), flow(2, None), now)]), NOBODY);
         assert_eq!(silent(&mut remotes, now + SILENCE), [2]);
     }
 

@@ -94,7 +94,7 @@ impl UdpActor {
         Ok(UdpSide { local, socket, actor })
     }
 
-    /// A new flow, in place of the address's flow before.
+    /// A new flow to an address that has none.
     fn meet(&mut self, remote: SocketAddr, dial: Option<DialId>) -> Arc<FlowFacts> {
         let local = canonical(own_address(self.side.local, remote));
         let facts = Arc::new(FlowFacts {
@@ -107,11 +107,8 @@ impl UdpActor {
             proved_domains: Arc::from([]),
         });
         let now = self.shared.clock.now().instant;
-        let [before, silent] = self.remotes.insert(remote, facts.clone(), now);
-        for (ended, cause) in [(before, "met anew"), (silent, "others needed its place")] {
-            if let Some(ended) = ended {
-                self.shared.end(ended.flow, cause.to_owned());
-            }
+        if let Some(ended) = self.remotes.insert(remote, facts.clone(), now) {
+            self.shared.end(ended.flow, "others needed its place".to_owned());
         }
         self.shared.flows.write().insert(facts.flow, Way::Datagrams(self.side.clone(), remote));
         self.shared.tell(FromFlow::FlowUp(facts.clone()));
@@ -186,7 +183,11 @@ impl Handler<Meet> for UdpActor {
     type Result = ();
 
     fn handle(&mut self, Meet { remote, dial }: Meet, _: &mut Context<Self>) {
-        self.meet(remote, Some(dial));
+        // Several peers may share an address, each with a dial of its own: the flow is theirs all.
+        match self.remotes.keep(remote, dial) {
+            Some(facts) => self.shared.tell(FromFlow::FlowUp(facts)),
+            None => drop(self.meet(remote, Some(dial))),
+        }
     }
 }
 

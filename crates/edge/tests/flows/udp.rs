@@ -184,25 +184,26 @@ fn a_listener_for_all_addresses_names_the_one_that_the_peer_sees() {
 }
 
 #[test]
-fn a_dial_makes_a_flow_to_an_address_in_place_of_the_one_before() {
+fn a_dial_of_an_address_that_has_a_flow_is_answered_with_that_flow() {
     run(|world| async move {
         let site = start(&world, Plan::default());
         let peer = Peer::of(&site).await;
         peer.send(peer.request("1")).await;
         let met = site.ear.up(0).await;
         let port = Some(peer.address().port());
+        // Two lines of one telephone, say, each dialled.
         for (n, dial) in [(1, 70), (2, 71)] {
-            let before = site.ear.up(n - 1).await;
             let dial = site.dial(dial, Udp, "127.0.0.1", port, "b.example");
             let dialled = site.ear.up(n).await;
-            assert_eq!((dialled.dial, dialled.remote), (Some(dial), peer.address()));
-            assert_eq!(site.ear.down(before.flow).await, "met anew");
+            assert_eq!(
+                (dialled.flow, dialled.dial, dialled.remote),
+                (met.flow, Some(dial), peer.address())
+            );
         }
-        let dialled = site.ear.up(2).await;
-        site.send(dialled.flow, request_by("SIP/2.0/UDP us", "OPTIONS", "x", ""));
+        site.send(met.flow, request_by("SIP/2.0/UDP us", "OPTIONS", "x", ""));
         assert!(peer.receive().await.starts_with("OPTIONS "));
         peer.send(peer.request("2")).await;
-        assert_eq!(call_ids(&site.ear.messages(dialled.flow, 1).await), ["2"]);
-        assert_eq!(site.ear.order(met.flow), ["up", "messages", "down"]);
+        assert_eq!(call_ids(&site.ear.messages(met.flow, 2).await), ["1", "2"]);
+        assert_eq!(site.ear.order(met.flow), ["up", "messages", "up", "up", "messages"]);
     });
 }
