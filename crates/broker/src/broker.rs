@@ -280,6 +280,7 @@ async fn meet(directory: &Directory, phones: &[(PeerKey, SocketAddr)]) {
             directory.flows_port().send(ToFlow::Dial {
                 dial: directory.new_peer_dial(key),
                 transport: Transport::Udp,
+                is_transport_named: true,
                 host: remote.ip().to_string().into(),
                 port: Some(remote.port()),
                 domain: phone.aor.domain().into(),

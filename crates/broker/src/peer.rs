@@ -31,6 +31,13 @@ use crate::{messages::Requester, session::ShardIndex};
 pub enum PeerOutput {
     /// Open a flow.
     Dial,
+    /// Close a flow, and dial its address last for a time: it fails where others may not.
+    Avoid {
+        /// The flow.
+        flow: FlowId,
+        /// How long.
+        span: Duration,
+    },
     /// Write octets to a flow.
     Bytes {
         /// The flow.
@@ -65,10 +72,20 @@ pub enum PeerOutput {
     Way(Option<PeerWay>),
 }
 
+/// A request of ours, kept until it has ended: where an address fails, it goes to another once (RFC 3263 §4.3).
+#[derive(Debug, Clone)]
+struct Sent {
+    requester: Requester,
+    /// Instead of the draft's Request-URI.
+    uri: Option<String>,
+    draft: Arc<RequestDraft>,
+    is_second: bool,
+}
+
 /// One peer. See the [module](self).
 #[derive(Debug)]
 pub struct Peer {
-    transactions: Transactions<Requester>,
+    transactions: Transactions<Sent>,
     flow: Option<Arc<FlowFacts>>,
     /// It can be dialled: a front end. A phone comes by itself.
     may_dial: bool,
@@ -78,7 +95,7 @@ pub struct Peer {
     window: usize,
     wanting: VecDeque<(ShardIndex, usize)>,
     granted: Vec<(ShardIndex, usize)>,
-    waiting: VecDeque<(Requester, Option<String>, Box<RequestDraft>)>,
+    waiting: VecDeque<Sent>,
     out: VecDeque<PeerOutput>,
 }
 
@@ -147,28 +164,39 @@ impl Peer {
         self.window = FLOW_WINDOW_BYTES;
         self.out.push_back(PeerOutput::Way(Some(way_of(&flow))));
         self.flow = Some(flow);
-        while let Some((requester, uri, draft)) = self.waiting.pop_front() {
-            self.send(requester, uri, &draft, now);
+        while let Some(sent) = self.waiting.pop_front() {
+            self.send(sent, now);
         }
         self.grant();
     }
 
-    /// A flow ended. Requests without an answer have failed; a front end is dialled again when it is needed.
+    /// A flow ended. Requests without an answer go by the next one to a front end, once; those to a phone have failed.
     pub fn handle_flow_down(&mut self, flow: FlowId, now: Instant) {
         if self.flow.as_ref().is_none_or(|known| known.flow != flow) {
             return;
         }
+        self.leave_flow();
+        if !self.wanting.is_empty() || !self.waiting.is_empty() {
+            self.dial_if_needed(now);
+        }
+    }
+
+    fn leave_flow(&mut self) {
         self.flow = None;
         self.window = 0;
         self.granted.clear();
         self.out.push_back(PeerOutput::Way(None));
-        for requester in self.transactions.fail_clients() {
-            let outcome = Err(NoResponse::Transport);
-            self.out.push_back(PeerOutput::Ended { requester, outcome });
+        for sent in self.transactions.fail_clients() {
+            self.send_again(sent, Err(NoResponse::Transport));
         }
-        if !self.wanting.is_empty() {
-            self.dial_if_needed(now);
+    }
+
+    /// To the next address of a front end, unless it was the second already; `failure` is how it ended so far.
+    fn send_again(&mut self, sent: Sent, failure: Result<Box<Message>, NoResponse>) {
+        if self.may_dial && !sent.is_second && self.waiting.len() < WAITING_REQUESTS {
+            return self.waiting.push_back(Sent { is_second: true, ..sent });
         }
+        self.out.push_back(PeerOutput::Ended { requester: sent.requester, outcome: failure });
     }
 
     /// A dial failed: what waited for it fails too.
@@ -177,16 +205,17 @@ impl Peer {
         self.failures = self.failures.saturating_add(1);
         let wait = DIAL_FLOOR.saturating_mul(1 << self.failures.min(6)).min(DIAL_CAP);
         self.retry_at = Some(now + wait);
-        while let Some((requester, _, _)) = self.waiting.pop_front() {
+        while let Some(sent) = self.waiting.pop_front() {
             let outcome = Err(NoResponse::Transport);
-            self.out.push_back(PeerOutput::Ended { requester, outcome });
+            self.out.push_back(PeerOutput::Ended { requester: sent.requester, outcome });
         }
     }
 
     /// Messages that a flow brought.
     pub fn handle_message(&mut self, flow: &Arc<FlowFacts>, message: Message, now: Instant) {
         if !message.is_request() {
-            return self.transactions.handle_response(message, now);
+            self.transactions.handle_response(message, now);
+            return self.settle(now);
         }
         let is_reliable = flow.transport.is_reliable();
         match self.transactions.handle_request(&message, flow.flow.0, is_reliable, now) {
@@ -232,26 +261,28 @@ impl Peer {
         draft: Box<RequestDraft>,
         now: Instant,
     ) {
+        let sent = Sent { requester, uri, draft: Arc::from(draft), is_second: false };
         if self.flow.is_some() {
-            return self.send(requester, uri, &draft, now);
+            return self.send(sent, now);
         }
         if !self.may_dial || self.retry_at.is_some() || self.waiting.len() >= WAITING_REQUESTS {
             let outcome = Err(NoResponse::Transport);
-            return self.out.push_back(PeerOutput::Ended { requester, outcome });
+            return self.out.push_back(PeerOutput::Ended { requester: sent.requester, outcome });
         }
-        self.waiting.push_back((requester, uri, draft));
+        self.waiting.push_back(sent);
         self.dial_if_needed(now);
     }
 
-    fn send(&mut self, requester: Requester, uri: Option<String>, draft: &RequestDraft, now: Instant) {
+    fn send(&mut self, sent: Sent, now: Instant) {
         let Some(flow) = &self.flow else { return };
         let way = way_of(flow);
+        let (draft, uri) = (sent.draft.clone(), sent.uri.clone());
         let method = Method::parse(draft.method).unwrap_or(Method::Options);
-        self.transactions.send(requester, method, way.is_reliable, now, |branch| {
+        self.transactions.send(sent, method, way.is_reliable, now, |branch| {
             let rport = if way.is_reliable { "" } else { ";rport" };
             let via = format!("{};branch={branch}{rport}", way.via);
             match uri {
-                Some(uri) => RequestDraft { uri, ..draft.clone() }.render(&via, &way.contact),
+                Some(uri) => RequestDraft { uri, ..(*draft).clone() }.render(&via, &way.contact),
                 None => draft.render(&via, &way.contact),
             }
         });
@@ -292,6 +323,7 @@ impl Peer {
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.transactions.handle_timeout(now);
+        self.settle(now);
         if self.dialling_until.is_some_and(|until| until <= now) {
             self.handle_dial_failed(now);
         }
@@ -324,19 +356,42 @@ impl Peer {
         }
     }
 
+    /// Requests of ours that ended: with an answer, or on their way to the next address.
+    fn settle(&mut self, now: Instant) {
+        while let Some((sent, outcome)) = self.transactions.poll_ended() {
+            let outcome = match outcome {
+                Outcome::Response(message) => Ok(message),
+                Outcome::Timeout => Err(NoResponse::Timeout),
+            };
+            let span = match &outcome {
+                Ok(message) if message.status() == Some(503) => Some(
+                    message
+                        .retry_after()
+                        .map_or(AVOIDED_FOR, |seconds| Duration::from_secs(seconds.into()).min(MOST_AVOIDED)),
+                ),
+                Ok(_) => None,
+                Err(_) => Some(AVOIDED_FOR),
+            };
+            // What has one address only gets no better by a new flow.
+            let failed = self.flow.as_ref().filter(|flow| flow.has_alternatives && !sent.is_second);
+            match (span, failed.map(|flow| flow.flow)) {
+                (Some(span), Some(flow)) => {
+                    self.out.push_back(PeerOutput::Avoid { flow, span });
+                    self.send_again(sent, outcome);
+                    self.leave_flow();
+                    self.dial_if_needed(now);
+                }
+                _ => self.out.push_back(PeerOutput::Ended { requester: sent.requester, outcome }),
+            }
+        }
+    }
+
     fn drain_transactions(&mut self) {
         while let Some(transmit) = self.transactions.poll_transmit() {
             let flow = transmit.flow.map(FlowId).or(self.flow.as_ref().map(|flow| flow.flow));
             if let Some(flow) = flow {
                 self.out.push_back(PeerOutput::Bytes { flow, bytes: transmit.bytes });
             }
-        }
-        while let Some((requester, outcome)) = self.transactions.poll_ended() {
-            let outcome = match outcome {
-                Outcome::Response(message) => Ok(message),
-                Outcome::Timeout => Err(NoResponse::Timeout),
-            };
-            self.out.push_back(PeerOutput::Ended { requester, outcome });
         }
     }
 }
@@ -369,6 +424,10 @@ pub fn way_of(flow: &FlowFacts) -> PeerWay {
 const FLOW_WINDOW_BYTES: usize = 128 * 1024;
 const LEAST_GRANT_BYTES: usize = 2048;
 const WAITING_REQUESTS: usize = 1024;
+/// How long an address that failed is dialled last, where it does not say itself.
+const AVOIDED_FOR: Duration = Duration::from_secs(60);
+/// And where it says more.
+const MOST_AVOIDED: Duration = Duration::from_secs(600);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const DIAL_FLOOR: Duration = Duration::from_millis(500);
 const DIAL_CAP: Duration = Duration::from_secs(30);
@@ -394,6 +453,7 @@ mod tests {
             remote: ([127, 0, 0, 2], 5060).into(),
             sent_by: "127.0.0.1:5060".into(),
             dial: None,
+            has_alternatives: false,
             proved_domains: Arc::from([]),
         })
     }
@@ -441,10 +501,35 @@ mod tests {
         );
     }
 
+    fn ended(out: &[PeerOutput]) -> Vec<&Result<Box<Message>, NoResponse>> {
+        let mut ended = Vec::new();
+        for output in out {
+            if let PeerOutput::Ended { outcome, .. } = output {
+                ended.push(outcome);
+            }
+        }
+        ended
+    }
+
+    /// The request that `out` has, and a response to it.
+    fn answer(out: &[PeerOutput], status: &str) -> Message {
+        let request = out.iter().find_map(|output| match output {
+            PeerOutput::Bytes { bytes, .. } => read_datagram(bytes.clone(), &MessageLimits::default()).ok(),
+            _ => None,
+        });
+        let request = request.expect("a request");
+        let via = request.vias().next().expect("a Via");
+        let text = format!(
+            "SIP/2.0 {status}\r\nVia: {via}\r\nFrom: <sip:x@y>;tag=f\r\nTo: <sip:a@b>;tag=t\r\nCall-ID: c\r\n\
+             CSeq: 1 MESSAGE\r\n\r\n"
+        );
+        read_datagram(text.into(), &MessageLimits::default()).expect("legal")
+    }
+
     #[test]
-    fn a_lost_flow_fails_what_was_open_and_its_credit() {
+    fn a_lost_flow_of_a_phone_fails_what_was_open_and_its_credit() {
         let now = start();
-        let mut peer = Peer::new("p", true, now);
+        let mut peer = Peer::new("p", false, now);
         peer.handle_flow_up(flow(1), now);
         peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
         peer.handle_want(0, 5000, now);
@@ -452,10 +537,74 @@ mod tests {
         peer.handle_flow_down(FlowId(1), now);
         let out = outputs(&mut peer);
         assert!(out.iter().any(|o| matches!(o, PeerOutput::Way(None))));
-        assert!(
-            out.iter().any(|o| matches!(o, PeerOutput::Ended { outcome: Err(NoResponse::Transport), .. }))
-        );
+        assert!(matches!(ended(&out)[..], [Err(NoResponse::Transport)]), "{out:?}");
         assert!(peer.way().is_none());
+    }
+
+    #[test]
+    fn a_request_whose_connection_to_a_front_end_breaks_goes_by_a_new_one_once() {
+        let now = start();
+        let mut peer = Peer::new("p", true, now);
+        peer.handle_flow_up(flow(1), now);
+        peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
+        outputs(&mut peer);
+        peer.handle_flow_down(FlowId(1), now);
+        let out = outputs(&mut peer);
+        assert!(matches!(out[..], [PeerOutput::Way(None), PeerOutput::Dial]), "{out:?}");
+        peer.handle_flow_up(flow(2), now);
+        let out = outputs(&mut peer);
+        assert!(out.iter().any(|o| matches!(o, PeerOutput::Bytes { flow: FlowId(2), .. })), "{out:?}");
+        peer.handle_flow_down(FlowId(2), now);
+        let out = outputs(&mut peer);
+        assert!(matches!(ended(&out)[..], [Err(NoResponse::Transport)]), "{out:?}");
+    }
+
+    #[test]
+    fn sip_d_14_a_503_and_silence_leave_an_address_for_the_next_where_there_is_one() {
+        let of_many = |number| Arc::new(FlowFacts { has_alternatives: true, ..(*flow(number)).clone() });
+        for is_silent in [false, true] {
+            let mut now = start();
+            let mut peer = Peer::new("p", true, now);
+            peer.handle_flow_up(of_many(1), now);
+            peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
+            let sent = outputs(&mut peer);
+            if is_silent {
+                now += Duration::from_secs(32);
+                peer.handle_timeout(now);
+            } else {
+                let refusal = answer(&sent, "503 Busy\r\nRetry-After: 7");
+                peer.handle_message(&of_many(1), refusal, now);
+            }
+            let out = outputs(&mut peer);
+            let wanted = Duration::from_secs(if is_silent { 60 } else { 7 });
+            assert!(
+                matches!(out[..], [PeerOutput::Avoid { flow: FlowId(1), span }, PeerOutput::Way(None), PeerOutput::Dial]
+                    if span == wanted),
+                "{out:?}"
+            );
+            // The end of what was left means nothing; the next answers.
+            peer.handle_flow_down(FlowId(1), now);
+            peer.handle_flow_up(of_many(2), now);
+            let sent = outputs(&mut peer);
+            peer.handle_message(&of_many(2), answer(&sent, "200 OK"), now);
+            let out = outputs(&mut peer);
+            let [Ok(message)] = ended(&out)[..] else { panic!("{out:?}") };
+            assert_eq!(message.status(), Some(200));
+        }
+    }
+
+    #[test]
+    fn a_503_of_the_only_address_or_of_the_second_is_the_answer() {
+        let now = start();
+        let mut peer = Peer::new("p", true, now);
+        peer.handle_flow_up(flow(1), now);
+        peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
+        let sent = outputs(&mut peer);
+        peer.handle_message(&flow(1), answer(&sent, "503 Busy"), now);
+        let out = outputs(&mut peer);
+        let [PeerOutput::Ended { outcome: Ok(message), .. }] = &out[..] else { panic!("{out:?}") };
+        assert_eq!(message.status(), Some(503));
+        assert!(peer.way().is_some(), "the flow stays");
     }
 
     #[test]

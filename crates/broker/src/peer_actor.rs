@@ -52,6 +52,7 @@ impl PeerActor {
         let directory = self.directory.clone();
         match output {
             PeerOutput::Dial => self.dial(),
+            PeerOutput::Avoid { flow, span } => directory.flows_port().send(ToFlow::Avoid { flow, span }),
             PeerOutput::Bytes { flow, bytes } => {
                 if matches!(self.key, PeerKey::Phone(_)) {
                     directory.flows.hand_over(flow, &self.key, bytes.len());
@@ -91,6 +92,7 @@ impl PeerActor {
         self.directory.flows_port().send(ToFlow::Dial {
             dial,
             transport,
+            is_transport_named: hop.is_transport_named,
             host: hop.host.clone(),
             port: hop.port,
             domain: domain.as_str().into(),

@@ -1,6 +1,6 @@
 //! What SIP connections say and are told: the only way that the broker knows a SIP transport.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tombolo_sip::message::Message;
@@ -62,6 +62,8 @@ pub struct FlowFacts {
     pub sent_by: Arc<str>,
     /// The dial that it answers, when we opened it.
     pub dial: Option<DialId>,
+    /// The dial had further addresses to try, so that a next hop which fails there may do better elsewhere.
+    pub has_alternatives: bool,
     /// SIP domains that the peer's TLS certificate proved (RFC 5922 §7.1); empty without a valid certificate.
     pub proved_domains: Arc<[Box<str>]>,
 }
@@ -111,6 +113,8 @@ pub enum ToFlow {
         dial: DialId,
         /// The transport.
         transport: Transport,
+        /// Whoever named the next hop named its transport too: then NAPTR records are not asked for (RFC 3263 §4.1).
+        is_transport_named: bool,
         /// Host name or address, and port, of the next hop.
         host: Box<str>,
         /// The port; `None` leaves it, and the choice of targets, to RFC 3263.
@@ -124,6 +128,13 @@ pub enum ToFlow {
         flow: FlowId,
         /// The messages.
         bytes: Bytes,
+    },
+    /// Close the flow, and try its remote address last when something is dialled in the next `span`.
+    Avoid {
+        /// The flow.
+        flow: FlowId,
+        /// How long.
+        span: Duration,
     },
     /// Close the flow once everything is written.
     Close {

@@ -8,6 +8,7 @@ pub mod flow_values;
 mod link;
 mod negotiation;
 mod outbox;
+mod sip_avoided;
 mod sip_connection;
 mod sip_dial;
 mod sip_edge;

@@ -31,6 +31,8 @@ pub(crate) struct Established {
     pub(crate) transport: Transport,
     /// The dial that it answers.
     pub(crate) dial: Option<DialId>,
+    /// See [`FlowFacts`].
+    pub(crate) has_alternatives: bool,
     /// SIP domains that the peer proved.
     pub(crate) proved_domains: Vec<String>,
 }
@@ -38,7 +40,7 @@ pub(crate) struct Established {
 impl SipConnection {
     /// Reports a flow and begins to carry its messages, on arbiter `index`, whose reactor has the socket already.
     pub(crate) fn start(established: Established, index: usize, shared: Arc<SipShared>) -> io::Result<()> {
-        let Established { stream, transport, dial, proved_domains } = established;
+        let Established { stream, transport, dial, has_alternatives, proved_domains } = established;
         let (local, remote) = (canonical(stream.tcp().local_addr()?), canonical(stream.tcp().peer_addr()?));
         let facts = Arc::new(FlowFacts {
             flow: shared.new_flow(),
@@ -47,11 +49,12 @@ impl SipConnection {
             remote,
             sent_by: shared.sent_by(transport, local),
             dial,
+            has_alternatives,
             proved_domains: proved_domains.into_iter().map(Into::into).collect(),
         });
         let flow = facts.flow;
         let outbox = Arc::new(Outbox::default());
-        shared.flows.write().insert(flow, Way::Connection(outbox.clone()));
+        shared.flows.write().insert(flow, Way::Connection(outbox.clone(), remote));
         shared.tell(FromFlow::FlowUp(facts.clone()));
         let wire = Wire::new(facts, outbox, shared.sink.clone(), shared.metrics.clone(), shared.limits);
         let placement = shared.placement.clone();

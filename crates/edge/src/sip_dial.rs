@@ -6,7 +6,10 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rand::RngExt;
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::oneshot, time::timeout};
-use tombolo_net::{AnyStream, PeerCertificates, Role, client_config_classic, connect, connect_tls};
+use tombolo_net::{
+    AnyStream, PeerCertificates, Role, SipLocation, SipTarget, SipTransport, client_config_classic, connect,
+    connect_tls,
+};
 
 use crate::{
     DialId, FromFlow, Transport,
@@ -20,6 +23,7 @@ use crate::{
 pub(crate) struct SipDial {
     pub(crate) dial: DialId,
     pub(crate) transport: Transport,
+    pub(crate) is_transport_named: bool,
     /// In A-labels, as DNS and certificates write it.
     pub(crate) host: String,
     pub(crate) port: Option<u16>,
@@ -35,42 +39,63 @@ impl SipDial {
         }
     }
 
-    /// Target after target, until one is there and is who it should be.
+    /// Address after address of target after target, until one is there and is who it should be. Those that failed of
+    /// late come last (RFC 3263 §4.3).
     async fn open(&self, shared: &Arc<SipShared>) -> Result<(), String> {
         let mut last = format!("{}: no target", self.host);
-        for (host, port) in self.targets(shared).await? {
-            let outcome = match shared.resolver.addresses(&host, port).await {
-                Ok(addresses) => self.reach(&addresses, shared).await,
-                Err(error) => Err(error.to_string()),
-            };
-            match outcome {
+        let mut ways: Vec<(String, SocketAddr)> = Vec::new();
+        let targets = self.targets(shared).await?;
+        for target in &targets {
+            match shared.resolver.addresses(&target.host, target.port).await {
+                Ok(addresses) => ways.extend(addresses.into_iter().map(|to| (target.host.clone(), to))),
+                Err(error) => last = format!("{}:{}: {error}", target.host, target.port),
+            }
+        }
+        let now = shared.clock.now().instant;
+        let is_last = |(_, to): &(String, SocketAddr)| shared.avoided.lock().is_avoided(*to, now);
+        // A stable sort: the order of the records stays within both parts.
+        ways.sort_by_cached_key(is_last);
+        let has_alternatives = ways.len() > 1;
+        for (host, to) in ways {
+            match self.reach(to, has_alternatives, shared).await {
                 Ok(()) => return Ok(()),
-                Err(error) => last = format!("{host}:{port}: {error}"),
+                Err(error) => {
+                    let until = shared.clock.now().instant + AVOIDED_FOR;
+                    shared.avoided.lock().mark(to, until);
+                    last = format!("{host}:{}: {error}", to.port());
+                }
             }
         }
         Err(last)
     }
 
-    async fn targets(&self, shared: &SipShared) -> Result<Vec<(String, u16)>, String> {
-        // A port leaves no choice (RFC 3263 §4.2).
-        if let Some(port) = self.port {
-            return Ok(vec![(self.host.clone(), port)]);
-        }
-        let (service, default_port) = match self.transport {
-            Transport::Udp => ("_sip._udp", 5060),
-            Transport::Tcp => ("_sip._tcp", 5060),
-            Transport::Tls => ("_sips._tcp", 5061),
+    async fn targets(&self, shared: &SipShared) -> Result<Vec<SipTarget>, String> {
+        let transport = match self.transport {
+            Transport::Udp => SipTransport::Udp,
+            Transport::Tcp => SipTransport::Tcp,
+            Transport::Tls => SipTransport::Tls,
         };
-        let found = shared.resolver.sip_targets(&self.host, service, default_port).await;
-        let found = found.map_err(|error| format!("{}: {error}", self.host))?;
-        Ok(found.into_iter().map(|target| (target.host, target.port)).collect())
+        let location = SipLocation {
+            host: &self.host,
+            port: self.port,
+            transport: self.is_transport_named.then_some(transport),
+            is_sips: false,
+            // A next hop is spoken to as the settings allow, whatever its records offer.
+            spoken: &[transport],
+        };
+        shared.resolver.locate_sip(&location).await.map_err(|error| format!("{}: {error}", self.host))
     }
 
-    async fn reach(&self, addresses: &[SocketAddr], shared: &Arc<SipShared>) -> Result<(), String> {
+    async fn reach(
+        &self,
+        to: SocketAddr,
+        has_alternatives: bool,
+        shared: &Arc<SipShared>,
+    ) -> Result<(), String> {
         if self.transport == Transport::Udp {
-            return self.meet(addresses, shared);
+            return self.meet(to, has_alternatives, shared);
         }
-        let stream = connect(addresses, CONNECT_LIMIT).await.and_then(TcpStream::into_std);
+        let stream = connect(&[to], CONNECT_LIMIT).await.and_then(TcpStream::into_std);
         let stream = stream.map_err(|error| error.to_string())?;
         let index = shared.placement.by_hash(rand::rng().random());
         let (this, shared_there) = (self.clone(), shared.clone());
@@ -78,19 +103,17 @@ impl SipDial {
         // The socket lives with the reactor of its arbiter from here on.
         shared.placement.spawn_in(index, async move {
             // Whoever asked may be gone; the flow is reported all the same.
-            let _ = done.send(this.establish(stream, index, &shared_there).await);
+            let _ = done.send(this.establish(stream, index, has_alternatives, &shared_there).await);
         });
         waiting.await.unwrap_or_else(|_| Err("the arbiter ended".to_owned()))
     }
 
     /// A flow of the first socket that can send there. Whether anybody is there is not known before an answer.
-    fn meet(&self, addresses: &[SocketAddr], shared: &SipShared) -> Result<(), String> {
+    fn meet(&self, to: SocketAddr, has_alternatives: bool, shared: &SipShared) -> Result<(), String> {
         let sockets = shared.sockets.read();
-        let ways = addresses
-            .iter()
-            .flat_map(|remote| sockets.iter().filter_map(|socket| Some((socket, socket.reaches(*remote)?))));
-        let (socket, remote) = ways.into_iter().next().ok_or("no UDP listener can send there")?;
-        socket.actor.do_send(Meet { remote, dial: self.dial });
+        let mut ways = sockets.iter().filter_map(|socket| Some((socket, socket.reaches(to)?)));
+        let (socket, remote) = ways.next().ok_or("no UDP listener can send there")?;
+        socket.actor.do_send(Meet { remote, dial: self.dial, has_alternatives });
         Ok(())
     }
 
@@ -98,6 +121,7 @@ impl SipDial {
         &self,
         stream: std::net::TcpStream,
         index: usize,
+        has_alternatives: bool,
         shared: &Arc<SipShared>,
     ) -> Result<(), String> {
         let text = |error: io::Error| error.to_string();
@@ -117,8 +141,8 @@ impl SipDial {
         } else {
             (AnyStream::Plain(stream), Vec::new())
         };
-        let established =
-            Established { stream, transport: self.transport, dial: Some(self.dial), proved_domains };
+        let (transport, dial) = (self.transport, Some(self.dial));
+        let established = Established { stream, transport, dial, has_alternatives, proved_domains };
         SipConnection::start(established, index, shared.clone()).map_err(text)
     }
 
@@ -139,6 +163,8 @@ impl SipDial {
     }
 }
 
+/// How long an address that failed is tried last.
+const AVOIDED_FOR: Duration = Duration::from_secs(60);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 use tokio_rustls::rustls::ServerConfig;
 use tombolo_net::{CertificateStore, Resolver, ServerChoice, Trust, server_config_for};
@@ -23,6 +23,7 @@ use tombolo_telemetry::Metrics;
 use crate::{
     FlowId, FlowPort, FlowSink, FromFlow, ToFlow, Transport,
     outbox::Outbox,
+    sip_avoided::Avoided,
     sip_dial::SipDial,
     sip_listener::{MOST_WELCOMES, bind},
     sip_udp::{Forget, UdpSide},
@@ -45,10 +46,24 @@ pub struct SipEdgeSettings {
 /// Where the messages for one flow go.
 #[derive(Clone)]
 pub(crate) enum Way {
-    /// A connection of its own.
-    Connection(Arc<Outbox>),
+    /// A connection of its own to a remote address.
+    Connection(Arc<Outbox>, SocketAddr),
     /// A remote address of a socket.
     Datagrams(UdpSide, SocketAddr),
+}
+
+impl Way {
+    fn remote(&self) -> SocketAddr {
+        let (Self::Connection(_, remote) | Self::Datagrams(_, remote)) = self;
+        canonical(*remote)
+    }
+
+    fn close(&self) {
+        match self {
+            Self::Connection(outbox, _) => outbox.close(),
+            Self::Datagrams(side, remote) => side.actor.do_send(Forget(*remote)),
+        }
+    }
 }
 
 /// What all SIP sockets share.
@@ -67,6 +82,8 @@ pub(crate) struct SipShared {
     pub(crate) welcomes: Arc<Semaphore>,
     pub(crate) flows: RwLock<HashMap<FlowId, Way>>,
     pub(crate) sockets: RwLock<Vec<UdpSide>>,
+    /// Addresses that failed of late.
+    pub(crate) avoided: Mutex<Avoided>,
     next_flow: AtomicU64,
     /// Our listeners' addresses, for Via and Contact.
     listeners: Vec<(Transport, SocketAddr)>,
@@ -107,6 +124,7 @@ impl SipEdge {
             welcomes: Arc::new(Semaphore::new(MOST_WELCOMES)),
             flows: RwLock::default(),
             sockets: RwLock::default(),
+            avoided: Mutex::default(),
             next_flow: AtomicU64::new(1),
             listeners: listeners.clone(),
         });
@@ -123,7 +141,7 @@ impl FlowPort for SipEdge {
         let way = |flow| shared.flows.read().get(&flow).cloned();
         match value {
             ToFlow::Bytes { flow, bytes } => match way(flow) {
-                Some(Way::Connection(outbox)) => {
+                Some(Way::Connection(outbox, _)) => {
                     let is_full = !outbox.push(bytes, 1);
                     if is_full {
                         // What was lost here cannot be made good on this connection.
@@ -138,14 +156,21 @@ impl FlowPort for SipEdge {
                 }
                 None => {}
             },
-            ToFlow::Close { flow } => match way(flow) {
-                Some(Way::Connection(outbox)) => outbox.close(),
-                Some(Way::Datagrams(side, remote)) => side.actor.do_send(Forget(remote)),
-                None => {}
-            },
-            ToFlow::Dial { dial, transport, host, port, domain } => {
+            ToFlow::Close { flow } => {
+                if let Some(way) = way(flow) {
+                    way.close();
+                }
+            }
+            ToFlow::Avoid { flow, span } => {
+                if let Some(way) = way(flow) {
+                    let until = shared.clock.now().instant + span;
+                    shared.avoided.lock().mark(way.remote(), until);
+                    way.close();
+                }
+            }
+            ToFlow::Dial { dial, transport, is_transport_named, host, port, domain } => {
                 let (host, domain) = (ascii(&host), ascii(&domain));
-                let dial = SipDial { dial, transport, host, port, domain };
+                let dial = SipDial { dial, transport, is_transport_named, host, port, domain };
                 shared.placement.helpers().spawn(dial.run(shared.clone()));
             }
         }

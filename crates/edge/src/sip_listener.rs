@@ -113,7 +113,8 @@ async fn welcome(
     } else {
         (AnyStream::Plain(stream), Vec::new())
     };
-    SipConnection::start(Established { stream, transport, dial: None, proved_domains }, index, shared.clone())
+    let established = Established { stream, transport, dial: None, has_alternatives: false, proved_domains };
+    SipConnection::start(established, index, shared.clone())
 }
 
 /// Connections that are welcomed at a time.

@@ -121,6 +121,7 @@ mod tests {
             remote: at(port),
             sent_by: "192.0.2.1:5060".into(),
             dial: dial.map(DialId),
+            has_alternatives: false,
             proved_domains: Arc::from([]),
         })
     }

@@ -66,6 +66,7 @@ pub(crate) struct UdpActor {
 pub(crate) struct Meet {
     pub(crate) remote: SocketAddr,
     pub(crate) dial: DialId,
+    pub(crate) has_alternatives: bool,
 }
 
 /// The flow to an address is to end.
@@ -95,7 +96,7 @@ impl UdpActor {
     }
 
     /// A new flow to an address that has none.
-    fn meet(&mut self, remote: SocketAddr, dial: Option<DialId>) -> Arc<FlowFacts> {
+    fn meet(&mut self, remote: SocketAddr, dial: Option<DialId>, has_alternatives: bool) -> Arc<FlowFacts> {
         let local = canonical(own_address(self.side.local, remote));
         let facts = Arc::new(FlowFacts {
             flow: self.shared.new_flow(),
@@ -104,6 +105,7 @@ impl UdpActor {
             remote: canonical(remote),
             sent_by: self.shared.sent_by(Transport::Udp, local),
             dial,
+            has_alternatives,
             proved_domains: Arc::from([]),
         });
         let now = self.shared.clock.now().instant;
@@ -135,7 +137,7 @@ impl UdpActor {
             None => message.set_received(canonical(remote)),
         }
         let is_request = message.is_request();
-        let flow = known.unwrap_or_else(|| self.meet(remote, None));
+        let flow = known.unwrap_or_else(|| self.meet(remote, None, false));
         let offered = self.shared.sink.offer(FromFlow::Messages { flow, messages: vec![message] });
         // A full receiver loses the datagram, as the network may.
         if offered.is_err() && is_request {
@@ -182,11 +184,11 @@ impl Handler<Datagrams> for UdpActor {
 impl Handler<Meet> for UdpActor {
     type Result = ();
 
-    fn handle(&mut self, Meet { remote, dial }: Meet, _: &mut Context<Self>) {
+    fn handle(&mut self, Meet { remote, dial, has_alternatives }: Meet, _: &mut Context<Self>) {
         // Several peers may share an address, each with a dial of its own: the flow is theirs all.
         match self.remotes.keep(remote, dial) {
             Some(facts) => self.shared.tell(FromFlow::FlowUp(facts)),
-            None => drop(self.meet(remote, Some(dial))),
+            None => drop(self.meet(remote, Some(dial), has_alternatives)),
         }
     }
 }

@@ -20,7 +20,6 @@ use rand::RngExt;
 use crate::{
     SipLocation, SipTarget, SipTransport, Srv, Target,
     last_good::LastGood,
-    order_srv,
     sip_location::{self, Naptr, Next},
     srv::{usable, xmpp_order},
 };
@@ -141,31 +140,6 @@ impl Resolver {
             (format!("_xmpp-server._tcp.{domain}"), format!("_xmpps-server._tcp.{domain}"));
         let (plain, tls) = tokio::join!(self.srv(&plain_name), self.srv(&tls_name));
         xmpp_order(domain, plain, tls, chance)
-    }
-
-    /// Where a SIP host is by transport (RFC 3263 §4.2): SRV of `service` (`_sips._tcp`, `_sip._tcp`, `_sip._udp`),
-    /// else its addresses at `default_port`.
-    ///
-    /// # Errors
-    /// [`Unresolved::NoService`] or [`Unresolved::NoAnswer`].
-    pub async fn sip_targets(
-        &self,
-        host: &str,
-        service: &str,
-        default_port: u16,
-    ) -> Result<Vec<Target>, Unresolved> {
-        let plain = |host: &str, port| Target { host: host.to_owned(), port, is_direct_tls: false };
-        if sip_location::is_address(host) {
-            return Ok(vec![plain(host, default_port)]);
-        }
-        match self.srv(&format!("{service}.{host}")).await {
-            Ok(records) => {
-                let ordered = order_srv(records, chance);
-                Ok(ordered.into_iter().map(|srv| plain(&srv.target, srv.port)).collect())
-            }
-            Err(Unresolved::NotFound) => Ok(vec![plain(host, default_port)]),
-            Err(other) => Err(other),
-        }
     }
 
     /// Where a SIP URI leads (RFC 3263 §4.1, §4.2), in the order in which to try; ask once a transaction.

@@ -122,6 +122,8 @@ pub struct NextHop {
     pub port: Option<u16>,
     /// TLS where the URI names no transport.
     pub transport: SipTransport,
+    /// The URI names it; else the host's NAPTR records may lead to another name for it (RFC 3263 §4.1).
+    pub is_transport_named: bool,
 }
 
 /// Why a text is no next hop.
@@ -170,11 +172,12 @@ impl FromStr for NextHop {
             }
             transport = Some(value.parse()?);
         }
+        let is_transport_named = transport.is_some();
         let transport = transport.unwrap_or(SipTransport::Tls);
         if is_sips && transport != SipTransport::Tls {
             return Err(NextHopError::UnknownTransport);
         }
-        Ok(Self { host: host.into(), port, transport })
+        Ok(Self { host: host.into(), port, transport, is_transport_named })
     }
 }
 
@@ -184,6 +187,9 @@ impl fmt::Display for NextHop {
         write_host(out, &self.host)?;
         if let Some(port) = self.port {
             write!(out, ":{port}")?;
+        }
+        if !self.is_transport_named {
+            return Ok(());
         }
         write!(out, ";transport={}", self.transport.as_str())
     }
@@ -210,6 +216,7 @@ mod tests {
         assert_eq!(hop.to_string(), "sip:pool.corp.example:5061;transport=tls");
         let hop: NextHop = "sip:[::1]".parse().expect("legal");
         assert_eq!((&*hop.host, hop.port, hop.transport), ("::1", None, SipTransport::Tls));
+        assert_eq!((hop.is_transport_named, hop.to_string()), (false, "sip:[::1]".to_owned()));
         for (text, error) in [
             ("pool.corp.example", NextHopError::NotSip),
             ("http://pool", NextHopError::NotSip),

@@ -63,6 +63,7 @@ fn stage(proved: &[&str]) -> Stage {
         remote: SocketAddr::from(([192, 0, 2, 9], 40_000)),
         sent_by: "192.0.2.1:5060".into(),
         dial: None,
+        has_alternatives: false,
         proved_domains: proved.iter().map(|name| (*name).into()).collect(),
     });
     let (ear, outbox) = (Arc::new(Ear::default()), Arc::new(Outbox::default()));

@@ -6,7 +6,7 @@ use hickory_resolver::proto::{
     op::{Message, ResponseCode},
     rr::{
         Name, RData, Record,
-        rdata::{A, AAAA, SRV},
+        rdata::{A, AAAA, NAPTR, SRV},
     },
 };
 use parking_lot::Mutex;
@@ -74,4 +74,11 @@ pub fn v4(address: &str) -> RData {
 
 pub fn v6(address: &str) -> RData {
     RData::AAAA(AAAA(address.parse().expect("an address")))
+}
+
+/// A record that leads to SRV records.
+pub fn naptr(order: u16, service: &str, replacement: &str) -> RData {
+    let octets = |text: &str| text.as_bytes().into();
+    let replacement = Name::from_ascii(replacement).expect("a name");
+    RData::NAPTR(NAPTR::new(order, 0, octets("s"), octets(service), octets(""), replacement))
 }

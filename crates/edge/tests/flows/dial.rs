@@ -1,10 +1,15 @@
 //! Where dials lead without TLS: ports, SRV records, and nowhere.
 
-use tombolo_edge::Transport::{self, Tcp, Tls, Udp};
+use std::time::Duration;
+
+use tombolo_edge::{
+    DialId, FlowPort, ToFlow,
+    Transport::{self, Tcp, Tls, Udp},
+};
 
 use crate::{
     common::{
-        names::{Zone, srv, v4, v6},
+        names::{Zone, naptr, srv, v4, v6},
         nowhere, run,
     },
     stage::{Plan, call_ids, request, request_by, start},
@@ -77,5 +82,63 @@ fn a_dial_that_leads_nowhere_says_why() {
             let cause = a.ear.no_flow(a.dial(n as u64, transport, host, port, B)).await;
             assert!(cause.contains(why) && cause.contains(host), "{cause}");
         }
+    });
+}
+
+#[test]
+fn sip_d_14_of_three_records_two_dead_the_third_is_dialled_and_then_first() {
+    run(|world| async move {
+        let (b, c) = (start(&world, Plan::default()), start(&world, Plan::default()));
+        let service = "_sip._tcp.b.example";
+        let records = [
+            (service, srv(0, nowhere(), "gone.b.example.")),
+            (service, srv(1, b.at(Tcp), "here.b.example.")),
+            (service, srv(2, c.at(Tcp), "here.b.example.")),
+            ("gone.b.example", v4("127.0.0.1")),
+            ("here.b.example", v4("127.0.0.1")),
+        ];
+        let zone = Zone::serve(&world, &records).await;
+        let a = start(&world, Plan { resolver: Some(zone.resolver.clone()), ..Plan::default() });
+        a.dial(1, Tcp, B, None, B);
+        let flow = a.ear.up(0).await;
+        assert_eq!((flow.remote, flow.has_alternatives), (b.at(Tcp), true));
+        // It answers with 503, say: for some time the one behind it is taken.
+        a.edge.send(ToFlow::Avoid { flow: flow.flow, span: Duration::from_secs(60) });
+        a.ear.down(flow.flow).await;
+        a.dial(2, Tcp, B, None, B);
+        let flow = a.ear.up(1).await;
+        assert_eq!(flow.remote, c.at(Tcp));
+        // The time is over at once.
+        a.edge.send(ToFlow::Avoid { flow: flow.flow, span: Duration::ZERO });
+        a.ear.down(flow.flow).await;
+        a.dial(3, Tcp, B, None, B);
+        assert_eq!(a.ear.up(2).await.remote, c.at(Tcp), "both others failed of late");
+    });
+}
+
+#[test]
+fn sip_d_13_a_next_hop_that_names_no_transport_is_found_by_naptr_within_what_we_allow() {
+    run(|world| async move {
+        let b = start(&world, Plan { names: vec![B], ..Plan::default() });
+        let records = [
+            (B, naptr(1, "SIP+D2U", "_sip._udp.b.example.")),
+            (B, naptr(2, "SIPS+D2T", "_sips._tcp.elsewhere.example.")),
+            ("_sips._tcp.elsewhere.example", srv(0, b.at(Tls), "here.b.example.")),
+            ("here.b.example", v4("127.0.0.1")),
+        ];
+        let zone = Zone::serve(&world, &records).await;
+        let a = start(&world, Plan { resolver: Some(zone.resolver.clone()), ..Plan::default() });
+        let (host, domain) = (B.into(), B.into());
+        a.edge.send(ToFlow::Dial {
+            dial: DialId(1),
+            transport: Tls,
+            is_transport_named: false,
+            host,
+            port: None,
+            domain,
+        });
+        let flow = a.ear.up(0).await;
+        assert_eq!((flow.transport, flow.remote, flow.has_alternatives), (Tls, b.at(Tls), false));
+        assert!(zone.asked().contains(&"b.example NAPTR".to_owned()), "{:?}", zone.asked());
     });
 }

@@ -226,7 +226,7 @@ impl Site {
         domain: &str,
     ) -> DialId {
         let (host, domain, dial) = (host.into(), domain.into(), DialId(dial));
-        self.edge.send(ToFlow::Dial { dial, transport, host, port, domain });
+        self.edge.send(ToFlow::Dial { dial, transport, is_transport_named: true, host, port, domain });
         dial
     }
 

@@ -98,7 +98,12 @@ pub fn table(partner: impl FnOnce(&mut Partner)) -> Arc<Table> {
     let mut entry = Partner { kind: PartnerKind::Federated, ..Partner::new(domain("xmpp.example")) };
     partner(&mut entry);
     let corp = FrontEnd {
-        next_hop: NextHop { host: "127.0.0.31".into(), port: Some(5060), transport: SipTransport::Tcp },
+        next_hop: NextHop {
+            host: "127.0.0.31".into(),
+            port: Some(5060),
+            transport: SipTransport::Tcp,
+            is_transport_named: true,
+        },
         insecure: true,
         trusted_addresses: vec![],
     };
