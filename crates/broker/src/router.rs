@@ -15,7 +15,7 @@ use tombolo_presence::{Address, Domain};
 use tombolo_sip::message::Message;
 use tombolo_xmpp::{
     jid::Jid,
-    stanza::{IqStanza, StanzaHead, StanzaKind},
+    stanza::{IqKind, IqStanza, StanzaHead, StanzaKind},
     write::{ErrorContent, error_reply, iq_result},
 };
 
@@ -147,12 +147,13 @@ impl Router {
         Some(self.directory.shard_of(user.partition()))
     }
 
-    /// The domain and its users answer pings and say what they are; nothing else (XS-STR-12, XS-ADR-04).
+    /// The domain and its users answer pings and say what they are and by what; nothing else (XS-STR-12, XS-ADR-04).
     fn answer_iq(&self, stanza: &Bytes, head: &StanzaHead<'_>, from: &Jid, to: &Jid) {
         let mut out = Vec::new();
         let request = IqStanza::read(stanza).ok().filter(|iq| iq.kind.is_request());
         let Some(iq) = request else { return };
         let payload = iq.payload.as_ref().map(|payload| (&*payload.ns, payload.name));
+        let payload = payload.filter(|_| iq.kind == IqKind::Get);
         let is_answered = match payload {
             Some(("urn:xmpp:ping", "ping")) => iq_result(&mut out, head, b""),
             Some(("http://jabber.org/protocol/disco#info", "query")) => {
@@ -162,6 +163,8 @@ impl Router {
             Some(("http://jabber.org/protocol/disco#items", "query")) => {
                 iq_result(&mut out, head, b"<query xmlns='http://jabber.org/protocol/disco#items'/>")
             }
+            // No number: a partner need not know which faults we have (XEP-0092 §4).
+            Some(("jabber:iq:version", "query")) => iq_result(&mut out, head, VERSION.as_bytes()),
             _ => {
                 let error = ErrorContent::from(tombolo_xmpp::stanza::StanzaCondition::ServiceUnavailable);
                 error_reply(&mut out, head, &error)
@@ -289,15 +292,20 @@ impl Router {
     }
 }
 
+/// By what we are served (XEP-0092).
+const VERSION: &str = "<query xmlns='jabber:iq:version'><name>Tombolo</name><version/></query>";
+
 /// What is said of the domain (XS-ADR-05).
 const DISCO_DOMAIN: &str = "<query xmlns='http://jabber.org/protocol/disco#info'>\
     <identity category='gateway' type='simple' name='Tombolo'/>\
     <feature var='http://jabber.org/protocol/disco#info'/>\
     <feature var='http://jabber.org/protocol/disco#items'/>\
+    <feature var='jabber:iq:version'/>\
     <feature var='urn:xmpp:ping'/></query>";
 
 /// What is said of each user, whether it exists or not.
 const DISCO_USER: &str = "<query xmlns='http://jabber.org/protocol/disco#info'>\
     <identity category='account' type='registered'/>\
     <feature var='http://jabber.org/protocol/disco#info'/>\
+    <feature var='jabber:iq:version'/>\
     <feature var='urn:xmpp:ping'/></query>";

@@ -505,6 +505,43 @@ mod tests {
     }
 
     #[test]
+    fn xs_str_10_messages_keep_their_order_over_forced_reconnects() {
+        let (mut session, mut now) = (session(), start());
+        let mut arrived: Vec<u8> = Vec::new();
+        for round in 1..=20_u8 {
+            let id = StreamId(u64::from(round));
+            session.handle_stream_up(id, 65_536, now);
+            for n in 0..10 {
+                let number = (round - 1) * 10 + n;
+                session.handle_message(0, Some(MessageId(u64::from(number))), vec![number], now);
+            }
+            let written: Vec<u8> = outputs(&mut session)
+                .into_iter()
+                .filter_map(|output| match output {
+                    SessionOutput::Stanzas { stream, bytes, .. } => Some((stream, bytes)),
+                    _ => None,
+                })
+                .inspect(|(stream, _)| assert_eq!(*stream, id, "one stream at a time"))
+                .flat_map(|(_, bytes)| bytes)
+                .collect();
+            // The break comes behind any of them; what was not written goes by the next stream.
+            let last = usize::from(round * 7) % (written.len() + 1);
+            arrived.extend(&written[..last]);
+            session.handle_stream_down(id, &StreamEnd::Broken("cable".into()), last as u64, now);
+            now = session.poll_timeout().expect("it tries again");
+            session.handle_timeout(now);
+            outputs(&mut session);
+        }
+        session.handle_stream_up(StreamId(99), 65_536, now);
+        for output in outputs(&mut session) {
+            if let SessionOutput::Stanzas { bytes, .. } = output {
+                arrived.extend(bytes);
+            }
+        }
+        assert_eq!(arrived, (0..200).collect::<Vec<u8>>(), "each once, and none before another");
+    }
+
+    #[test]
     fn a_stream_closed_in_order_loses_nobody() {
         let (mut session, now) = (session(), start());
         session.handle_stream_up(STREAM, 65_536, now);

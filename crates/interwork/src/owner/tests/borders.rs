@@ -231,3 +231,69 @@ fn xp_24_an_error_of_a_watcher_stops_no_later_state() {
     let stanza = stage.stanza();
     assert!(stanza.contains("<show>away</show>") && stanza.contains("at the orchard"), "whole: {stanza}");
 }
+
+/// Romeo's phone and his desk are there, and juliet sees both.
+fn two_devices_watched() -> Stage {
+    let mut stage = Stage::new();
+    stage.publish(ROMEO, "open", "away", "");
+    let desk = format!(
+        "<presence xmlns='urn:ietf:params:xml:ns:pidf' entity='pres:{ROMEO}'><tuple id='ID-desk'><status>\
+         <basic>open</basic></status></tuple></presence>"
+    );
+    stage.publish_body(ROMEO, &desk, "Expires: 100\r\n");
+    stage.juliet_watches_romeo();
+    stage
+}
+
+/// `unavailable` of the bare address, which ends every device at once (RFC 6121 §4.5.4), and then the last word.
+fn ends_in_order(stage: &mut Stage) {
+    let all = "<presence from='romeo@sip.example' to='juliet@xmpp.example' type='unavailable'/>";
+    assert_eq!(stage.stanza(), all);
+    assert_eq!(stage.stanza(), all.replace("unavailable", "unsubscribed"));
+    assert!(stage.is_silent());
+    stage.publish(ROMEO, "open", "dnd", "");
+    assert!(stage.stanzas.is_empty(), "and nothing after it: {:?}", stage.stanzas);
+}
+
+#[test]
+fn xp_15_who_takes_back_a_grant_is_gone_first_and_then_unsubscribed() {
+    let mut stage = two_devices_watched();
+    let watcher = Some(address(JULIET));
+    stage.input(Input::Decide { user: address(ROMEO), watcher, is_approved: false, asker: 1 });
+    ends_in_order(&mut stage);
+}
+
+#[test]
+fn xp_16_who_unsubscribes_is_told_that_every_device_is_gone() {
+    let mut stage = two_devices_watched();
+    stage.stores_at_once = false;
+    stage.presence(JULIET, ROMEO, "unsubscribe", "");
+    assert!(stage.is_silent(), "the state changes first");
+    stage.settle_store(true);
+    ends_in_order(&mut stage);
+    stage.presence(JULIET, ROMEO, "probe", "");
+    assert!(stage.stanza().contains("type='unsubscribed'"), "no longer a watcher");
+}
+
+#[test]
+fn xp_26_a_device_that_is_lost_without_a_word_is_unavailable_for_every_watcher() {
+    let mut stage = two_devices_watched();
+    stage.presence(NURSE, ROMEO, "subscribe", "");
+    stage.stanzas.clear();
+    stage.wait(Duration::from_secs(101));
+    for watcher in [JULIET, NURSE] {
+        let gone = format!("<presence from='romeo@sip.example/desk' to='{watcher}' type='unavailable'/>");
+        assert!(stage.stanzas.contains(&gone), "{watcher}: {:?}", stage.stanzas);
+    }
+    assert_eq!(stage.stanzas.len(), 2, "the other device is there: {:?}", stage.stanzas);
+    // One whose front end ends the dialog.
+    stage.stanzas.clear();
+    let draft = stage.juliet_watches_benvolio(&pidf("open", ""));
+    stage.stanzas.clear();
+    stage.wait_for_request(Duration::from_secs(3600));
+    assert_eq!(stage.time_out().call_id, draft.call_id, "the refresh is not answered");
+    stage.wait(Duration::from_secs(3600));
+    let gone =
+        |stanza: &String| stanza.contains("from='benvolio@corp.example") && stanza.contains("'unavailable'");
+    assert!(stage.stanzas.iter().any(gone), "{:?}", stage.stanzas);
+}

@@ -117,7 +117,7 @@ fn stox_p_56_changes_are_merged_to_one_notify_in_five_seconds() {
 }
 
 #[test]
-fn stox_p_61_a_bare_unavailable_clears_every_device() {
+fn stox_p_61_xp_28_a_bare_unavailable_clears_every_device() {
     let mut stage = Stage::new();
     stage.romeo_watches_juliet("a");
     for device in ["a", "b"] {

@@ -1,0 +1,370 @@
+//! A gateway in memory: the real actors around a store in memory, with an outside that is scripted by the test.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tombolo_broker::{Account, Broker, BrokerSettings};
+use tombolo_edge::{
+    DialId, DomainPair, EdgePort, FlowFacts, FlowId, FlowPort, FlowSink, FromEdge, FromFlow, ProofMethod,
+    STREAM_WINDOW_BYTES, StreamDirection, StreamId, StreamSink, ToEdge, ToFlow, Transport,
+};
+use tombolo_policy::{
+    Approve, FrontEnd, Home, LocalDomain, NextHop, Partner, PartnerKind, SipTransport, Table,
+};
+use tombolo_presence::{Address, Domain};
+use tombolo_runtime::{Clock, Placement};
+use tombolo_sip::{
+    digest::{Algorithm, Answer, Client, Login, Request, ha1},
+    framer::{Frame, StreamFramer},
+    message::{Message, MessageLimits, read_datagram},
+};
+use tombolo_store::MemoryStore;
+use tombolo_telemetry::Metrics;
+
+pub const HOME: &str = "sip.example";
+pub const CORP: &str = "corp.example";
+pub const PARTNER: &str = "xmpp.example";
+const PASSWORD: &str = "pw";
+
+/// What the gateway handed out, in order.
+#[derive(Default)]
+struct Outside {
+    flows: Mutex<Vec<ToFlow>>,
+    edge: Mutex<Vec<ToEdge>>,
+}
+
+impl FlowPort for Outside {
+    fn send(&self, value: ToFlow) {
+        self.flows.lock().expect("no test panics inside").push(value);
+    }
+}
+
+impl EdgePort for Outside {
+    fn send(&self, value: ToEdge) {
+        self.edge.lock().expect("no test panics inside").push(value);
+    }
+}
+
+/// A gateway and its outside.
+pub struct Gateway {
+    pub broker: Broker,
+    pub store: MemoryStore,
+    outside: Arc<Outside>,
+    /// The host that phones name in their Contact.
+    pub contact_host: &'static str,
+    next_stream: u64,
+    next_cseq: u32,
+    /// Requests and responses that left, by flow.
+    said: HashMap<FlowId, Vec<Message>>,
+    /// Stanzas that left.
+    pub stanzas: Vec<String>,
+    /// Flows that the gateway wanted opened.
+    pub dials: Vec<(DialId, Transport, String, Option<u16>)>,
+}
+
+/// Runs a test's future where actors can live.
+pub fn run(test: impl Future<Output = ()>) {
+    actix::System::new().block_on(test);
+}
+
+pub fn address(text: &str) -> Address {
+    Address::from_prepared(text).expect("a prepared address")
+}
+
+pub fn domain(text: &str) -> Domain {
+    Domain::from_prepared(text).expect("a prepared domain")
+}
+
+pub fn flow(number: u64, transport: Transport, remote: &str) -> Arc<FlowFacts> {
+    Arc::new(facts(number, transport, remote.parse().expect("an address"), None))
+}
+
+fn facts(number: u64, transport: Transport, remote: SocketAddr, dial: Option<DialId>) -> FlowFacts {
+    FlowFacts {
+        flow: FlowId(number),
+        transport,
+        local: ([127, 0, 0, 1], 5060).into(),
+        remote,
+        sent_by: "127.0.0.1:5060".into(),
+        dial,
+        has_alternatives: false,
+        proved_domains: Arc::from([]),
+    }
+}
+
+fn table() -> Table {
+    let corp = FrontEnd {
+        next_hop: NextHop {
+            host: "127.0.0.31".into(),
+            port: Some(5060),
+            transport: SipTransport::Tcp,
+            is_transport_named: true,
+        },
+        insecure: true,
+        trusted_addresses: vec![[127, 0, 0, 31].into()],
+    };
+    let locals = vec![
+        LocalDomain { name: domain(HOME), home: Home::BuiltIn },
+        LocalDomain { name: domain(CORP), home: Home::FrontEnd(corp) },
+    ];
+    let partner = Partner { kind: PartnerKind::Federated, ..Partner::new(domain(PARTNER)) };
+    Table::new(1, locals, vec![partner]).expect("no conflict")
+}
+
+impl Gateway {
+    pub fn start(approve: Approve) -> Self {
+        Self::over(MemoryStore::new(), approve)
+    }
+
+    /// The same after `kill -9`: what was stored, and no flow or stream.
+    pub fn killed_and_started_again(self, approve: Approve) -> Self {
+        // Phones and partners go on counting.
+        let (next_stream, next_cseq) = (self.next_stream, self.next_cseq);
+        Self { next_stream, next_cseq, ..Self::over(self.store.killed(), approve) }
+    }
+
+    fn over(store: MemoryStore, approve: Approve) -> Self {
+        let account = |user: &str| Account {
+            aor: address(&format!("{user}@{HOME}")),
+            ha1: vec![ha1(Algorithm::Sha256, user, HOME, PASSWORD)],
+            approve,
+        };
+        let broker = Broker::start(BrokerSettings {
+            placement: Placement::single(),
+            clock: Clock::system(),
+            store: Arc::new(store.clone()),
+            metrics: Arc::new(Metrics::new(1)),
+            policy: Arc::new(ArcSwap::from_pointee(table())),
+            accounts: ["romeo", "mercutio"].map(account).into_iter().collect(),
+            digest: vec![Algorithm::Sha256],
+            secret: [7; 32],
+            seed: 1,
+            watcher_interval: Duration::ZERO,
+        });
+        let broker = broker.expect("the store loads");
+        let outside = Arc::new(Outside::default());
+        broker.connect(outside.clone(), outside.clone());
+        Self {
+            broker,
+            store,
+            outside,
+            contact_host: "192.0.2.1",
+            next_stream: 1,
+            next_cseq: 1,
+            said: HashMap::new(),
+            stanzas: Vec::new(),
+            dials: Vec::new(),
+        }
+    }
+
+    /// Lets every actor run until nothing moves, and does what an edge would.
+    pub async fn settle(&mut self) {
+        let mut quiet = 0;
+        while quiet < 20 {
+            tokio::task::yield_now().await;
+            let (flows, edge) = {
+                let mut flows = self.outside.flows.lock().expect("no test panics inside");
+                let mut edge = self.outside.edge.lock().expect("no test panics inside");
+                (std::mem::take(&mut *flows), std::mem::take(&mut *edge))
+            };
+            quiet = if flows.is_empty() && edge.is_empty() { quiet + 1 } else { 0 };
+            flows.into_iter().for_each(|value| self.take_flow(value));
+            edge.into_iter().for_each(|value| self.take_edge(value));
+        }
+    }
+
+    fn take_flow(&mut self, value: ToFlow) {
+        match value {
+            ToFlow::Bytes { flow, bytes } => {
+                let mut framer = StreamFramer::new(MessageLimits::default());
+                framer.push(&bytes);
+                while let Ok(Some(Frame::Message(message))) = framer.next_frame() {
+                    self.said.entry(flow).or_default().push(*message);
+                }
+                let bytes = bytes.len() as u32;
+                self.flow_reports(FromFlow::Written { flow, bytes });
+            }
+            ToFlow::Dial { dial, transport, host, port, .. } => {
+                self.dials.push((dial, transport, host.into(), port));
+            }
+            ToFlow::Avoid { .. } => {}
+            ToFlow::Close { flow } => self.flow_reports(FromFlow::FlowDown { flow, cause: "closed".into() }),
+        }
+    }
+
+    fn take_edge(&mut self, value: ToEdge) {
+        match value {
+            ToEdge::Dial { dial, pair } => {
+                let stream = self.new_stream();
+                self.edge_reports(FromEdge::StreamUp {
+                    stream,
+                    direction: StreamDirection::Outgoing,
+                    dial: Some(dial),
+                    pair,
+                    method: ProofMethod::SaslExternal,
+                    window_bytes: STREAM_WINDOW_BYTES,
+                });
+            }
+            ToEdge::Stanzas { stream, count, bytes } => {
+                let text = String::from_utf8(bytes.to_vec()).expect("UTF-8");
+                // Every stanza of ours begins with one of these, and none stands inside another.
+                for stanza in text
+                    .replace("<presence ", "\n<presence ")
+                    .replace("<message ", "\n<message ")
+                    .replace("<iq ", "\n<iq ")
+                    .lines()
+                    .filter(|line| line.starts_with('<'))
+                {
+                    self.stanzas.push(stanza.to_owned());
+                }
+                let written = FromEdge::Written { stream, last: u64::from(count), bytes: bytes.len() as u32 };
+                self.edge_reports(written);
+            }
+            ToEdge::Credit { .. } | ToEdge::Close { .. } | ToEdge::Beat => {}
+        }
+    }
+
+    fn new_stream(&mut self) -> StreamId {
+        self.next_stream += 1;
+        StreamId(self.next_stream)
+    }
+
+    pub fn flow_reports(&self, value: FromFlow) {
+        assert!(FlowSink::offer(&*self.broker.router(), value).is_ok(), "nothing is full");
+    }
+
+    fn edge_reports(&self, value: FromEdge) {
+        assert!(StreamSink::offer(&*self.broker.router(), value).is_ok(), "nothing is full");
+    }
+
+    /// An incoming stream that proved the partner toward one of our domains.
+    pub fn stream_from_partner(&mut self, local: &str) -> StreamId {
+        let (stream, pair) =
+            (self.new_stream(), DomainPair { local: domain(local), remote: domain(PARTNER) });
+        self.edge_reports(FromEdge::StreamUp {
+            stream,
+            direction: StreamDirection::Incoming,
+            dial: None,
+            pair,
+            method: ProofMethod::SaslExternal,
+            window_bytes: STREAM_WINDOW_BYTES,
+        });
+        stream
+    }
+
+    pub fn stanzas_come(&self, stream: StreamId, stanzas: &[&str]) {
+        let stanzas = stanzas.iter().map(|stanza| Bytes::copy_from_slice(stanza.as_bytes())).collect();
+        self.edge_reports(FromEdge::Stanzas { stream, first: 1, stanzas });
+    }
+
+    /// A flow that the gateway dialled is there.
+    pub fn dial_answered(&mut self, number: u64) -> Arc<FlowFacts> {
+        let (dial, transport, host, port) = self.dials.remove(0);
+        let remote = SocketAddr::new(host.parse().expect("an address"), port.expect("a port"));
+        let flow = Arc::new(facts(number, transport, remote, Some(dial)));
+        self.flow_reports(FromFlow::FlowUp(flow.clone()));
+        flow
+    }
+
+    /// Messages by a flow; the first of a flow makes it known.
+    pub fn says(&self, flow: &Arc<FlowFacts>, text: &str) {
+        let mut message =
+            read_datagram(Bytes::copy_from_slice(text.as_bytes()), &MessageLimits::default()).expect("legal");
+        if message.is_request() {
+            message.set_received(flow.remote);
+        }
+        self.flow_reports(FromFlow::Messages { flow: flow.clone(), messages: vec![message] });
+    }
+
+    /// What left by a flow since this was asked last.
+    pub fn heard(&mut self, flow: &FlowFacts) -> Vec<Message> {
+        self.said.remove(&flow.flow).unwrap_or_default()
+    }
+
+    /// A request from `user` without credentials.
+    pub fn request(&mut self, method: &str, user: &str, target: &str, headers: &str, body: &str) -> String {
+        self.next_cseq += 1;
+        let cseq = self.next_cseq;
+        let (domain, to) = match target.split_once('@') {
+            Some(_) => (target, target.to_owned()),
+            None => (target, format!("{user}@{HOME}")),
+        };
+        format!(
+            "{method} sip:{domain} SIP/2.0\r\nVia: SIP/2.0/UDP h:5060;rport;branch=z9hG4bK{cseq}\r\nMax-Forwards: 70\r\n\
+             From: <sip:{user}@{HOME}>;tag={user}\r\nTo: <sip:{to}>\r\nCall-ID: {method}-{user}\r\nCSeq: {cseq} {method}\r\n\
+             Contact: <sip:{user}@{}>\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+            self.contact_host,
+            body.len()
+        )
+    }
+
+    /// Sends a request of a user's phone and answers its challenge; the final response.
+    pub async fn ask(
+        &mut self,
+        flow: &Arc<FlowFacts>,
+        method: &str,
+        user: &str,
+        target: &str,
+        headers: &str,
+        body: &str,
+    ) -> Message {
+        let first = self.request(method, user, target, headers, body);
+        self.says(flow, &first);
+        self.settle().await;
+        let response = self.response(flow);
+        if response.status() != Some(401) {
+            return response;
+        }
+        let login = Login {
+            peer: "us".into(),
+            realm: HOME.into(),
+            user: user.into(),
+            password: PASSWORD.into(),
+            allows_md5: false,
+        };
+        let mut client = Client::new(login);
+        let taken = client.handle_challenge("us", response.www_authenticate(), Answer::None);
+        assert_eq!(taken, Ok(Answer::Fresh));
+        let uri = format!("sip:{target}");
+        let covered = Request { method, uri: &uri, body: body.as_bytes() };
+        let value = client.authorize(&covered, 5).expect("challenged");
+        let again = self.request(method, user, target, &format!("Authorization: {value}\r\n{headers}"), body);
+        self.says(flow, &again);
+        self.settle().await;
+        self.response(flow)
+    }
+
+    /// The only response among what left by a flow; the requests stay to be heard.
+    fn response(&mut self, flow: &FlowFacts) -> Message {
+        let said = self.said.entry(flow.flow).or_default();
+        let at = said.iter().position(|message| !message.is_request()).expect("a response");
+        said.remove(at)
+    }
+
+    /// A phone of `user` registers by a flow.
+    pub async fn register(&mut self, flow: &Arc<FlowFacts>, user: &str) {
+        self.flow_reports(FromFlow::FlowUp(flow.clone()));
+        let response = self.ask(flow, "REGISTER", user, HOME, "Expires: 600\r\n", "").await;
+        assert_eq!(response.status(), Some(200));
+    }
+
+    /// A phone answers every request that it was sent.
+    pub fn answer_all(&mut self, flow: &Arc<FlowFacts>, status: u16) -> Vec<Message> {
+        let heard = self.heard(flow);
+        for request in heard.iter().filter(|message| message.is_request()) {
+            let row = |name: &str| {
+                let rows = request.all_rows().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+                rows.map(|(_, value)| format!("{name}: {value}\r\n")).collect::<String>()
+            };
+            let copied = ["Via", "From", "To", "Call-ID", "CSeq"].map(row).concat();
+            self.says(flow, &format!("SIP/2.0 {status} x\r\n{copied}Content-Length: 0\r\n\r\n"));
+        }
+        heard
+    }
+}

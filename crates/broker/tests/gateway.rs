@@ -1,0 +1,286 @@
+//! The gateway's actors as a whole: who is believed, what is asked of whom, and what survives.
+
+mod common;
+
+use common::*;
+use tombolo_edge::{FromFlow, Transport};
+use tombolo_policy::Approve;
+
+const ROMEO: &str = "romeo@sip.example";
+const JULIET: &str = "juliet@xmpp.example";
+const EVENT: &str = "Event: presence\r\nExpires: 600\r\n";
+
+fn pidf(note: &str) -> String {
+    format!(
+        "<presence xmlns='urn:ietf:params:xml:ns:pidf' entity='pres:{ROMEO}'><tuple id='ID-desk'><status>\
+         <basic>open</basic></status><note>{note}</note></tuple></presence>"
+    )
+}
+
+#[test]
+fn stox_a_23_nobody_speaks_for_another_than_the_connection_proved() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        // A front end speaks for its own domain only, whatever its connection is worth.
+        let front_end = flow(1, Transport::Tcp, "127.0.0.31:5060");
+        gateway.flow_reports(FromFlow::FlowUp(front_end.clone()));
+        for (from, status) in [("juliet@xmpp.example", 403), (ROMEO, 403), ("benvolio@corp.example", 202)] {
+            let text = gateway
+                .request("MESSAGE", "x", JULIET, "Content-Type: text/plain\r\n", "hi")
+                .replace("<sip:x@sip.example>", &format!("<sip:{from}>"));
+            gateway.says(&front_end, &text);
+            gateway.settle().await;
+            let status_line: Vec<_> = gateway.heard(&front_end).iter().filter_map(|m| m.status()).collect();
+            assert_eq!(status_line, [status], "{from}");
+        }
+        assert_eq!(gateway.stanzas.len(), 1, "{:?}", gateway.stanzas);
+        // So does a phone for its own user.
+        let phone = flow(2, Transport::Tcp, "192.0.2.1:40000");
+        gateway.register(&phone, "romeo").await;
+        let forged = gateway.ask(&phone, "MESSAGE", "mercutio", JULIET, "Content-Type: text/plain\r\n", "hi");
+        assert_eq!(forged.await.status(), Some(403));
+        // An address that is trusted for nothing is a stranger.
+        let stranger = flow(3, Transport::Tcp, "127.0.0.32:5060");
+        gateway.flow_reports(FromFlow::FlowUp(stranger.clone()));
+        let text = gateway
+            .request("MESSAGE", "x", JULIET, "Content-Type: text/plain\r\n", "hi")
+            .replace("<sip:x@sip.example>", "<sip:benvolio@corp.example>");
+        gateway.says(&stranger, &text);
+        gateway.settle().await;
+        assert_eq!(gateway.heard(&stranger).iter().filter_map(|m| m.status()).next(), Some(401));
+        // What an edge lets through by mistake is looked at again.
+        let stream = gateway.stream_from_partner(HOME);
+        gateway.stanzas_come(
+            stream,
+            &[
+                "<presence from='juliet@other.example' to='romeo@sip.example' type='subscribe'/>",
+                "<presence from='juliet@xmpp.example' to='benvolio@corp.example' type='subscribe'/>",
+            ],
+        );
+        gateway.settle().await;
+        assert_eq!(gateway.stanzas.len(), 1, "{:?}", gateway.stanzas);
+        assert!(gateway.heard(&front_end).is_empty() && gateway.dials.is_empty());
+    });
+}
+
+#[test]
+fn sip_p_02_sip_e_24_who_proves_nothing_is_challenged_by_401_and_learns_nothing() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::All);
+        let (guest, phone) =
+            (flow(1, Transport::Udp, "192.0.2.9:5060"), flow(2, Transport::Udp, "192.0.2.1:5060"));
+        gateway.register(&phone, "romeo").await;
+        assert_eq!(
+            gateway
+                .ask(
+                    &phone,
+                    "PUBLISH",
+                    "romeo",
+                    ROMEO,
+                    &format!("{EVENT}Content-Type: application/pidf+xml\r\n"),
+                    &pidf("here")
+                )
+                .await
+                .status(),
+            Some(200)
+        );
+        gateway.flow_reports(FromFlow::FlowUp(guest.clone()));
+        for flow in [&guest, &phone] {
+            for expires in [0, 600] {
+                let event = format!("Event: presence\r\nExpires: {expires}\r\n");
+                let text = gateway.request("SUBSCRIBE", "romeo", ROMEO, &event, "");
+                gateway.says(flow, &text);
+                gateway.settle().await;
+                let said = gateway.heard(flow);
+                let [response] = &said[..] else { panic!("{} messages", said.len()) };
+                assert_eq!(response.status(), Some(401));
+                assert!(response.www_authenticate().count() > 0 && response.body().is_empty());
+            }
+        }
+        // With the proof it sees.
+        let granted = gateway.ask(&phone, "SUBSCRIBE", "romeo", ROMEO, EVENT, "").await;
+        assert_eq!(granted.status(), Some(200));
+        let said = gateway.heard(&phone);
+        assert!(said.iter().any(|m| String::from_utf8_lossy(m.body()).contains(">here<")), "{}", said.len());
+    });
+}
+
+#[test]
+fn sip_p_17_without_a_proved_register_nobody_is_there() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        let phone = flow(1, Transport::Udp, "192.0.2.1:5060");
+        gateway.flow_reports(FromFlow::FlowUp(phone.clone()));
+        let text = gateway.request("REGISTER", "romeo", HOME, "Expires: 600\r\n", "");
+        gateway.says(&phone, &text);
+        gateway.settle().await;
+        assert_eq!(gateway.heard(&phone).iter().filter_map(|m| m.status()).collect::<Vec<_>>(), [401]);
+        let stream = gateway.stream_from_partner(HOME);
+        let message = format!("<message from='{JULIET}' to='{ROMEO}' id='1'><body>hi</body></message>");
+        gateway.stanzas_come(stream, &[&message]);
+        gateway.settle().await;
+        assert!(gateway.stanzas.remove(0).contains("type='error'"));
+        assert!(gateway.heard(&phone).is_empty());
+        let status = gateway.ask(&phone, "PUBLISH", "romeo", ROMEO, EVENT, "").await.status();
+        assert_eq!(status, Some(403), "nor may it publish");
+        gateway.register(&phone, "romeo").await;
+        gateway.stanzas_come(stream, &[&message]);
+        gateway.settle().await;
+        assert_eq!(gateway.heard(&phone).iter().filter(|m| m.is_request()).count(), 1);
+    });
+}
+
+#[test]
+fn xs_adr_04_xs_str_12_queries_are_answered_for_the_domains_and_their_users() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        let ask = |to: &str, kind: &str, payload: &str| {
+            format!("<iq from='{JULIET}/b' to='{to}' type='{kind}' id='7'>{payload}</iq>")
+        };
+        for local in [HOME, CORP] {
+            let stream = gateway.stream_from_partner(local);
+            for to in [local.to_owned(), format!("x@{local}"), format!("x@{local}/desk")] {
+                for (kind, payload, expected) in [
+                    ("get", "<ping xmlns='urn:xmpp:ping'/>", "type='result'"),
+                    ("get", "<query xmlns='http://jabber.org/protocol/disco#info'/>", "<identity "),
+                    ("get", "<query xmlns='http://jabber.org/protocol/disco#items'/>", "type='result'"),
+                    ("get", "<query xmlns='jabber:iq:version'/>", "<name>Tombolo</name>"),
+                    ("get", "<query xmlns='jabber:iq:last'/>", "<service-unavailable "),
+                    ("set", "<query xmlns='jabber:iq:roster'/>", "<service-unavailable "),
+                    ("set", "<ping xmlns='urn:xmpp:ping'/>", "<service-unavailable "),
+                ] {
+                    gateway.stanzas_come(stream, &[&ask(&to, kind, payload)]);
+                    gateway.settle().await;
+                    assert_eq!(gateway.stanzas.len(), 1, "{to} {payload}");
+                    let answer = gateway.stanzas.remove(0);
+                    assert!(answer.contains(expected), "{to} {payload}: {answer}");
+                    let head = format!("from='{to}' to='{JULIET}/b'");
+                    assert!(answer.contains(&head) && answer.contains("id='7'"), "{answer}");
+                }
+                let error = "<error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
+                gateway.stanzas_come(stream, &[&ask(&to, "result", ""), &ask(&to, "error", error)]);
+                gateway.settle().await;
+                assert!(gateway.stanzas.is_empty(), "answers are not answered: {:?}", gateway.stanzas);
+            }
+        }
+    });
+}
+
+#[test]
+fn xs_adr_06_stanzas_of_a_pair_take_effect_in_the_order_in_which_they_came() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        let stream = gateway.stream_from_partner(HOME);
+        let stanza = |kind: &str| format!("<presence from='{JULIET}' to='{ROMEO}' type='{kind}'/>");
+        let (subscribe, unsubscribe) = (stanza("subscribe"), stanza("unsubscribe"));
+        for last in [&subscribe, &unsubscribe] {
+            // One batch, and one batch each: with others' stanzas in between, while rows are being stored.
+            gateway.stanzas_come(stream, &[&subscribe, &unsubscribe, &subscribe, &unsubscribe]);
+            for n in 0..20 {
+                let other = format!("<presence from='u{n}@xmpp.example' to='{ROMEO}' type='subscribe'/>");
+                gateway.stanzas_come(stream, &[&other, if n % 2 == 0 { &subscribe } else { &unsubscribe }]);
+            }
+            gateway.stanzas_come(stream, &[last]);
+            gateway.settle().await;
+            let about = |stanza: &&String| stanza.contains(&format!("to='{JULIET}'"));
+            let kinds: Vec<_> = gateway.stanzas.iter().filter(about).collect();
+            let expected = if last == &subscribe { "subscribed" } else { "unsubscribed" };
+            let last_said = kinds.iter().rev().find(|stanza| stanza.contains("subscribed'"));
+            assert!(last_said.is_some_and(|said| said.contains(&format!("type='{expected}'"))), "{kinds:?}");
+            let report = gateway.broker.report(address(ROMEO)).await;
+            let is_seen = report
+                .relations
+                .iter()
+                .any(|relation| relation.contact == address(JULIET) && relation.subscription.is_from());
+            assert_eq!(is_seen, last == &subscribe);
+            gateway.stanzas.clear();
+        }
+    });
+}
+
+#[test]
+fn a_phone_that_lost_its_connection_is_sent_what_changed_when_it_is_back() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        let phone = flow(1, Transport::Tcp, "192.0.2.1:40000");
+        gateway.register(&phone, "romeo").await;
+        assert_eq!(gateway.ask(&phone, "SUBSCRIBE", "romeo", JULIET, EVENT, "").await.status(), Some(200));
+        let stream = gateway.stream_from_partner(HOME);
+        gateway
+            .stanzas_come(stream, &[&format!("<presence from='{JULIET}' to='{ROMEO}' type='subscribed'/>")]);
+        for _ in 0..3 {
+            gateway.settle().await;
+            gateway.answer_all(&phone, 200);
+        }
+        gateway.flow_reports(FromFlow::FlowDown { flow: phone.flow, cause: "gone".into() });
+        gateway.settle().await;
+        for show in ["away", "dnd"] {
+            let stanza = format!("<presence from='{JULIET}/b' to='{ROMEO}'><show>{show}</show></presence>");
+            gateway.stanzas_come(stream, &[&stanza]);
+            gateway.settle().await;
+        }
+        let again = flow(2, Transport::Tcp, "192.0.2.1:40001");
+        gateway.register(&again, "romeo").await;
+        gateway.settle().await;
+        let heard = gateway.answer_all(&again, 200);
+        let bodies: Vec<_> = heard.iter().map(|m| String::from_utf8_lossy(m.body()).into_owned()).collect();
+        assert!(bodies.iter().any(|body| body.contains(">dnd<")), "{bodies:?}");
+        assert!(bodies.iter().all(|body| !body.contains(">away<")), "only the newest: {bodies:?}");
+        // After a kill nobody stands for the phone before it is back.
+        let mut gateway = gateway.killed_and_started_again(Approve::Partner);
+        gateway.settle().await;
+        let stream = gateway.stream_from_partner(HOME);
+        let stanza = format!("<presence from='{JULIET}/b' to='{ROMEO}'><show>xa</show></presence>");
+        gateway.stanzas_come(stream, &[&stanza]);
+        gateway.settle().await;
+        let later = flow(3, Transport::Tcp, "192.0.2.1:40002");
+        gateway.register(&later, "romeo").await;
+        gateway.settle().await;
+        let heard = gateway.answer_all(&later, 200);
+        assert!(heard.iter().any(|m| String::from_utf8_lossy(m.body()).contains(">xa<")), "{}", heard.len());
+    });
+}
+
+#[test]
+fn phones_by_udp_stay_registered_over_a_kill() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        let phone = flow(1, Transport::Udp, "192.0.2.1:5066");
+        let by_stream = flow(2, Transport::Tcp, "192.0.2.2:40000");
+        gateway.register(&phone, "romeo").await;
+        gateway.register(&by_stream, "mercutio").await;
+
+        let mut gateway = gateway.killed_and_started_again(Approve::Partner);
+        gateway.settle().await;
+        let dials: Vec<_> =
+            gateway.dials.iter().map(|(_, transport, host, port)| (*transport, &**host, *port)).collect();
+        assert_eq!(dials, [(Transport::Udp, "192.0.2.1", Some(5066))], "the phone by UDP alone");
+        let phone = gateway.dial_answered(11);
+        let stream = gateway.stream_from_partner(HOME);
+        gateway.stanzas_come(
+            stream,
+            &[&format!("<message from='{JULIET}' to='{ROMEO}'><body>hi</body></message>")],
+        );
+        gateway.settle().await;
+        let heard = gateway.answer_all(&phone, 200);
+        assert_eq!(heard.iter().map(|m| m.method_text().to_owned()).collect::<Vec<_>>(), ["MESSAGE"]);
+        let body = pidf("here");
+        let headers = format!("{EVENT}Content-Type: application/pidf+xml\r\n");
+        assert_eq!(gateway.ask(&phone, "PUBLISH", "romeo", ROMEO, &headers, &body).await.status(), Some(200));
+        // From elsewhere it is known by its Contact, and met there from now on; another one is not.
+        let moved = flow(12, Transport::Udp, "192.0.2.7:5060");
+        gateway.flow_reports(FromFlow::FlowUp(moved.clone()));
+        assert_eq!(gateway.ask(&moved, "PUBLISH", "romeo", ROMEO, &headers, &body).await.status(), Some(200));
+        gateway.stanzas_come(
+            stream,
+            &[&format!("<message from='{JULIET}' to='{ROMEO}'><body>there</body></message>")],
+        );
+        gateway.settle().await;
+        assert_eq!(gateway.answer_all(&moved, 200).len(), 1);
+        let other = flow(13, Transport::Udp, "192.0.2.8:5060");
+        gateway.flow_reports(FromFlow::FlowUp(other.clone()));
+        gateway.contact_host = "192.0.2.8";
+        let refused = gateway.ask(&other, "PUBLISH", "romeo", ROMEO, &headers, &body).await;
+        assert_eq!(refused.status(), Some(403), "a phone that never registered");
+    });
+}
