@@ -78,6 +78,11 @@ fn push(out: &mut Vec<u8>, parts: &[&str]) {
     }
 }
 
+/// The value of From or To in a dialog; a party that gave no tag has none (RFC 3261 §12.2.1.1).
+pub fn party(uri: &str, tag: &str) -> String {
+    if tag.is_empty() { format!("<{uri}>") } else { format!("<{uri}>;tag={tag}") }
+}
+
 /// The Request-URI and the Route values of a request in a dialog (RFC 3261 §12.2.1.1).
 ///
 /// With a loose router first, or without routes, the request is for the remote target; a strict router gets its own

@@ -235,7 +235,8 @@ fn bad_event() -> RequestFault {
     }
 }
 
-fn contact_uri(message: &Message) -> Option<String> {
+/// The URI of Contact.
+pub fn contact_uri(message: &Message) -> Option<String> {
     let contact = message.contacts().next()?.ok()?;
     Some(contact.uri.as_str().to_owned())
 }

@@ -1,11 +1,10 @@
-//! Event notification (RFC 6665, RFC 3903): the machines of one subscription and of one presentity's publications.
+//! Event notification (RFC 6665, RFC 3903): the machines of one subscription of ours and of one presentity's publications.
 //!
 //! What a request or response says goes in as plain numbers, what must be said or done comes out as a verdict. The
 //! machines never see a message, an address or a body; the caller builds requests, and paces and stores them.
 
 use std::fmt;
 
-pub mod notifier;
 pub mod publication;
 pub mod subscriber;
 

@@ -1,9 +1,8 @@
-//! SIP as pure code: messages, framing, transactions, dialogs, event packages, presence bodies.
+//! SIP as pure code: messages, framing, transactions, subscriptions and publications, presence bodies.
 //!
 //! Octets, messages and `now` go in; octets, events and one deadline come out. No clock, socket, lock or task.
 
 pub mod build;
-pub mod dialog;
 pub mod digest;
 pub mod event;
 pub mod framer;

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     presence_to_sip::PidfWriter,
-    request::{RequestDraft, route},
+    request::{RequestDraft, party, route},
     sip_request::Subscribe,
 };
 
@@ -227,7 +227,7 @@ impl Owner {
             uri: uri.to_owned(),
             routes: routes.into_iter().map(ToOwned::to_owned).collect(),
             from: format!("<{}>;tag={token}", subscribe.to_uri),
-            to: format!("<{}>;tag={}", subscribe.from_uri, subscribe.from_tag),
+            to: party(&subscribe.from_uri, &subscribe.from_tag),
             call_id: subscribe.call_id.clone(),
             cseq: 1,
             contact_user: Some(token.to_owned()),

@@ -257,7 +257,10 @@ impl<'a> NotifyWriter<'a> {
         }
         let [from, to] = self.uris(&texts);
         push(&["From: <", from[0], from[1], ">;tag=", &self.token]);
-        push(&["\r\nTo: <", to[0], to[1], ">;tag=", texts.remote_tag]);
+        push(&["\r\nTo: <", to[0], to[1], ">"]);
+        if !texts.remote_tag.is_empty() {
+            push(&[";tag=", texts.remote_tag]);
+        }
         push(&["\r\nCall-ID: ", texts.call_id, "\r\nCSeq: ", cseq.text(), " NOTIFY\r\n"]);
         push(&["Contact: <sip:", &self.token, "@", &way.contact, ">\r\nEvent: presence"]);
         if !texts.event_id.is_empty() {
@@ -299,7 +302,7 @@ impl<'a> NotifyWriter<'a> {
             uri: uri.to_owned(),
             routes: routes.into_iter().map(ToOwned::to_owned).collect(),
             from: format!("<{}>;tag={}", from.concat(), self.token),
-            to: format!("<{}>;tag={}", to.concat(), texts.remote_tag),
+            to: crate::request::party(&to.concat(), texts.remote_tag),
             call_id: texts.call_id.to_owned(),
             cseq: dialog.local_cseq,
             contact_user: Some(self.token.clone()),

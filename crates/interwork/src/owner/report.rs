@@ -85,8 +85,7 @@ impl Owner {
             let old = pair.verdict;
             let Some(pair) = self.pairs.pair_mut(id) else { continue };
             pair.verdict = verdict;
-            let (watch, is_from, is_to) =
-                (pair.watch, pair.subscription.is_from(), pair.subscription.is_to());
+            let (watch, is_from) = (pair.watch, pair.subscription.is_from());
             if is_from && (old.may_watch_user, old.detail) != (verdict.may_watch_user, verdict.detail) {
                 if verdict.may_watch_user {
                     self.show_user(id);
@@ -94,7 +93,8 @@ impl Owner {
                     self.shard.handle_change(watch, tombolo_fanout::ViewId::EMPTY);
                 }
             }
-            if is_to && old.may_watch_contact && !verdict.may_watch_contact {
+            // Also of those whom the contact has not answered yet.
+            if old.may_watch_contact && !verdict.may_watch_contact {
                 self.end_watchers(id, Reason::Rejected, None, now);
             }
         }

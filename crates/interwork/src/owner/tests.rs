@@ -8,6 +8,7 @@ mod local_pairs;
 mod messages;
 mod notify_mapping;
 mod restart;
+mod sip_dialogs;
 mod sip_requests;
 mod sip_watches;
 mod walk;

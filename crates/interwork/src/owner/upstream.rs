@@ -24,7 +24,7 @@ use super::{
 use crate::{
     address::uri_of,
     presence_to_sip::{in_language, state_of_body},
-    request::{RequestDraft, route},
+    request::{RequestDraft, party, route},
     rows::{Row, SubscriberRow, encode, number_key, table},
     sip_reply::Reply,
     sip_request::{self, NotifyRequest},
@@ -229,7 +229,7 @@ impl Owner {
             Some(dialog) => {
                 let (uri, routes) = route(&dialog.target, dialog.routes.as_deref().map(Vec::as_slice));
                 let routes = routes.into_iter().map(ToOwned::to_owned).collect();
-                (uri.to_owned(), routes, format!("<{user_uri}>;tag={}", dialog.tag))
+                (uri.to_owned(), routes, party(&user_uri, &dialog.tag))
             }
             None => (user_uri.clone(), Vec::new(), format!("<{user_uri}>")),
         };
@@ -281,6 +281,14 @@ impl Owner {
         let Some(upstream) = self.upstreams.upstream_mut(at).filter(|upstream| upstream.row == row) else {
             return;
         };
+        // The 2xx to a refresh renews the target, as a NOTIFY does (RFC 3261 §12.2.1.2).
+        if let (Some(dialog), Some(message)) = (&mut upstream.dialog, message)
+            && (200..300).contains(&status)
+            && message.to().ok().and_then(|to| to.tag()) == Some(&*dialog.tag)
+            && let Some(target) = sip_request::contact_uri(message)
+        {
+            dialog.target = target;
+        }
         let response = Response {
             status,
             expires: message.and_then(sip_request::expires),
