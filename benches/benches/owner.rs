@@ -1,6 +1,5 @@
 //! The pure machine of one shard: what a change costs with all its mapping, policy and state, but without sockets.
 
-use bytes::Bytes;
 use divan::{Bencher, counter::ItemsCount};
 use tombolo_benches::surroundings::{BATCH, Surroundings, presence};
 use tombolo_interwork::owner::Input;
@@ -35,8 +34,8 @@ fn publish_to_xmpp_watchers(bencher: Bencher) {
 fn presence_to_sip_dialogs(bencher: Bencher) {
     let mut shard = Surroundings::new();
     let mut answers = shard.watch(COUNT);
-    let storms: Vec<Vec<Bytes>> =
-        ["away", "dnd"].map(|show| (0..COUNT).map(|number| presence(number, show)).collect()).into();
+    let storms =
+        ["away", "dnd"].map(|show| (0..COUNT).map(|number| presence(number, show)).collect::<Vec<_>>());
     let mut turn = 0;
     bencher.counter(ItemsCount::new(COUNT)).bench_local(|| {
         turn ^= 1;

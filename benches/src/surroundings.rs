@@ -18,6 +18,7 @@ use tombolo_sip::{
     framer::{Frame, StreamFramer},
     message::{MessageLimits, read_datagram},
 };
+use tombolo_xmpp::stream::ReceivedStanza;
 
 /// The one local user.
 pub const ALICE: &str = "alice@sip.example";
@@ -149,7 +150,7 @@ impl Surroundings {
     pub fn let_watch(&mut self, count: usize) {
         for from in 0..count {
             let stanza = format!("<presence from='{}' to='{ALICE}' type='subscribe'/>", contact(from));
-            self.handle(Input::Stanzas(vec![Bytes::from(stanza)]));
+            self.handle(Input::Stanzas(vec![received(stanza)]));
         }
         assert!(self.refused.is_empty(), "{:?}", self.refused);
     }
@@ -164,7 +165,7 @@ impl Surroundings {
             self.handle(Input::Request(subscribe(to, 1)));
             self.answer_kept();
             let stanza = format!("<presence from='{}' to='{ALICE}' type='subscribed'/>", contact(to));
-            self.handle(Input::Stanzas(vec![Bytes::from(stanza)]));
+            self.handle(Input::Stanzas(vec![received(stanza)]));
             answers.extend(self.answer_kept().pop());
         }
         self.kept = None;
@@ -227,12 +228,16 @@ pub fn contact(number: usize) -> String {
 }
 
 /// Presence of the `number`-th contact, as clients send it.
-pub fn presence(number: usize, show: &str) -> Bytes {
-    Bytes::from(format!(
+pub fn presence(number: usize, show: &str) -> ReceivedStanza {
+    received(format!(
         "<presence from='{}/balcony' to='{ALICE}'><show>{show}</show><status>Wherefore art thou</status>\
          <priority>5</priority></presence>",
         contact(number)
     ))
+}
+
+fn received(stanza: String) -> ReceivedStanza {
+    ReceivedStanza::read(Bytes::from(stanza)).expect("a stanza")
 }
 
 fn address(text: &str) -> Address {

@@ -11,11 +11,11 @@ use tombolo_interwork::{
     owner::{Input, NOTIFY_BRANCH, NotifyAnswer, PeerKey},
     token::{TOKEN_TEXT_LEN, TokenKind},
 };
-use tombolo_presence::{Address, Domain};
+use tombolo_presence::{Domain, partition_of};
 use tombolo_sip::message::Message;
 use tombolo_xmpp::{
-    jid::Jid,
-    stanza::{IqKind, IqStanza, StanzaHead, StanzaKind},
+    stanza::{IqKind, IqStanza, StanzaKind},
+    stream::ReceivedStanza,
     write::{ErrorContent, error_reply, iq_result},
 };
 
@@ -107,29 +107,26 @@ impl Router {
     fn route_stanzas(&self, stanzas: Vec<Bytes>, stream: tombolo_edge::StreamId) -> Result<(), Vec<Bytes>> {
         let directory = &self.directory;
         let Some(facts) = directory.stream(stream) else { return Ok(()) };
-        let mut batches: Vec<Vec<Bytes>> = vec![Vec::new(); directory.shard_count()];
+        let mut batches: Vec<Vec<ReceivedStanza>> = vec![Vec::new(); directory.shard_count()];
         directory.metrics.stanzas_in(stanzas.len() as u64);
         for stanza in stanzas {
-            if let Some(shard) = self.place(&stanza, &facts) {
+            if let Some((shard, stanza)) = self.place(stanza, &facts) {
                 batches[shard].push(stanza);
             }
         }
         let mut refused = Vec::new();
         for (shard, batch) in batches.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
-            if let Err(Input::Stanzas(mut batch)) =
-                directory.shards()[shard].inbox.push(Input::Stanzas(batch))
-            {
-                refused.append(&mut batch);
+            if let Err(Input::Stanzas(batch)) = directory.shards()[shard].inbox.push(Input::Stanzas(batch)) {
+                refused.extend(batch.into_iter().map(|stanza| stanza.xml));
             }
         }
         if refused.is_empty() { Ok(()) } else { Err(refused) }
     }
 
     /// The shard of the local user that a stanza is for; `None` when it is answered or dropped here.
-    fn place(&self, stanza: &Bytes, facts: &Stream) -> Option<usize> {
-        let head = StanzaHead::read(stanza).ok()?;
-        let from = Jid::parse(head.from.as_deref()?).ok()?;
-        let to = Jid::parse(head.to.as_deref()?).ok()?;
+    fn place(&self, xml: Bytes, facts: &Stream) -> Option<(usize, ReceivedStanza)> {
+        let stanza = ReceivedStanza::read(xml)?;
+        let (from, to) = (&stanza.from, &stanza.to);
         // The edge checked this; the gateway checks it again (DESIGN section 12).
         let is_proved = facts
             .pairs
@@ -139,19 +136,21 @@ impl Router {
             self.directory.metrics.refused_stanza();
             return None;
         }
-        if head.kind == StanzaKind::Iq {
-            self.answer_iq(stanza, &head, &from, &to);
+        if stanza.kind == StanzaKind::Iq {
+            self.answer_iq(&stanza);
             return None;
         }
-        let user = Address::from_prepared(to.bare()).ok()?;
-        Some(self.directory.shard_of(user.partition()))
+        to.local()?;
+        Some((self.directory.shard_of(partition_of(to.bare())), stanza))
     }
 
     /// The domain and its users answer pings and say what they are and by what; nothing else (XS-STR-12, XS-ADR-04).
-    fn answer_iq(&self, stanza: &Bytes, head: &StanzaHead<'_>, from: &Jid, to: &Jid) {
+    fn answer_iq(&self, stanza: &ReceivedStanza) {
+        let (from, to) = (&stanza.from, &stanza.to);
         let mut out = Vec::new();
-        let request = IqStanza::read(stanza).ok().filter(|iq| iq.kind.is_request());
+        let request = IqStanza::read(&stanza.xml).ok().filter(|iq| iq.kind.is_request());
         let Some(iq) = request else { return };
+        let head = &iq.head;
         let payload = iq.payload.as_ref().map(|payload| (&*payload.ns, payload.name));
         let payload = payload.filter(|_| iq.kind == IqKind::Get);
         let is_answered = match payload {

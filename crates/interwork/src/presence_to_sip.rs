@@ -74,9 +74,9 @@ fn tuple_of(presentity: &Address, device: &Device) -> Tuple {
         Availability::Available | Availability::Unavailable => (None, None),
     };
     let show = show.map(|show| StatusChild {
-        namespace: CLIENT_NAMESPACE.to_owned(),
-        name: "show".to_owned(),
-        text: show.to_owned(),
+        namespace: CLIENT_NAMESPACE.into(),
+        name: "show".into(),
+        text: show.into(),
     });
     Tuple {
         id: tuple_id_of(&device.id),

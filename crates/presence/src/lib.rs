@@ -8,7 +8,7 @@ mod now;
 mod state;
 mod subscription;
 
-pub use address::{Address, AddressError, Domain, PARTITIONS};
+pub use address::{Address, AddressError, Domain, PARTITIONS, partition_of};
 pub use now::Now;
 pub use state::{Availability, Device, Note, PresenceState};
 pub use subscription::{Step, Subscription, SubscriptionKind};

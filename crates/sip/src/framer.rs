@@ -5,7 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::message::{Message, MessageFault, MessageLimits, with_body};
+use crate::message::{Message, MessageFault, MessageLimits};
 
 /// What came.
 #[derive(Debug, Clone)]
@@ -67,13 +67,15 @@ impl StreamFramer {
                 return Ok(None);
             }
         }
-        let Some((message, length)) = self.waiting.take() else { return Ok(None) };
+        let Some((mut message, length)) = self.waiting.take() else { return Ok(None) };
         if self.buffer.len() < length {
             self.waiting = Some((message, length));
             return Ok(None);
         }
-        let body = self.buffer.split_to(length).freeze();
-        Ok(Some(Frame::Message(Box::new(with_body(*message, body)))))
+        if length > 0 {
+            message.set_body(self.buffer.split_to(length).freeze());
+        }
+        Ok(Some(Frame::Message(message)))
     }
 
     /// Skips line ends before a start line; true when two of them make a keep-alive.

@@ -10,7 +10,6 @@ use bytes::Bytes;
 mod read;
 
 pub use self::read::read_datagram;
-pub(crate) use self::read::with_body;
 use self::read::{Rows, Span, Start};
 use crate::{
     build::push_value,

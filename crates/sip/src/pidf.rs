@@ -4,6 +4,8 @@
 //! is skipped, but for children of `<status>`, which are kept as (namespace, name, text) for those who know them.
 //! Nothing here decides what a state means, who it belongs to, or whom to show it.
 
+use std::borrow::Cow;
+
 mod activity;
 mod date_time;
 mod read;
@@ -79,11 +81,11 @@ pub enum Basic {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StatusChild {
     /// Its namespace; not empty.
-    pub namespace: String,
+    pub namespace: Cow<'static, str>,
     /// Its name without prefix.
-    pub name: String,
+    pub name: Cow<'static, str>,
     /// Its text.
-    pub text: String,
+    pub text: Cow<'static, str>,
 }
 
 /// `<contact>` (RFC 3863 §4.1.5).

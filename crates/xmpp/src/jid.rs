@@ -55,6 +55,17 @@ impl Jid {
         let local = local.map(prepare_local).transpose()?;
         let domain = prepare_domain(domain)?;
         let resource = resource.map(prepare_resource).transpose()?;
+        let is_kept = |part: Option<&Cow<'_, str>>| !matches!(part, Some(Cow::Owned(_)));
+        if is_kept(local.as_ref()) && is_kept(Some(&domain)) && is_kept(resource.as_ref()) {
+            let local_len = local.as_ref().map_or(0, |local| local.len());
+            let domain_end = local.as_ref().map_or(0, |local| local.len() + 1) + domain.len();
+            let len = domain_end + resource.as_ref().map_or(0, |resource| resource.len() + 1);
+            // Nothing was changed, and no dot behind the domain left out.
+            if len == text.len() {
+                let (local_len, domain_end) = (local_len as u16, domain_end as u16);
+                return Ok(Self { text: text.into(), local_len, domain_end });
+            }
+        }
         Ok(Self::join(local.as_deref(), &domain, resource.as_deref()))
     }
 
@@ -208,8 +219,7 @@ fn prepare_domain(domain: &str) -> Result<Cow<'_, str>, JidError> {
 /// but the case.
 fn is_plain_name(domain: &str) -> bool {
     domain.len() <= 253
-        && domain.split('.').all(|label| {
-            let bytes = label.as_bytes();
+        && domain.as_bytes().split(|byte| *byte == b'.').all(|bytes| {
             (1..=63).contains(&bytes.len())
                 && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
                 && bytes[0] != b'-'

@@ -26,7 +26,7 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     dialback::DialbackCondition,
     jid::{Domain, Jid},
-    stanza::{StanzaCondition, StanzaKind},
+    stanza::{StanzaCondition, StanzaHead, StanzaKind},
     stream_error::{StreamCondition, StreamError},
 };
 
@@ -97,6 +97,18 @@ pub struct ReceivedStanza {
     pub to: Jid,
     /// The stanza as it came. Holding it holds the read buffer that it was cut from.
     pub xml: Bytes,
+}
+
+impl ReceivedStanza {
+    /// Reads the start tag of a stanza that a stream let in.
+    ///
+    /// `None` when it is no stanza, or an address is missing or malformed.
+    pub fn read(xml: Bytes) -> Option<Self> {
+        let head = StanzaHead::read(&xml).ok()?;
+        let from = Jid::parse(head.from.as_deref()?).ok()?;
+        let to = Jid::parse(head.to.as_deref()?).ok()?;
+        Some(Self { kind: head.kind, from, to, xml })
+    }
 }
 
 /// Why a pair may not be used to send on a stream.

@@ -39,8 +39,13 @@ const PLACES: &[Place] = &[
 ];
 
 /// (user, used) inside one layer.
-const ARROWS: &[(&str, &str)] =
-    &[("wheel", "slab"), ("runtime", "presence"), ("admin", "broker"), ("sip", "telemetry"), ("xmpp", "telemetry")];
+const ARROWS: &[(&str, &str)] = &[
+    ("wheel", "slab"),
+    ("runtime", "presence"),
+    ("admin", "broker"),
+    ("sip", "telemetry"),
+    ("xmpp", "telemetry"),
+];
 
 /// What brings a clock, a socket, a lock, a task, an actor or a log into a package, by the beginning of its name.
 const IMPURE: &[&str] = &[

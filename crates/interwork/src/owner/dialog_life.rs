@@ -193,11 +193,11 @@ impl Owner {
         request: &SipRequest,
     ) -> Option<&'static str> {
         let limits = &self.settings.watch_limits;
-        let known = self.addresses.find(user).and_then(|user| self.users.get(&user));
+        let known = self.addresses.find(user.as_str()).and_then(|user| self.users.get(&user));
         if known.is_some_and(|known| known.dialogs >= limits.of_user) {
             return Some("too many dialogs of one user");
         }
-        let pair = self.find_pair(user, contact);
+        let pair = self.find_pair(user.as_str(), contact.as_str());
         if pair.is_some_and(|pair| self.count_dialogs(pair) >= limits.of_pair) {
             return Some("too many dialogs of one watcher to one presentity");
         }

@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use bytes::Bytes;
 use tombolo_policy::Table;
 use tombolo_presence::Address;
 use tombolo_sip::message::Message;
+use tombolo_xmpp::stream::ReceivedStanza;
 
 use crate::{
     error::NoResponse,
@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub enum Input {
     /// Presence and message stanzas from proved domains to our users, whole and well-formed, in order.
-    Stanzas(Vec<Bytes>),
+    Stanzas(Vec<ReceivedStanza>),
     /// A request that passed its server transaction, its sender's proof and the checks of RFC 3261 §8.2.
     Request(SipRequest),
     /// What became of a request that went out as [`super::Output::Request`].

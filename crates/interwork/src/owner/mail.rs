@@ -12,12 +12,14 @@ use tombolo_wheel::TimerId;
 use tombolo_xmpp::{
     jid::Jid,
     stanza::{LangText, MessageKind, MessageStanza},
+    stream::ReceivedStanza,
 };
 
 use super::{
     Asked, Owner, PeerKey, Timer,
     input::{MessageId, SipRequest},
     output::{Output, OwnerEvent},
+    presence_in::addresses_of,
     watchers::came_back,
 };
 use crate::{
@@ -83,18 +85,13 @@ const THREADS: usize = 10_000;
 
 impl Owner {
     /// A message stanza from a contact to one of our users.
-    pub(super) fn handle_message_stanza(
-        &mut self,
-        stanza: &Bytes,
-        from: &Jid,
-        to: &Jid,
-        contact: &Address,
-        user: &Address,
-        now: Now,
-    ) {
-        let Ok(message) = MessageStanza::read(stanza) else {
+    pub(super) fn handle_message_stanza(&mut self, received: &ReceivedStanza, now: Now) {
+        let ReceivedStanza { from, to, xml: stanza, .. } = received;
+        let (Some((contact, user)), Ok(message)) = (addresses_of(received), MessageStanza::read(stanza))
+        else {
             return self.event(OwnerEvent::StanzaRefused { reason: "the message cannot be read" });
         };
+        let (contact, user) = (&contact, &user);
         match message.kind {
             // STOX-E-10: no answer to an error, but the message that it is about learns its fate.
             MessageKind::Error => return self.handle_message_error(&message, from, now),
@@ -438,7 +435,7 @@ impl Owner {
 
     /// The user asked for the contact's presence, or has it: what a contact of an unverified provider needs to write.
     fn has_relation(&self, user: &Address, contact: &Address) -> bool {
-        let pair = self.find_pair(user, contact).and_then(|id| self.pairs.pair(id));
+        let pair = self.find_pair(user.as_str(), contact.as_str()).and_then(|id| self.pairs.pair(id));
         pair.is_some_and(|pair| pair.subscription.is_to() || pair.subscription.is_pending_out())
     }
 

@@ -6,11 +6,11 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use tombolo_fanout::ViewId;
 use tombolo_policy::{Capability, Detail, Direction, Outcome, Question};
 use tombolo_presence::{Address, Now, Subscription, SubscriptionKind};
 use tombolo_sip::event::Reason;
+use tombolo_xmpp::stream::ReceivedStanza;
 
 use super::{
     Owner, Storing,
@@ -31,7 +31,7 @@ pub enum Control {
     /// The contact's server refused our `subscribe`; the stanza error condition.
     Refused(String),
     /// Any other presence stanza: it waits only to keep its place behind the others.
-    Stanza(Bytes),
+    Stanza(Box<ReceivedStanza>),
     /// Somebody of the pair asks by SIP to be notified of the other.
     Watch(Box<WatchRequest>),
     /// The user decided about the contact.
@@ -347,7 +347,8 @@ impl Owner {
 
     /// The pair of these two, added if there is no row.
     pub(super) fn find_or_add_pair(&mut self, user: &Address, contact: &Address) -> Option<PairId> {
-        if let (Some(user), Some(contact)) = (self.addresses.find(user), self.addresses.find(contact))
+        if let (Some(user), Some(contact)) =
+            (self.addresses.find(user.as_str()), self.addresses.find(contact.as_str()))
             && let Some(id) = self.pairs.find(user, contact)
         {
             return Some(id);

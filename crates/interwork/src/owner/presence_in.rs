@@ -5,7 +5,8 @@ use tombolo_fanout::ViewId;
 use tombolo_presence::{Address, Availability, Device, Note, Now, PresenceState, SubscriptionKind};
 use tombolo_xmpp::{
     jid::Jid,
-    stanza::{PresenceKind, PresenceStanza, StanzaFault, StanzaHead, StanzaKind},
+    stanza::{PresenceKind, PresenceStanza, StanzaFault, StanzaKind},
+    stream::ReceivedStanza,
     write::{self, Head},
 };
 
@@ -22,71 +23,61 @@ const DEVICES_PER_CONTACT: usize = 32;
 
 impl Owner {
     /// Takes one stanza of a proved domain to one of our users.
-    pub(super) fn handle_stanza(&mut self, stanza: &Bytes, now: Now) {
-        let Ok(head) = StanzaHead::read(stanza) else {
-            return self.event(OwnerEvent::StanzaRefused { reason: "the stanza cannot be read" });
-        };
-        let (Ok(from), Ok(to)) =
-            (Jid::parse(head.from.as_deref().unwrap_or("")), Jid::parse(head.to.as_deref().unwrap_or("")))
-        else {
-            return self.event(OwnerEvent::StanzaRefused { reason: "an address of the stanza is malformed" });
-        };
-        let (Ok(contact), Ok(user)) = (address_of(&from), address_of(&to)) else {
+    pub(super) fn handle_stanza(&mut self, stanza: &ReceivedStanza, now: Now) {
+        if stanza.from.local().is_none() || stanza.to.local().is_none() {
             return self.event(OwnerEvent::StanzaRefused { reason: "the stanza is not between two users" });
-        };
-        if self.policy.local_domain(contact.domain()).is_some() {
+        }
+        if self.policy.local_domain(stanza.from.domain()).is_some() {
             // STOX-A-04: whom we serve by SIP never speaks by XMPP; an answer would only come back to us.
             return self.event(OwnerEvent::StanzaRefused { reason: "the sender's domain is one of ours" });
         }
-        match head.kind {
-            StanzaKind::Presence => match PresenceStanza::read(stanza) {
-                Ok(presence) => self.handle_presence(&presence, stanza, &from, &contact, &user, now),
+        match stanza.kind {
+            StanzaKind::Presence => match PresenceStanza::read(&stanza.xml) {
+                Ok(presence) => self.handle_presence(&presence, stanza, now),
                 Err(StanzaFault::Type) => {
                     self.event(OwnerEvent::StanzaRefused { reason: "the presence is of an unknown type" });
-                    if let Some(bytes) = xmpp_error::reply(stanza, "bad-request", None) {
+                    if let Some((contact, user)) = addresses_of(stanza)
+                        && let Some(bytes) = xmpp_error::reply(&stanza.xml, "bad-request", None)
+                    {
                         self.say(&user, &contact, bytes);
                     }
                 }
                 Err(_) => self.event(OwnerEvent::StanzaRefused { reason: "the presence cannot be read" }),
             },
-            StanzaKind::Message => self.handle_message_stanza(stanza, &from, &to, &contact, &user, now),
+            StanzaKind::Message => self.handle_message_stanza(stanza, now),
             StanzaKind::Iq => self.event(OwnerEvent::StanzaRefused { reason: "no iq is for a shard" }),
         }
     }
 
-    fn handle_presence(
-        &mut self,
-        presence: &PresenceStanza<'_>,
-        stanza: &Bytes,
-        from: &Jid,
-        contact: &Address,
-        user: &Address,
-        now: Now,
-    ) {
-        let known = self.find_pair(user, contact);
+    fn handle_presence(&mut self, presence: &PresenceStanza<'_>, stanza: &ReceivedStanza, now: Now) {
+        let known = self.find_pair(stanza.to.bare(), stanza.from.bare());
         if let Some(id) = known
             && self.is_proposing(id)
         {
             // Its place is behind what is being stored.
             let control = match subscription_kind(presence.kind) {
                 Some(kind) => Control::FromContact(kind),
-                None => Control::Stanza(stanza.clone()),
+                None => Control::Stanza(Box::new(stanza.clone())),
             };
             return self.control(id, control, now);
         }
         match presence.kind {
             PresenceKind::Available | PresenceKind::Unavailable => {
                 if let Some(id) = known {
-                    self.handle_state(id, presence, from, now);
+                    self.handle_state(id, presence, &stanza.from, now);
                 }
             }
             PresenceKind::Probe => {
-                let to = presence.head.to.as_deref().and_then(|to| Jid::parse(to).ok());
-                let resource = to.as_ref().and_then(Jid::resource);
-                self.handle_probe(known, from, resource, contact, user, now);
+                if let Some((contact, user)) = addresses_of(stanza) {
+                    self.handle_probe(known, &stanza.from, stanza.to.resource(), &contact, &user, now);
+                }
             }
             PresenceKind::Error => self.handle_presence_error(known, presence, now),
-            PresenceKind::Subscribe => self.handle_subscribe(known, stanza, contact, user, now),
+            PresenceKind::Subscribe => {
+                if let Some((contact, user)) = addresses_of(stanza) {
+                    self.handle_subscribe(known, &stanza.xml, &contact, &user, now);
+                }
+            }
             PresenceKind::Unsubscribe | PresenceKind::Subscribed | PresenceKind::Unsubscribed => {
                 if let (Some(id), Some(kind)) = (known, subscription_kind(presence.kind)) {
                     self.control(id, Control::FromContact(kind), now);
@@ -152,7 +143,9 @@ impl Owner {
         let mut state = if is_stale && is_answer {
             PresenceState::default()
         } else {
-            self.shard.views.content(pair.heard).clone()
+            let known = self.shard.views.content(pair.heard);
+            let others = known.devices.iter().filter(|other| other.id != device.id);
+            PresenceState { devices: others.cloned().collect(), notes: known.notes.clone() }
         };
         // News of one device say nothing of the others; the answer to a probe, and a bare `unavailable`, do.
         let is_whole = !is_stale || is_answer || device.id.is_empty() && !device.availability.is_open();
@@ -274,24 +267,26 @@ impl Owner {
         }
     }
 
-    pub(super) fn find_pair(&self, user: &Address, contact: &Address) -> Option<PairId> {
+    /// The pair of these two addresses, each without a resource.
+    pub(super) fn find_pair(&self, user: &str, contact: &str) -> Option<PairId> {
         self.pairs.find(self.addresses.find(user)?, self.addresses.find(contact)?)
     }
 
     fn count_pairs(&self, user: &Address) -> usize {
-        let user = self.addresses.find(user).and_then(|user| self.users.get(&user));
+        let user = self.addresses.find(user.as_str()).and_then(|user| self.users.get(&user));
         user.map_or(0, |user| user.pairs.len())
     }
 
     pub(super) fn count_waiting(&self, user: &Address) -> usize {
-        let user = self.addresses.find(user).and_then(|user| self.users.get(&user));
+        let user = self.addresses.find(user.as_str()).and_then(|user| self.users.get(&user));
         user.map_or(0, |user| user.waiting as usize)
     }
 }
 
-/// The bare address of a JID that has a local part.
-pub fn address_of(jid: &Jid) -> Result<Address, tombolo_presence::AddressError> {
-    Address::from_prepared(jid.bare())
+/// The bare addresses of its sender and its receiver; `None` when one of them has no local part.
+pub fn addresses_of(stanza: &ReceivedStanza) -> Option<(Address, Address)> {
+    let address = |jid: &Jid| Address::from_prepared(jid.bare()).ok();
+    Some((address(&stanza.from)?, address(&stanza.to)?))
 }
 
 /// What stands for a contact of whom nothing is known any more: closed, with a note.

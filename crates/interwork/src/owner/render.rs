@@ -1,5 +1,7 @@
 //! What leaves by a lane that got credit: stanzas toward a partner, NOTIFYs toward a SIP peer.
 
+use std::io::Write as _;
+
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tombolo_fanout::{LaneId, Update, ViewId};
@@ -266,7 +268,9 @@ impl<'a> NotifyWriter<'a> {
         if !texts.event_id.is_empty() {
             push(&[";id=", texts.event_id]);
         }
-        push(&["\r\nSubscription-State: ", &self.state.to_string()]);
+        push(&["\r\nSubscription-State: "]);
+        write!(out, "{}", self.state).expect("a Vec takes everything");
+        let mut push = |parts: &[&str]| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
         if !body.is_empty() {
             push(&["\r\nContent-Type: application/pidf+xml"]);
         }

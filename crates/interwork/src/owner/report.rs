@@ -24,7 +24,7 @@ impl Owner {
         now: Now,
     ) {
         let pairs: Vec<PairId> = match watcher {
-            Some(watcher) => self.find_pair(user, watcher).into_iter().collect(),
+            Some(watcher) => self.find_pair(user.as_str(), watcher.as_str()).into_iter().collect(),
             None => self.pairs_of(user).into_iter().filter(|id| self.is_waiting(*id)).collect(),
         };
         let mut watchers = Vec::new();
@@ -44,7 +44,7 @@ impl Owner {
     }
 
     fn pairs_of(&self, user: &Address) -> Vec<PairId> {
-        let user = self.addresses.find(user).and_then(|user| self.users.get(&user));
+        let user = self.addresses.find(user.as_str()).and_then(|user| self.users.get(&user));
         user.map(|user| user.pairs.clone()).unwrap_or_default()
     }
 
@@ -67,7 +67,7 @@ impl Owner {
                     heard: shown(self.shard.views.content(pair.heard)),
                 });
             }
-            let id = self.addresses.find(user);
+            let id = self.addresses.find(user.as_str());
             report.state = id.and_then(|id| self.users.get(&id)).map(|user| shown(&user.state));
         }
         self.out.push_back(Output::Report { asker, report });

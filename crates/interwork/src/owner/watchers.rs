@@ -255,7 +255,7 @@ impl Owner {
         watches_user: bool,
         now: Now,
     ) {
-        let known = self.find_pair(user, contact);
+        let known = self.find_pair(user.as_str(), contact.as_str());
         let pair = known.and_then(|id| self.pairs.pair(id));
         // STOX-P-35: a stranger learns nothing, and no row is made.
         let state = match pair {

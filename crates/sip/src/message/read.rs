@@ -267,15 +267,18 @@ pub fn read_datagram(datagram: Bytes, limits: &MessageLimits) -> Result<Message,
     let end = memchr::memmem::find(&datagram[begin..], b"\r\n\r\n").ok_or(MessageFault::NoEnd)?;
     let head = datagram.slice(begin..begin + end + 4);
     let rest = datagram.slice(begin + end + 4..);
-    let message = Message::read(head, Bytes::new(), limits)?;
+    let mut message = Message::read(head, Bytes::new(), limits)?;
     let length = message.content_length()?.unwrap_or(rest.len());
     if length > rest.len() {
         return Err(MessageFault::Short);
     }
-    Ok(with_body(message, rest.slice(..length)))
+    message.set_body(rest.slice(..length));
+    Ok(message)
 }
 
-/// Takes the body that a framer waited for.
-pub(crate) fn with_body(message: Message, body: Bytes) -> Message {
-    Message { body, ..message }
+impl Message {
+    /// Takes the body that a framer waited for.
+    pub(crate) fn set_body(&mut self, body: Bytes) {
+        self.body = body;
+    }
 }

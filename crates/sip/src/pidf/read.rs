@@ -122,8 +122,8 @@ impl<'a> Reader<'a> {
                 Some(Event::End) | None => break,
             }
         }
-        let (namespace, name) = (element.namespace.into_owned(), element.local.to_owned());
-        Ok((!is_void).then_some(StatusChild { namespace, name, text }))
+        let (namespace, name) = (element.namespace.into_owned().into(), element.local.to_owned().into());
+        Ok((!is_void).then_some(StatusChild { namespace, name, text: text.into() }))
     }
 
     fn contact(&mut self) -> Result<Option<Contact>, PidfFault> {

@@ -26,7 +26,7 @@ fn note(lang: Option<&str>, text: &str) -> Note {
     Note { lang: lang.map(str::to_owned), text: text.to_owned() }
 }
 
-fn child(namespace: &str, name: &str, text: &str) -> StatusChild {
+fn child(namespace: &'static str, name: &'static str, text: &'static str) -> StatusChild {
     StatusChild { namespace: namespace.into(), name: name.into(), text: text.into() }
 }
 

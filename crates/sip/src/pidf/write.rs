@@ -96,6 +96,11 @@ impl Writer<'_> {
 
     /// Writes `text` so that it reads as the same again: also its line ends, and white space in an attribute.
     fn escaped(&mut self, text: &str, in_attribute: bool) {
+        // Most texts have nothing to escape; the loop looks at many octets together, so it has no early end.
+        let is_odd = |octet: u8| !matches!(octet, b' '..=b'~') | matches!(octet, b'&' | b'<' | b'>' | b'"');
+        if !text.bytes().fold(false, |found, octet| found | is_odd(octet)) {
+            return self.raw(text);
+        }
         let mut done = 0;
         for (at, character) in text.char_indices() {
             let instead = match character {

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::{
     NS_XML, NS_XMLNS, Scope,
     chars::{forbidden_at, is_space, name_len},
+    is_same_prefix,
     text::{MAX_REFERENCE_BYTES, reference},
     unescape_attribute,
 };
@@ -427,7 +428,7 @@ impl<'a, 'l> Gate<'a, 'l> {
         if declared.len() >= self.limits.declarations {
             return Err(XmlFault::TooManyDeclarations { limit: self.limits.declarations });
         }
-        if declared.iter().any(|binding| binding.prefix == prefix) {
+        if declared.iter().any(|binding| is_same_prefix(binding.prefix, prefix)) {
             return Err(not_well_formed("a namespace is declared twice"));
         }
         let meaning = unescape_attribute(namespace);
@@ -453,7 +454,7 @@ impl<'a, 'l> Gate<'a, 'l> {
         if prefix == "xml" {
             return Ok(NS_XML);
         }
-        match self.bindings.iter().rposition(|binding| binding.prefix == prefix) {
+        match self.bindings.iter().rposition(|binding| is_same_prefix(binding.prefix, prefix)) {
             Some(at) => {
                 if at < self.outer && !self.borrowed.contains(&prefix) {
                     self.borrowed.push(prefix);

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::{
     NS_XML, Scope,
     chars::{is_space, name_len},
+    is_same_prefix,
     text::{normalize_lines, unescape_attribute, unescape_text},
 };
 use crate::ns;
@@ -270,7 +271,7 @@ impl<'a> Reader<'a> {
         self.open.push(self.bindings.len() as u32);
         let (prefix, name) = written.split_once(':').unwrap_or(("", written));
         let mut tag = Tag { ns: Cow::Borrowed(""), name, prefix, attributes, start };
-        if memchr::memmem::find(attributes.as_bytes(), b"xmlns").is_some() {
+        if may_declare(attributes) {
             let declarations = tag.attributes().filter_map(|attribute| attribute.declaration());
             self.bindings.extend(declarations.map(|(prefix, namespace)| Binding { prefix, namespace }));
         }
@@ -283,7 +284,7 @@ impl<'a> Reader<'a> {
         if prefix == "xml" {
             return Cow::Borrowed(NS_XML);
         }
-        let binding = self.bindings.iter().rev().find(|binding| binding.prefix == prefix);
+        let binding = self.bindings.iter().rev().find(|binding| is_same_prefix(binding.prefix, prefix));
         binding.map_or(Cow::Borrowed(""), |binding| binding.namespace.clone())
     }
 }
@@ -292,6 +293,12 @@ enum Step<'a> {
     Text(Cow<'a, str>),
     Start,
     End,
+}
+
+/// False for attributes without a declaration of a namespace, which most are.
+fn may_declare(attributes: &str) -> bool {
+    let bytes = attributes.as_bytes();
+    memchr::memchr_iter(b'x', bytes).any(|at| bytes[at..].starts_with(b"xmlns"))
 }
 
 /// Where the `>` of a tag stands, given what follows its name.

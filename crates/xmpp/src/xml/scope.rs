@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::is_same_prefix;
 use crate::ns;
 
 /// Namespaces that hold outside an element, as its stream header declared them.
@@ -32,7 +33,10 @@ impl Scope {
 
     /// The namespace of a prefix, if declared.
     pub fn namespace(&self, prefix: &str) -> Option<&str> {
-        self.bindings.iter().find(|(known, _)| &**known == prefix).map(|(_, namespace)| &**namespace)
+        self.bindings
+            .iter()
+            .find(|(known, _)| is_same_prefix(known, prefix))
+            .map(|(_, namespace)| &**namespace)
     }
 
     /// All bindings as (prefix, namespace).

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use tombolo_policy::{Approve, MessageType, PartnerKind};
 
 use super::stage::*;
@@ -348,7 +347,7 @@ fn stox_m_23_a_batch_is_handled_once_each() {
     let mut stage = Stage::new();
     let stanza =
         "<message from='juliet@xmpp.example/b' to='benvolio@corp.example' id='1'><body>x</body></message>";
-    stage.input(Input::Stanzas(vec![Bytes::from_static(stanza.as_bytes())]));
+    stage.input(Input::Stanzas(vec![received(stanza)]));
     stage.answer(200, "");
     assert!(stage.is_silent());
 }

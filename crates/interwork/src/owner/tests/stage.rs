@@ -12,6 +12,7 @@ use tombolo_policy::{
 };
 use tombolo_presence::{Address, Domain, Now};
 use tombolo_sip::message::{Message, MessageLimits, read_datagram};
+use tombolo_xmpp::stream::ReceivedStanza;
 
 use crate::{
     error::NoResponse,
@@ -355,7 +356,7 @@ impl Stage {
 
     /// A stanza from the partner.
     pub fn xmpp_says(&mut self, stanza: &str) {
-        self.input(Input::Stanzas(vec![Bytes::from(stanza.to_owned())]));
+        self.input(Input::Stanzas(vec![received(stanza)]));
     }
 
     pub fn presence(&mut self, from: &str, to: &str, kind: &str, inner: &str) {
@@ -579,4 +580,9 @@ fn split_stanzas(bytes: &[u8]) -> Vec<String> {
         rest = &rest[end..];
     }
     stanzas
+}
+
+/// A stanza as a stream gives it out.
+pub fn received(stanza: &str) -> ReceivedStanza {
+    ReceivedStanza::read(Bytes::from(stanza.to_owned())).expect("a stanza with both addresses")
 }
