@@ -110,7 +110,7 @@ impl Walk {
 
     fn step(&mut self) {
         let couple @ (user, contact) = self.couple();
-        match self.below(16) {
+        match self.below(18) {
             0 | 1 => self.contact_asks(couple),
             2 => self.contact_leaves(couple),
             3 | 4 => self.phone_publishes(user),
@@ -122,6 +122,8 @@ impl Walk {
             12 => self.user_decides(couple),
             13 => self.way_breaks_or_heals(user),
             14 => self.process_dies(),
+            15 => self.store_is_slow(couple),
+            16 => self.phone_refuses_notifies(user),
             _ => self.time_passes(),
         }
         self.hear();
@@ -238,17 +240,19 @@ impl Walk {
         }
     }
 
-    fn contact_answers(&mut self, couple @ (user, contact): Couple) {
+    fn contact_answers(&mut self, couple: Couple) {
         let is_yes = self.below(3) != 0;
         match self.grants.get(&couple).copied().unwrap_or_default() {
             Grant::Asked if is_yes => self.contact_grants(couple),
-            Grant::Asked | Grant::Yes => {
-                self.steps.push(format!("{} refuses {}", CONTACTS[contact], USERS[user]));
-                self.grants.remove(&couple);
-                self.stage.presence(CONTACTS[contact], USERS[user], "unsubscribed", "");
-            }
+            Grant::Asked | Grant::Yes => self.contact_refuses(couple),
             Grant::No => {}
         }
+    }
+
+    fn contact_refuses(&mut self, couple @ (user, contact): Couple) {
+        self.steps.push(format!("{} refuses {}", CONTACTS[contact], USERS[user]));
+        self.grants.remove(&couple);
+        self.stage.presence(CONTACTS[contact], USERS[user], "unsubscribed", "");
     }
 
     fn contact_grants(&mut self, couple @ (user, contact): Couple) {
@@ -262,8 +266,12 @@ impl Walk {
         }
     }
 
-    fn user_decides(&mut self, (user, contact): Couple) {
+    fn user_decides(&mut self, couple: Couple) {
         let is_approved = self.below(3) != 0;
+        self.user_decides_so(couple, is_approved);
+    }
+
+    fn user_decides_so(&mut self, (user, contact): Couple, is_approved: bool) {
         self.steps.push(format!("{} decides {is_approved} about {}", USERS[user], CONTACTS[contact]));
         self.stage.input(Input::Decide {
             user: address(USERS[user]),
@@ -271,6 +279,47 @@ impl Walk {
             is_approved,
             asker: 1,
         });
+    }
+
+    /// The store takes its time, and then it stored, or says that it did not, or the process dies before its answer.
+    /// Who was refused tries again.
+    fn store_is_slow(&mut self, couple: Couple) {
+        self.steps.push("the store is slow".to_owned());
+        let works: [fn(&mut Self, Couple); 6] = [
+            Self::contact_asks,
+            Self::contact_leaves,
+            |walk, couple| walk.user_decides_so(couple, true),
+            |walk, couple| walk.user_decides_so(couple, false),
+            Self::contact_grants,
+            Self::contact_refuses,
+        ];
+        let work = works[self.below(works.len())];
+        self.stage.stores_at_once = false;
+        work(self, couple);
+        self.hear();
+        let answer = self.below(3);
+        if answer == 2 {
+            return self.process_dies();
+        }
+        self.steps.push(format!("the store answers {}", answer == 0));
+        self.stage.settle_store(answer == 0);
+        self.stage.stores_at_once = true;
+        self.stage.settle_store(true);
+        self.hear();
+        if answer == 1 {
+            work(self, couple);
+        }
+    }
+
+    /// The phone is in trouble for a while.
+    fn phone_refuses_notifies(&mut self, user: usize) {
+        self.steps.push("phones answer 503".to_owned());
+        self.stage.answers_notify = Some(503);
+        let (_, contact) = self.couple();
+        self.contact_changes(contact);
+        self.phone_publishes(user);
+        self.hear();
+        self.stage.answers_notify = Some(200);
     }
 
     /// What is on its way when a stream or a connection breaks does not arrive.
@@ -391,18 +440,14 @@ impl Walk {
         }
     }
 
-    fn contact_is_asked(&mut self, couple @ (user, contact): Couple) {
+    fn contact_is_asked(&mut self, couple: Couple) {
         if self.grants.get(&couple) == Some(&Grant::Yes) {
             return self.contact_grants(couple);
         }
         self.grants.insert(couple, Grant::Asked);
         match self.below(4) {
             0 | 1 => self.contact_grants(couple),
-            2 => {
-                self.steps.push(format!("{} refuses {} at once", CONTACTS[contact], USERS[user]));
-                self.grants.remove(&couple);
-                self.stage.presence(CONTACTS[contact], USERS[user], "unsubscribed", "");
-            }
+            2 => self.contact_refuses(couple),
             _ => {}
         }
     }
