@@ -18,7 +18,7 @@ use super::{
     dialogs::Routes,
     input::SipRequest,
     output::{Output, OwnerEvent},
-    pairs::{NO_DIALOG, PairId},
+    pairs::{NO_DIALOG, PairId, mark},
     plan::Control,
 };
 use crate::{
@@ -301,6 +301,7 @@ impl Owner {
         match verdict {
             ResponseVerdict::Wait | ResponseVerdict::Kept => self.arm_upstream(at),
             ResponseVerdict::Again => self.send_subscribe(at, now),
+            ResponseVerdict::Forgotten => self.leave_dialog(at),
             ResponseVerdict::Failed { report } => {
                 self.forget_upstream_row(at);
                 self.lose_upstream(at);
@@ -402,13 +403,7 @@ impl Owner {
                 self.drop_upstream(at);
                 self.control(id, Control::Upstream { is_granted: false }, now);
             }
-            NotifyVerdict::Ended(End::Retry) => {
-                self.forget_upstream_row(at);
-                if let Some(upstream) = self.upstreams.upstream_mut(at) {
-                    upstream.dialog = None;
-                }
-                self.arm_upstream(at);
-            }
+            NotifyVerdict::Ended(End::Retry) => self.leave_dialog(at),
             NotifyVerdict::Ended(End::Invariant | End::Unsubscribed | End::Fetched) => self.drop_upstream(at),
             NotifyVerdict::Unknown | NotifyVerdict::OutOfOrder | NotifyVerdict::Repeated => {}
         }
@@ -436,6 +431,10 @@ impl Owner {
             self.set_upstream_view(at, view);
             if is_granted {
                 self.shard.handle_change(watch, view);
+                if let Some(pair) = self.pairs.pair_mut(id).filter(|pair| pair.has(mark::UNSURE)) {
+                    pair.set(mark::UNSURE, false);
+                    self.shard.mark_whole(watch);
+                }
             }
         }
         if !is_granted {
@@ -487,6 +486,15 @@ impl Owner {
             }
             Due::Ended => self.drop_upstream(at),
         }
+    }
+
+    /// The dialog is over and another follows soon: until that fails, what was seen holds.
+    fn leave_dialog(&mut self, at: u32) {
+        self.forget_upstream_row(at);
+        if let Some(upstream) = self.upstreams.upstream_mut(at) {
+            upstream.dialog = None;
+        }
+        self.arm_upstream(at);
     }
 
     fn drop_upstream(&mut self, at: u32) {

@@ -79,6 +79,9 @@ pub enum ResponseVerdict {
     Again,
     /// A refresh failed, the subscription stands; another refresh is due at [`Subscriber::poll_timeout`].
     Kept,
+    /// 481: the notifier has lost the dialog, as when it started anew. A subscription in a new dialog is due at
+    /// [`Subscriber::poll_timeout`], at once the first time; until then what was seen holds (STOX-P-11).
+    Forgotten,
     /// There is no subscription (any more). A new one is due at [`Subscriber::poll_timeout`], but never after a fetch.
     Failed {
         /// The watcher is told: true once, for the failure of the very first SUBSCRIBE that is not a passing trouble.
@@ -341,6 +344,11 @@ impl Subscriber {
                 ResponseVerdict::Stopped
             }
             423 if self.takes_min_expires(response, settings) => ResponseVerdict::Again,
+            481 if self.is_established() => {
+                let wait = self.wait_before_anew(random, settings);
+                self.retry_at(now + wait);
+                ResponseVerdict::Forgotten
+            }
             status if self.is_established() && !ends_subscription(status) => {
                 let wait = self.wait_after_failure(response.retry_after, random, settings);
                 // No response at all (408) leaves it to Timer N, which no NOTIFY has stopped.
@@ -485,12 +493,7 @@ impl Subscriber {
         }
         let wait = match said.reason {
             Some(Reason::Invariant) => return End::Invariant,
-            // At once, but no tight loop: each further time in a row waits as after a failure.
-            Some(Reason::Deactivated | Reason::Timeout) if self.failures == 0 => {
-                self.failures = 1;
-                Duration::ZERO
-            }
-            Some(Reason::Deactivated | Reason::Timeout) => self.wait_after_failure(None, random, settings),
+            Some(Reason::Deactivated | Reason::Timeout) => self.wait_before_anew(random, settings),
             _ => self.wait_after_failure(said.retry_after, random, settings),
         };
         self.retry_at(now + wait);
@@ -577,6 +580,15 @@ impl Subscriber {
         self.failures = self.failures.saturating_add(1);
         let told = retry_after.map_or(Duration::ZERO, seconds).min(settings.retry_after_cap);
         wait.max(told)
+    }
+
+    /// At once, but no tight loop: each further time in a row waits as after a failure.
+    fn wait_before_anew(&mut self, random: u32, settings: &Settings) -> Duration {
+        if self.failures > 0 {
+            return self.wait_after_failure(None, random, settings);
+        }
+        self.failures = 1;
+        Duration::ZERO
     }
 
     fn retry_at(&mut self, at: Instant) {

@@ -190,8 +190,9 @@ fn a_refresh_leaves_five_seconds_where_there_is_room() {
 fn sip_e_10_after_termination_a_new_dialog_is_asked_for_that_knows_nothing_of_the_old_one() {
     let (mut subscriber, at) = refreshing(600, start());
     let gone = subscriber.handle_response(&status(481), 0, at, &S);
-    assert_eq!(gone, ResponseVerdict::Failed { report: false });
+    assert_eq!(gone, ResponseVerdict::Forgotten);
     let again = subscriber.poll_timeout().expect("it is tried again");
+    assert_eq!(again, at, "the first time at once");
     assert_eq!(subscriber.handle_timeout(0, again, &S), Due::Subscribe);
     subscriber.handle_sent(again, &S);
     // The new dialog counts CSeq from its own start.
