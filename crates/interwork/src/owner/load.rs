@@ -190,6 +190,12 @@ impl Owner {
                 self.shard.mark_due(watch);
             }
             let is_behind = !pair.is_local() && self.is_behind_front_end(pair);
+            if is_behind
+                && is_from
+                && let Some(pair) = self.pairs.pair_mut(id)
+            {
+                pair.set(mark::UNSURE, true);
+            }
             if is_behind && (is_from || waits) && self.upstreams.upstream(upstream).is_none() {
                 self.start_upstream(id, now);
             } else if is_from && !is_behind {

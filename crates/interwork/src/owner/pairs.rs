@@ -61,6 +61,8 @@ pub mod mark {
     pub const PROBING: u8 = 8;
     /// What was heard is not known to hold any more.
     pub const STALE: u8 = 16;
+    /// What the contact was last told is not known since a restart: the first state that comes is told whole.
+    pub const UNSURE: u8 = 32;
 }
 
 /// The stored verdicts: fan-out reads these bits only.

@@ -145,6 +145,16 @@ fn a_phone_that_was_away_learns_of_a_refusal_also_over_a_restart() {
 }
 
 #[test]
+fn a_user_who_closed_behind_the_front_end_meanwhile_is_told_as_unavailable() {
+    let mut stage = Stage::new();
+    let draft = stage.juliet_watches_benvolio(&pidf("open", ""));
+    let mut again = stage.killed_and_started_again(Duration::from_secs(5));
+    again.stanzas.clear();
+    assert_eq!(again.front_end_notifies(&draft, 9, "active;expires=600", &pidf("closed", "")), 200);
+    assert!(again.stanza().contains("type='unavailable'"), "juliet was told that he is there");
+}
+
+#[test]
 fn what_is_heard_of_one_device_after_a_restart_is_not_taken_for_all() {
     let mut stage = Stage::new();
     let response = stage.romeo_watches_juliet("a");

@@ -162,7 +162,7 @@ impl Stage {
 
     /// A shard that no phone reached yet.
     pub fn started_alone(start: u32, approve: Approve, table: Arc<Table>, now: Now, rows: Vec<Row>) -> Self {
-        let mut settings = OwnerSettings::new(TokenKey::new(&[9; 32]), start, 42);
+        let mut settings = OwnerSettings::new(TokenKey::new(&[9; 32]), start, 42 + 2 * u64::from(start));
         settings.watcher_interval = Duration::ZERO;
         let mut owner = Owner::new(settings, table, now);
         let accounts = [ROMEO, "mercutio@sip.example"].map(|aor| (address(aor), approve));

@@ -489,6 +489,9 @@ impl Walk {
                 self.contact_grants(couple);
             }
         }
+        for couple in couples() {
+            self.user_decides_so(couple, true);
+        }
         self.wait(Duration::from_secs(70));
         for couple @ (user, contact) in couples() {
             let open = self.published.get(&user).and_then(|(_, mark)| mark.clone());
