@@ -4,7 +4,8 @@ use crate::steps::{Counts, Report, cargo, watch};
 use crate::{fuzz, packages, test};
 
 const FUZZ_SECONDS: &str = "1800";
-const SEEDS: &str = "100";
+/// Random walks of the shard, of each kind.
+const SEEDS: &str = "5000";
 const KILLS: &str = "100";
 
 /// Everything in order; a failure does not keep the rest from running.
