@@ -50,7 +50,8 @@ impl Program {
              [[domain]]\nname = \"{LOCAL}\"\nhome = {{ kind = \"built-in\" }}\n\
              certificate = \"{shown}/{LOCAL}.pem\"\nkey = \"{shown}/{LOCAL}.key\"\n\
              [xmpp]\nlisten = [\"{xmpp}\"]\ndirect_tls_listen = []\ntrust = \"{shown}/ca.pem\"\n\
-             [sip]\nlisten = [\"tls:{sip_tls}\", \"tcp:{sip_tcp}\"]\n\
+             [sip]\nlisten = [\"tls:{sip_tls}\", \"tcp:{sip_tcp}\"]\nwatcher_interval = \"0s\"\n\
+             [xmpp.limits]\nstanzas_per_second = 10000000\nbytes_per_second = 10000000000\n\
              [store]\npath = \"{data}/state.redb\"\n[accounts]\nfile = \"{data}/accounts.toml\"\n\
              [admin]\nlisten = \"{admin}\"\n[log]\nlevel = \"warn\"\n",
             data = folder.path().display(),
@@ -66,7 +67,6 @@ impl Program {
         let child = Command::new(binary)
             .args(["run", "--config"])
             .arg(&file)
-            .env("TOMBOLO_WATCHER_INTERVAL_MS", "0")
             .stdout(Stdio::null())
             .spawn()?;
         let mut program = Self { child, folder, xmpp, sip_tcp, sip_tls };

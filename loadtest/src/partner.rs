@@ -110,8 +110,12 @@ impl Partner {
             trust: trust.map_err(|error| io::Error::other(error.to_string()))?,
             dialback_secret: rand::random::<[u8; 32]>().to_vec(),
             limits: StreamLimits::default(),
-            unproved_connections: 1000,
-            unproved_connections_per_address: 1000,
+            doors: tombolo_edge::DoorLimits {
+                per_address: usize::MAX,
+                unproved_per_address: usize::MAX,
+                attempts_per_minute: usize::MAX,
+                ..Default::default()
+            },
             resolver: Resolver::with_servers(&[]).map_err(|error| io::Error::other(error.to_string()))?,
         };
         let (edge, bound) = XmppEdge::start(

@@ -26,6 +26,7 @@ use crate::{
     guests::GuestsActor,
     messages::{AskShard, ToSession, ToUser},
     router::Router,
+    session::SessionSettings,
 };
 
 /// What a broker is set to.
@@ -50,6 +51,8 @@ pub struct BrokerSettings {
     pub seed: u64,
     /// The least time between two states to one SIP watcher of one presentity (RFC 3856 §6.10).
     pub watcher_interval: std::time::Duration,
+    /// An outgoing stream that took nothing for so long is closed in order.
+    pub idle_close: std::time::Duration,
 }
 
 /// A running broker.
@@ -112,6 +115,10 @@ impl Broker {
             policy: policy.clone(),
             authenticator,
             key: key.clone(),
+            session_settings: SessionSettings {
+                idle_close: settings.idle_close,
+                ..SessionSettings::default()
+            },
         });
         let mut rows: Vec<Vec<Row>> = vec![Vec::new(); count];
         for table in table::ALL {

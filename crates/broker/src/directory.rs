@@ -37,7 +37,7 @@ use crate::{
     messages::{Arrived, Requester, ToPeer, ToShard, ToUser},
     peer::owner_name,
     peer_actor::PeerActor,
-    session::ShardIndex,
+    session::{SessionSettings, ShardIndex},
     session_actor::SessionActor,
     user_actor::UserActor,
 };
@@ -58,6 +58,8 @@ pub struct Directory {
     pub authenticator: Arc<Authenticator>,
     /// Signs the tokens in our tags.
     pub key: TokenKey,
+    /// What sessions are set to.
+    pub session_settings: SessionSettings,
     shards: OnceLock<Vec<Shard>>,
     edge: OnceLock<Arc<dyn EdgePort>>,
     flows_port: OnceLock<Arc<dyn FlowPort>>,
@@ -122,12 +124,15 @@ pub struct Shared {
     pub authenticator: Arc<Authenticator>,
     /// See [`Directory`].
     pub key: TokenKey,
+    /// See [`Directory`].
+    pub session_settings: SessionSettings,
 }
 
 impl Directory {
     /// A directory of nobody.
     pub fn new(shared: Shared) -> Arc<Self> {
-        let Shared { clock, placement, store, metrics, policy, authenticator, key } = shared;
+        let Shared { clock, placement, store, metrics, policy, authenticator, key, session_settings } =
+            shared;
         Arc::new_cyclic(|me| Self {
             clock,
             placement,
@@ -136,6 +141,7 @@ impl Directory {
             policy,
             authenticator,
             key,
+            session_settings,
             shards: OnceLock::new(),
             edge: OnceLock::new(),
             flows_port: OnceLock::new(),

@@ -10,6 +10,7 @@ mod directory;
 mod fanout_actor;
 mod flows;
 mod guests;
+mod liveness;
 mod local_user;
 mod messages;
 mod peer;

@@ -52,6 +52,8 @@ pub enum AskShard {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub enum ToSession {
+    /// The partner answered the ping of this number.
+    Pong(u64),
     /// A shard asks for credit.
     Want {
         /// The shard.

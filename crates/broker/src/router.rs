@@ -14,7 +14,7 @@ use tombolo_interwork::{
 use tombolo_presence::{Domain, partition_of};
 use tombolo_sip::message::Message;
 use tombolo_xmpp::{
-    stanza::{IqKind, IqStanza, StanzaKind},
+    stanza::{IqKind, IqStanza, StanzaHead, StanzaKind},
     stream::ReceivedStanza,
     write::{ErrorContent, error_reply, iq_result},
 };
@@ -23,6 +23,7 @@ use crate::{
     directory::{Directory, Stream},
     guests::ToGuests,
     messages::{Arrived, ToPeer, ToSession},
+    session::number_of_pong,
 };
 
 /// The broker's ear.
@@ -148,8 +149,8 @@ impl Router {
     fn answer_iq(&self, stanza: &ReceivedStanza) {
         let (from, to) = (&stanza.from, &stanza.to);
         let mut out = Vec::new();
-        let request = IqStanza::read(&stanza.xml).ok().filter(|iq| iq.kind.is_request());
-        let Some(iq) = request else { return };
+        let iq = IqStanza::read(&stanza.xml).ok();
+        let Some(iq) = iq.filter(|iq| iq.kind.is_request()) else { return self.take_pong(stanza) };
         let head = &iq.head;
         let payload = iq.payload.as_ref().map(|payload| (&*payload.ns, payload.name));
         let payload = payload.filter(|_| iq.kind == IqKind::Get);
@@ -173,6 +174,23 @@ impl Router {
         if let (true, (Some(local), Some(remote))) = (is_answered, domains) {
             let message = ToSession::Message { shard: 0, message: None, bytes: out };
             self.directory.session(&local, &remote).do_send(message);
+        }
+    }
+}
+
+impl Router {
+    /// An answer, good or bad, to a ping of the session between two domains.
+    fn take_pong(&self, stanza: &ReceivedStanza) {
+        let (from, to) = (&stanza.from, &stanza.to);
+        if from.local().is_some() || to.local().is_some() {
+            return;
+        }
+        let Ok(head) = StanzaHead::read(&stanza.xml) else { return };
+        let domains = (Domain::from_prepared(to.domain()), Domain::from_prepared(from.domain()));
+        if let (Some(id), (Some(local), Some(remote))) =
+            (head.id.as_deref().and_then(number_of_pong), domains)
+        {
+            self.directory.session(&local, &remote).do_send(ToSession::Pong(id));
         }
     }
 }

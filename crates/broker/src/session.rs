@@ -15,6 +15,8 @@ use std::{
 use tombolo_edge::{StreamEnd, StreamId};
 use tombolo_interwork::owner::MessageId;
 
+use crate::liveness::{Due, Liveness};
+
 /// Which shard of this process.
 pub type ShardIndex = usize;
 
@@ -25,7 +27,7 @@ pub struct SessionSettings {
     pub waiting_messages: usize,
     /// Octets of them.
     pub waiting_bytes: usize,
-    /// The wait after the first dial that failed; it doubles with each further one.
+    /// The longest wait after the first dial that failed; it doubles with each further one.
     pub backoff_floor: Duration,
     /// Where that doubling ends.
     pub backoff_cap: Duration,
@@ -33,6 +35,10 @@ pub struct SessionSettings {
     pub dial_timeout: Duration,
     /// A stream that took nothing for so long is closed in order.
     pub idle_close: Duration,
+    /// From one ping of a stream that carries something to the next, at least (XEP-0199 §4.3).
+    pub ping_every: Duration,
+    /// A ping that is not answered for so long means that nobody listens, if one was answered before.
+    pub ping_wait: Duration,
     /// A break so long after the last write loses nothing: whatever was written has arrived.
     pub confirm_after: Duration,
 }
@@ -42,10 +48,12 @@ impl Default for SessionSettings {
         Self {
             waiting_messages: 1000,
             waiting_bytes: 4 << 20,
-            backoff_floor: Duration::from_secs(1),
+            backoff_floor: Duration::from_secs(4),
             backoff_cap: Duration::from_secs(60),
             dial_timeout: Duration::from_secs(60),
             idle_close: Duration::from_secs(600),
+            ping_every: Duration::from_secs(300),
+            ping_wait: Duration::from_secs(60),
             confirm_after: Duration::from_secs(30),
         }
     }
@@ -95,6 +103,8 @@ pub enum SessionOutput {
     },
     /// Close a stream in order.
     Close(StreamId),
+    /// End a stream whose peer does not answer.
+    GiveUp(StreamId),
 }
 
 #[derive(Debug)]
@@ -138,6 +148,10 @@ pub struct Session {
     mail: VecDeque<Letter>,
     mail_bytes: usize,
     random: u64,
+    /// Our domain and the partner's, when the partner may be pinged.
+    pinged: Option<(String, String)>,
+    /// Of the stream that is up, or was last.
+    liveness: Option<Liveness>,
     out: VecDeque<SessionOutput>,
 }
 
@@ -155,8 +169,16 @@ impl Session {
             mail: VecDeque::new(),
             mail_bytes: 0,
             random: seed | 1,
+            pinged: None,
+            liveness: None,
             out: VecDeque::new(),
         }
+    }
+
+    /// Pings the partner's domain in the name of ours, now and then.
+    pub fn with_ping(mut self, local: &str, remote: &str) -> Self {
+        self.pinged = Some((local.to_owned(), remote.to_owned()));
+        self
     }
 
     /// The next thing to be done.
@@ -171,7 +193,9 @@ impl Session {
             Dial::Running { until } | Dial::Waiting { until } => Some(until),
         };
         let idle = self.stream.as_ref().map(|stream| stream.wrote_at + self.settings.idle_close);
-        dial.into_iter().chain(idle).min()
+        let liveness = self.liveness.as_ref().filter(|_| self.stream.is_some());
+        let ping = liveness.and_then(Liveness::poll_timeout);
+        dial.into_iter().chain(idle).chain(ping).min()
     }
 
     /// True when nothing is open, wanted or waiting: the session may end.
@@ -216,6 +240,9 @@ impl Session {
         if count > 0 {
             stream.last += u64::from(count);
             stream.wrote_at = now;
+            if let Some(liveness) = &mut self.liveness {
+                liveness.wrote();
+            }
             self.out.push_back(SessionOutput::Stanzas { stream: stream.id, count, bytes });
         }
         self.go_on(now);
@@ -256,6 +283,8 @@ impl Session {
         self.failures = 0;
         self.stream =
             Some(Stream { id, window: window as usize, last: 0, unwritten: VecDeque::new(), wrote_at: now });
+        let SessionSettings { ping_every, ping_wait, .. } = self.settings;
+        self.liveness = Some(Liveness::begin(ping_every, ping_wait, self.liveness.as_ref(), now));
         if std::mem::take(&mut self.is_lost) {
             self.out.push_back(SessionOutput::Reachable { is_reachable: true, condition: "" });
         }
@@ -318,6 +347,13 @@ impl Session {
         }
     }
 
+    /// The partner answered a ping.
+    pub fn handle_pong(&mut self, id: u64, now: Instant) {
+        if let Some(liveness) = &mut self.liveness {
+            liveness.answered(id, now);
+        }
+    }
+
     /// An operator wants a partner that is waited for tried now.
     pub fn handle_retry(&mut self, now: Instant) {
         if let Dial::Waiting { .. } = self.dial {
@@ -347,7 +383,33 @@ impl Session {
             stream.wrote_at = now;
             self.out.push_back(SessionOutput::Close(stream.id));
         }
+        self.look_after(now);
         self.go_on(now);
+    }
+
+    /// Asks whether the partner still listens, or finds that it does not.
+    fn look_after(&mut self, now: Instant) {
+        let (Some(stream), Some(liveness), Some((local, remote))) =
+            (&mut self.stream, &mut self.liveness, &self.pinged)
+        else {
+            return;
+        };
+        let id = next_random(&mut self.random);
+        match liveness.due(id, now) {
+            Some(Due::Ping(id)) => {
+                let bytes = format!(
+                    "<iq type='get' id='{PING_ID}{id:016x}' from='{local}' to='{remote}'>\
+                     <ping xmlns='urn:xmpp:ping'/></iq>"
+                )
+                .into_bytes();
+                // So little may pass the window: the report of what was written gives it back.
+                stream.window = stream.window.saturating_sub(bytes.len());
+                stream.last += 1;
+                self.out.push_back(SessionOutput::Stanzas { stream: stream.id, count: 1, bytes });
+            }
+            Some(Due::Dead) => self.out.push_back(SessionOutput::GiveUp(stream.id)),
+            None => {}
+        }
     }
 
     fn bounce(&mut self, letter: &Letter, condition: &'static str) {
@@ -370,6 +432,9 @@ impl Session {
             stream.window = stream.window.saturating_sub(letter.bytes.len());
             stream.last += 1;
             stream.wrote_at = now;
+            if let Some(liveness) = &mut self.liveness {
+                liveness.wrote();
+            }
             let bytes = letter.bytes.clone();
             self.out.push_back(SessionOutput::Stanzas { stream: stream.id, count: 1, bytes });
             stream.unwritten.push_back((stream.last, letter));
@@ -391,192 +456,34 @@ impl Session {
         self.out.push_back(SessionOutput::Dial);
     }
 
-    /// Doubled with each failure, up to half longer by chance.
+    /// Anything up to a bound that doubles with each failure, to 60 s (RFC 6120 §3.3): what was lost at once is not
+    /// dialled at once.
     fn backoff(&mut self) -> Duration {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
+        let random = next_random(&mut self.random);
         let exponent = self.failures.saturating_sub(1).min(16);
-        let base = self.settings.backoff_floor.saturating_mul(1 << exponent).min(self.settings.backoff_cap);
-        base + base * (self.random % 512) as u32 / 1024
+        let bound = self.settings.backoff_floor.saturating_mul(1 << exponent).min(self.settings.backoff_cap);
+        (bound * (random >> 54) as u32 / 1024).max(LEAST_BACKOFF)
     }
 }
 
+/// xorshift64*: its high bits are good even for seeds that are alike.
+fn next_random(state: &mut u64) -> u64 {
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+}
+
+/// The number of a ping by the id of its answer.
+pub(crate) fn number_of_pong(id: &str) -> Option<u64> {
+    u64::from_str_radix(id.strip_prefix(PING_ID)?, 16).ok()
+}
+
+const LEAST_BACKOFF: Duration = Duration::from_millis(200);
+/// What the ids of our pings begin with.
+const PING_ID: &str = "tombolo-ping-";
 /// A grant smaller than this is not worth a turn of a shard.
 const LEAST_GRANT_BYTES: usize = 4096;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn start() -> Instant {
-        #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
-        Instant::now()
-    }
-
-    fn session() -> Session {
-        Session::new(SessionSettings::default(), 7)
-    }
-
-    fn outputs(session: &mut Session) -> Vec<SessionOutput> {
-        std::iter::from_fn(|| session.poll_output()).collect()
-    }
-
-    const STREAM: StreamId = StreamId(1);
-
-    #[test]
-    fn a_wish_dials_once_and_is_granted_when_the_stream_is_up() {
-        let (mut session, now) = (session(), start());
-        session.handle_want(0, 10_000, now);
-        session.handle_want(1, 10_000, now);
-        assert_eq!(outputs(&mut session), [SessionOutput::Dial]);
-        session.handle_stream_up(STREAM, 65_536, now);
-        assert_eq!(
-            outputs(&mut session),
-            [
-                SessionOutput::Grant { shard: 0, bytes: 10_000 },
-                SessionOutput::Grant { shard: 1, bytes: 10_000 }
-            ]
-        );
-    }
-
-    #[test]
-    fn grants_together_never_exceed_the_window() {
-        let (mut session, now) = (session(), start());
-        session.handle_stream_up(STREAM, 65_536, now);
-        for shard in 0..4 {
-            session.handle_want(shard, 1 << 20, now);
-        }
-        let granted = |outputs: Vec<SessionOutput>| -> usize {
-            outputs.iter().map(|o| if let SessionOutput::Grant { bytes, .. } = o { *bytes } else { 0 }).sum()
-        };
-        assert_eq!(granted(outputs(&mut session)), 65_536);
-        session.handle_stanzas(0, 100, vec![b' '; 65_536], now);
-        assert_eq!(granted(outputs(&mut session)), 0, "nothing was written yet");
-        session.handle_written(STREAM, 100, 65_536, now);
-        assert!(granted(outputs(&mut session)) <= 65_536);
-    }
-
-    #[test]
-    fn what_a_shard_did_not_use_is_granted_to_others() {
-        let (mut session, now) = (session(), start());
-        session.handle_stream_up(STREAM, 8192, now);
-        session.handle_want(0, 8192, now);
-        session.handle_want(1, 8192, now);
-        outputs(&mut session);
-        session.handle_stanzas(0, 0, Vec::new(), now);
-        assert_eq!(outputs(&mut session), [SessionOutput::Grant { shard: 1, bytes: 8192 }]);
-    }
-
-    #[test]
-    fn xs_dns_06_a_failed_dial_bounces_each_waiting_message_once() {
-        let (mut session, now) = (session(), start());
-        for n in 0..100 {
-            session.handle_message(0, Some(MessageId(n)), b"<message/>".to_vec(), now);
-        }
-        assert_eq!(outputs(&mut session), [SessionOutput::Dial]);
-        session.handle_dial_failed(&StreamEnd::NotFound, now);
-        let fates = outputs(&mut session);
-        let bounced = fates.iter().filter(|output| {
-            matches!(output, SessionOutput::Fate { fate: Err("remote-server-not-found"), .. })
-        });
-        assert_eq!(bounced.count(), 100);
-        session.handle_dial_failed(&StreamEnd::NotFound, now);
-        assert!(outputs(&mut session).is_empty());
-    }
-
-    #[test]
-    fn unwritten_messages_go_by_the_next_stream_in_order() {
-        let (mut session, now) = (session(), start());
-        session.handle_stream_up(STREAM, 65_536, now);
-        for n in 1..=3 {
-            session.handle_message(0, Some(MessageId(n)), vec![b'0' + n as u8], now);
-        }
-        session.handle_written(STREAM, 1, 1, now);
-        outputs(&mut session);
-        session.handle_stream_down(STREAM, &StreamEnd::Broken("cable".into()), 2, now);
-        let down = outputs(&mut session);
-        assert!(down.contains(&SessionOutput::Fate { shard: 0, message: MessageId(2), fate: Ok(()) }));
-        assert!(down.contains(&SessionOutput::LaneLost { is_clean: false }));
-        session.handle_stream_up(StreamId(2), 65_536, now);
-        let up = outputs(&mut session);
-        assert!(up.contains(&SessionOutput::Stanzas { stream: StreamId(2), count: 1, bytes: vec![b'3'] }));
-        assert!(up.contains(&SessionOutput::Reachable { is_reachable: true, condition: "" }));
-    }
-
-    #[test]
-    fn xs_str_10_messages_keep_their_order_over_forced_reconnects() {
-        let (mut session, mut now) = (session(), start());
-        let mut arrived: Vec<u8> = Vec::new();
-        for round in 1..=20_u8 {
-            let id = StreamId(u64::from(round));
-            session.handle_stream_up(id, 65_536, now);
-            for n in 0..10 {
-                let number = (round - 1) * 10 + n;
-                session.handle_message(0, Some(MessageId(u64::from(number))), vec![number], now);
-            }
-            let written: Vec<u8> = outputs(&mut session)
-                .into_iter()
-                .filter_map(|output| match output {
-                    SessionOutput::Stanzas { stream, bytes, .. } => Some((stream, bytes)),
-                    _ => None,
-                })
-                .inspect(|(stream, _)| assert_eq!(*stream, id, "one stream at a time"))
-                .flat_map(|(_, bytes)| bytes)
-                .collect();
-            // The break comes behind any of them; what was not written goes by the next stream.
-            let last = usize::from(round * 7) % (written.len() + 1);
-            arrived.extend(&written[..last]);
-            session.handle_stream_down(id, &StreamEnd::Broken("cable".into()), last as u64, now);
-            now = session.poll_timeout().expect("it tries again");
-            session.handle_timeout(now);
-            outputs(&mut session);
-        }
-        session.handle_stream_up(StreamId(99), 65_536, now);
-        for output in outputs(&mut session) {
-            if let SessionOutput::Stanzas { bytes, .. } = output {
-                arrived.extend(bytes);
-            }
-        }
-        assert_eq!(arrived, (0..200).collect::<Vec<u8>>(), "each once, and none before another");
-    }
-
-    #[test]
-    fn a_stream_closed_in_order_loses_nobody() {
-        let (mut session, now) = (session(), start());
-        session.handle_stream_up(STREAM, 65_536, now);
-        session.handle_stream_down(STREAM, &StreamEnd::Closed, 0, now);
-        assert_eq!(outputs(&mut session), [SessionOutput::LaneLost { is_clean: true }]);
-        assert!(session.is_idle());
-    }
-
-    #[test]
-    fn dials_come_ever_more_rarely_and_a_lost_partner_is_dialled_for_its_own_sake() {
-        let (mut session, mut now) = (session(), start());
-        session.handle_want(0, 1, now);
-        outputs(&mut session);
-        let mut waits = Vec::new();
-        for _ in 0..10 {
-            session.handle_dial_failed(&StreamEnd::Unreachable("x".into()), now);
-            let next = session.poll_timeout().expect("it tries again");
-            waits.push(next - now);
-            now = next;
-            session.handle_timeout(now);
-            assert!(outputs(&mut session).contains(&SessionOutput::Dial));
-        }
-        assert!(waits[0] < Duration::from_secs(2) && waits[9] >= Duration::from_secs(60), "{waits:?}");
-        assert!(waits[9] <= Duration::from_secs(90));
-    }
-
-    #[test]
-    fn too_many_waiting_messages_are_refused() {
-        let settings = SessionSettings { waiting_messages: 2, ..SessionSettings::default() };
-        let (mut session, now) = (Session::new(settings, 1), start());
-        for n in 0..3 {
-            session.handle_message(0, Some(MessageId(n)), vec![b'x'], now);
-        }
-        let refused =
-            SessionOutput::Fate { shard: 0, message: MessageId(2), fate: Err("resource-constraint") };
-        assert!(outputs(&mut session).contains(&refused));
-    }
-}
+mod tests;

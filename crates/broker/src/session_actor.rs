@@ -12,7 +12,7 @@ use crate::{
     broker::SessionReport,
     directory::Directory,
     messages::ToSession,
-    session::{Session, SessionOutput, SessionSettings},
+    session::{Session, SessionOutput},
 };
 
 /// The actor of one local domain and one partner domain.
@@ -28,7 +28,8 @@ pub struct SessionActor {
 impl SessionActor {
     /// A session without a stream.
     pub fn new(pair: DomainPair, seed: u64, directory: Arc<Directory>) -> Self {
-        let session = Session::new(SessionSettings::default(), seed);
+        let settings = directory.session_settings;
+        let session = Session::new(settings, seed).with_ping(pair.local.as_str(), pair.remote.as_str());
         Self { pair, session, directory, alarm: Alarm::default(), last_failure: None, stanzas_out: 0 }
     }
 
@@ -75,6 +76,11 @@ impl SessionActor {
                     let input = Input::PartnerReachable { lane, is_reachable };
                     self.directory.tell_shard(shard, input);
                 }
+            }
+            SessionOutput::GiveUp(stream) => {
+                let partner = &self.pair.remote;
+                tracing::warn!(%partner, stream = stream.0, "the partner does not answer any more");
+                self.directory.edge().send(ToEdge::GiveUp { stream });
             }
             SessionOutput::Close(stream) => self.directory.edge().send(ToEdge::Close { stream }),
         }
@@ -136,6 +142,7 @@ impl Handler<ToSession> for SessionActor {
                 self.session.handle_dial_failed(&end, now);
                 self.last_failure = Some(end);
             }
+            ToSession::Pong(id) => self.session.handle_pong(id, now),
             ToSession::Retry => self.session.handle_retry(now),
             ToSession::Report(answer) => {
                 // Whoever asked may have gone meanwhile.

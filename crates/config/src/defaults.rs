@@ -47,6 +47,7 @@ pub fn embedded_defaults(data_dir: &Path) -> Settings {
                 listen(SipTransport::Udp, 5060),
             ],
             trust,
+            watcher_interval: SipSettings::WATCHER_INTERVAL,
             limits: SipLimits::default(),
         }),
         partners: vec![Partner {

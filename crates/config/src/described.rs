@@ -162,7 +162,8 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     (
         "xmpp.limits",
         "[xmpp.limits]",
-        "What streams may cost. Over a limit the stream ends with `policy-violation`.",
+        "What streams may cost. An element over its limit ends the stream with `policy-violation`; a connection too many is \
+         hung up on, a partner's stream too many is refused with `resource-constraint`.",
     ),
     ("sip", "[sip]", "The side toward front ends and phones."),
     ("sip.limits", "[sip.limits]", "What SIP messages may cost, and how long subscriptions may be."),
@@ -316,7 +317,7 @@ const SETTINGS: &[Setting] = &[
         "early_element_bytes",
         STREAMS,
         "10000",
-        "1000 to 1000000",
+        "10000 to 1000000",
         "Largest element in octets before a domain is proved.",
     ),
     setting("xmpp.limits", "depth", STREAMS, "64", "8 to 1024", "Depth of elements."),
@@ -354,15 +355,22 @@ const SETTINGS: &[Setting] = &[
         "a span from 10s to 24h",
         "A stream with nothing to carry is closed after this.",
     ),
-    setting("xmpp.limits", "connections", STREAMS, "10000", "1 to 1000000", "Streams in all."),
-    setting("xmpp.limits", "connections_per_partner", STREAMS, "20", "1 to 10000", "Streams of one partner."),
+    setting("xmpp.limits", "connections", STREAMS, "10000", "1 to 1000000", "Streams from partners in all."),
+    setting(
+        "xmpp.limits",
+        "connections_per_partner",
+        STREAMS,
+        "20",
+        "1 to 10000",
+        "Streams that one domain of a partner may have open toward us.",
+    ),
     setting(
         "xmpp.limits",
         "unproved_connections",
         STREAMS,
         "1000",
         "1 to 1000000",
-        "Streams in all that have proved nothing yet.",
+        "Streams from partners in all that have proved nothing yet.",
     ),
     setting(
         "xmpp.limits",
@@ -370,7 +378,41 @@ const SETTINGS: &[Setting] = &[
         STREAMS,
         "20",
         "1 to 10000",
-        "Such streams from one address.",
+        "Such streams from one address; on IPv6 from one /64, here and below.",
+    ),
+    setting(
+        "xmpp.limits",
+        "connections_per_address",
+        STREAMS,
+        "1000",
+        "1 to 1000000",
+        "Streams from one address, proved or not.",
+    ),
+    setting(
+        "xmpp.limits",
+        "attempts_per_address",
+        STREAMS,
+        "600",
+        "1 to 1000000",
+        "Connections that one address may begin in a minute. Over it they are hung up on until the minute is over.",
+    ),
+    setting(
+        "xmpp.limits",
+        "bytes_per_second",
+        STREAMS,
+        "16777216",
+        "10000 to 10000000000",
+        "Octets a second that a partner may send on one stream. Over it, with two seconds in hand, the stream is read \
+         slower and nothing is lost.",
+    ),
+    setting("xmpp.limits", "stanzas_per_second", STREAMS, "20000", "1 to 10000000", "The same of stanzas."),
+    setting(
+        "xmpp.limits",
+        "keepalive",
+        STREAMS,
+        "\"5m\"",
+        "a span from 10s to 24h",
+        "A stream that wrote nothing for so long writes a space, so that a broken connection is noticed.",
     ),
     //
     setting(
@@ -388,6 +430,15 @@ const SETTINGS: &[Setting] = &[
         "(as xmpp.trust)",
         "system, or a PEM file",
         "The authorities that front ends' certificates must lead to. In a gateway, which has no `xmpp.trust`, the default is `system`.",
+    ),
+    setting(
+        "sip",
+        "watcher_interval",
+        USERS,
+        "\"5s\"",
+        "a span from 0 to 60s",
+        "The least time between two states of one user to one SIP watcher (RFC 3856 §6.10 wants 5 s); what comes sooner is \
+         sent as the newest state then.",
     ),
     setting("sip", "limits", USERS, "(its defaults)", "a table", "What messages may cost."),
     //

@@ -171,6 +171,16 @@ pub struct XmppLimits {
     pub unproved_connections: usize,
     /// Such streams from one address.
     pub unproved_connections_per_address: usize,
+    /// Streams from one address, proved or not.
+    pub connections_per_address: usize,
+    /// Connections that one address may begin in a minute.
+    pub attempts_per_address: usize,
+    /// Octets a second that a partner may send on one stream.
+    pub bytes_per_second: u64,
+    /// Stanzas a second that a partner may send on one stream.
+    pub stanzas_per_second: u64,
+    /// A stream that wrote nothing for so long writes a space.
+    pub keepalive: Duration,
 }
 
 impl Default for XmppLimits {
@@ -189,6 +199,11 @@ impl Default for XmppLimits {
             connections_per_partner: 20,
             unproved_connections: 1_000,
             unproved_connections_per_address: 20,
+            connections_per_address: 1_000,
+            attempts_per_address: 600,
+            bytes_per_second: 16_777_216,
+            stanzas_per_second: 20_000,
+            keepalive: Duration::from_secs(300),
         }
     }
 }
@@ -200,8 +215,14 @@ pub struct SipSettings {
     pub listen: Vec<SipListen>,
     /// Whom front ends' certificates must lead to.
     pub trust: Trust,
+    /// The least time between two states of one presentity to one SIP watcher (RFC 3856 §6.10).
+    pub watcher_interval: Duration,
     /// What messages may cost.
     pub limits: SipLimits,
+}
+
+impl SipSettings {
+    pub(crate) const WATCHER_INTERVAL: Duration = Duration::from_secs(5);
 }
 
 /// One SIP listener.

@@ -4,6 +4,7 @@
 //! [`stream_values`] and [`flow_values`].
 
 mod dialback_verify;
+mod doors;
 pub mod flow_values;
 mod link;
 mod negotiation;
@@ -25,6 +26,7 @@ mod xmpp_dial;
 mod xmpp_edge;
 mod xmpp_listener;
 
+pub use doors::DoorLimits;
 pub use flow_values::{FlowFacts, FlowId, FlowPort, FlowSink, FromFlow, ToFlow, Transport};
 pub use link::{LinkIdentity, LinkListener, LinkPort, LinkSettings, LinkSink};
 pub use sip_edge::{SipEdge, SipEdgeSettings};

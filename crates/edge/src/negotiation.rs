@@ -15,8 +15,9 @@ use tokio::{
 use tombolo_net::{
     AnyStream, Role, TlsFacts as Handshake, accept_tls, client_config, connect_tls, server_config,
 };
-use tombolo_xmpp::stream::{
-    KeyAnswer, KeyQuestion, OutboundStream, Refusal, S2sStream, StreamEvent, TlsFacts, TlsStart,
+use tombolo_xmpp::{
+    stream::{KeyAnswer, KeyQuestion, OutboundStream, Refusal, S2sStream, StreamEvent, TlsFacts, TlsStart},
+    stream_error::StreamCondition,
 };
 
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
     stream_policy::Shown,
     xmpp_connection::{CLOSE_LIMIT, FAR},
     xmpp_edge::{XmppShared, ascii},
+    xmpp_listener::{Admission, PartnerRoom},
 };
 
 /// A stream on its way to its first proved pair.
@@ -53,6 +55,22 @@ pub(crate) struct Negotiated {
     pub(crate) answers: mpsc::Sender<(KeyQuestion, KeyAnswer)>,
     pub(crate) answered: mpsc::Receiver<(KeyQuestion, KeyAnswer)>,
     pub(crate) dial: Option<DialId>,
+    /// Its places in the budgets, when it came from outside; given back when the stream ends.
+    pub(crate) places: Option<(Admission, PartnerRoom)>,
+}
+
+impl Negotiated {
+    /// Ends a stream that came too many.
+    pub(crate) async fn refuse(mut self, condition: StreamCondition, text: &str) {
+        self.machine.end(condition, Some(text));
+        while let Some(bytes) = self.machine.poll_transmit() {
+            let written = timeout(WRITE_LIMIT, self.socket.write_all(&bytes)).await;
+            if !matches!(written, Ok(Ok(()))) {
+                return;
+            }
+        }
+        let _ = timeout(CLOSE_LIMIT, self.socket.shutdown()).await;
+    }
 }
 
 impl Negotiation {
@@ -141,6 +159,7 @@ impl Negotiation {
                     answers: self.answers,
                     answered: self.answered,
                     dial: None,
+                    places: None,
                 };
                 return Ok((negotiated, answer));
             }

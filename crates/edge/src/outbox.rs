@@ -16,6 +16,7 @@ pub(crate) struct Outbox {
     queue: Mutex<Queue>,
     filled: Notify,
     is_closing: AtomicBool,
+    is_given_up: AtomicBool,
     limit_bytes: usize,
 }
 
@@ -38,6 +39,7 @@ impl Outbox {
             queue: Mutex::default(),
             filled: Notify::new(),
             is_closing: AtomicBool::new(false),
+            is_given_up: AtomicBool::new(false),
             limit_bytes,
         }
     }
@@ -59,6 +61,21 @@ impl Outbox {
     pub(crate) fn close(&self) {
         self.is_closing.store(true, Ordering::Release);
         self.filled.notify_one();
+    }
+
+    /// Asks the connection to end, for its peer does not answer; what waits is not written any more.
+    pub(crate) fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Release);
+        let mut queue = self.queue.lock();
+        queue.parts.clear();
+        queue.bytes = 0;
+        drop(queue);
+        self.close();
+    }
+
+    /// True once [`Outbox::give_up`] was called.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::Acquire)
     }
 
     /// True once somebody has asked for the end.

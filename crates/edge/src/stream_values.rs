@@ -193,6 +193,11 @@ pub enum ToEdge {
     },
     /// The gateway lives.
     Beat,
+    /// End the stream, for its peer does not answer (`connection-timeout`).
+    GiveUp {
+        /// The stream.
+        stream: StreamId,
+    },
 }
 
 /// How often each side of a link says that it lives, and after how long a silence it is dead.

@@ -25,6 +25,7 @@ use crate::{
     stream_end::{domain_pair, end_of, note},
     stream_upkeep::{Due, Upkeep},
     xmpp_edge::XmppShared,
+    xmpp_listener::{Admission, PartnerRoom},
 };
 
 /// The actor of one stream. It ends with it.
@@ -34,18 +35,21 @@ pub(crate) struct XmppConnection {
     negotiated: Option<(Negotiated, Arc<Outbox>)>,
     end: StreamEnd,
     last_written: u64,
+    _places: Option<(Admission, PartnerRoom)>,
 }
 
 impl XmppConnection {
     /// Begins to carry stanzas, on the arbiter that has the socket.
-    pub(crate) fn start(negotiated: Negotiated, shared: Arc<XmppShared>) {
+    pub(crate) fn start(mut negotiated: Negotiated, shared: Arc<XmppShared>) {
         let (index, placement) = (negotiated.index, shared.placement.clone());
+        let places = negotiated.places.take();
         placement.start_in(index, move |_: &mut _| Self {
             stream: shared.new_stream(),
             shared,
             negotiated: Some((negotiated, Arc::default())),
             end: StreamEnd::Broken("the actor ended".to_owned()),
             last_written: 0,
+            _places: places,
         });
     }
 
@@ -188,6 +192,10 @@ impl Carrier {
                 }
                 Brought::Stanzas(None) => {
                     is_closing = true;
+                    if self.outbox.is_given_up() {
+                        self.machine.end(StreamCondition::ConnectionTimeout, None);
+                        continue;
+                    }
                     self.machine.close(self.shared.clock.now().instant);
                 }
                 Brought::Answer(question, answer) => {

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -16,6 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, watch};
 use tombolo_net::{CertificateStore, Resolver, Trust};
 use tombolo_policy::Table;
+use tombolo_presence::Domain;
 use tombolo_runtime::{Clock, Placement};
 use tombolo_telemetry::Metrics;
 use tombolo_xmpp::{
@@ -24,8 +25,8 @@ use tombolo_xmpp::{
 };
 
 use crate::{
-    EdgePort, FromEdge, StreamId, StreamSink, ToEdge, outbox::Outbox, stream_policy::TablePolicy,
-    stream_upkeep::StreamPace, xmpp_listener::accept,
+    DoorLimits, EdgePort, FromEdge, StreamId, StreamSink, ToEdge, doors::Doors, outbox::Outbox,
+    stream_policy::TablePolicy, stream_upkeep::StreamPace, xmpp_listener::accept,
 };
 
 /// What the XMPP side is set to.
@@ -44,10 +45,8 @@ pub struct XmppEdgeSettings {
     pub limits: StreamLimits,
     /// What else each stream is held to.
     pub pace: StreamPace,
-    /// Connections that have not proved anything yet, all together.
-    pub unproved_connections: usize,
-    /// The same from one address.
-    pub unproved_connections_per_address: usize,
+    /// Who may come in.
+    pub doors: DoorLimits,
     /// Names to addresses.
     pub resolver: Resolver,
 }
@@ -71,9 +70,10 @@ pub(crate) struct XmppShared {
     pub(crate) outbound: Arc<OutboundSettings>,
     pub(crate) pace: StreamPace,
     pub(crate) resolver: Resolver,
-    pub(crate) unproved: Arc<Semaphore>,
-    pub(crate) by_address: Mutex<HashMap<IpAddr, usize>>,
-    pub(crate) per_address: usize,
+    pub(crate) doors: Mutex<Doors>,
+    /// Streams that each partner's domain has open toward us.
+    pub(crate) by_partner: Mutex<HashMap<Domain, usize>>,
+    pub(crate) per_partner: usize,
     pub(crate) questions: Semaphore,
 }
 
@@ -97,7 +97,7 @@ impl XmppEdge {
     ) -> io::Result<(Self, Vec<SocketAddr>)> {
         let helpers = placement.helpers();
         let _inside = helpers.enter();
-        let wall = clock.now().wall;
+        let now = clock.now();
         let secrets = DialbackSecrets::new(&settings.dialback_secret);
         let shared = Arc::new(XmppShared {
             sink,
@@ -110,14 +110,14 @@ impl XmppEdge {
             trust: settings.trust,
             streams: RwLock::default(),
             is_open: AtomicBool::new(true),
-            next_stream: AtomicU64::new(first_stream(wall)),
+            next_stream: AtomicU64::new(first_stream(now.wall)),
             inbound: Arc::new(InboundSettings { limits: settings.limits, secrets: secrets.clone() }),
             outbound: Arc::new(OutboundSettings { limits: settings.limits, secrets }),
             pace: settings.pace,
             resolver: settings.resolver,
-            unproved: Arc::new(Semaphore::new(settings.unproved_connections)),
-            by_address: Mutex::default(),
-            per_address: settings.unproved_connections_per_address,
+            doors: Mutex::new(Doors::new(settings.doors, now.instant)),
+            by_partner: Mutex::default(),
+            per_partner: settings.doors.per_partner,
             questions: Semaphore::new(MOST_QUESTIONS),
         });
         let mut bound = Vec::new();
@@ -165,6 +165,11 @@ impl EdgePort for XmppEdge {
             ToEdge::Close { stream } => {
                 if let Some(outbox) = self.shared.streams.read().get(&stream) {
                     outbox.close();
+                }
+            }
+            ToEdge::GiveUp { stream } => {
+                if let Some(outbox) = self.shared.streams.read().get(&stream) {
+                    outbox.give_up();
                 }
             }
             ToEdge::Dial { dial, pair } => {

@@ -8,7 +8,11 @@ use std::{
 
 use rand::RngExt;
 use tokio::net::TcpStream;
-use tombolo_xmpp::stream::{InboundStream, S2sStream, StreamIds, TlsStart};
+use tombolo_presence::Domain;
+use tombolo_xmpp::{
+    stream::{InboundStream, S2sStream, StreamIds, TlsStart},
+    stream_error::StreamCondition,
+};
 
 use crate::{
     StreamEnd, negotiation::Negotiation, stream_end::NotOpened, xmpp_connection::XmppConnection,
@@ -16,33 +20,65 @@ use crate::{
 };
 
 impl XmppShared {
-    /// Room for one more connection that has proved nothing; given back when it is dropped.
+    /// Room for one more connection; given back when it is dropped.
     fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Admission> {
-        let permit = self.unproved.clone().try_acquire_owned().ok()?;
-        let mut by_address = self.by_address.lock();
-        let count = by_address.entry(address).or_insert(0);
-        if *count >= self.per_address {
+        let outcome = self.doors.lock().knock(address, self.clock.now().instant);
+        match outcome {
+            Ok(()) => Some(Admission { address, shared: self.clone(), is_proved: false }),
+            Err((limit, is_first)) => {
+                if is_first {
+                    tracing::warn!(%address, %limit, "connections of an address are shut out, for a limit is reached");
+                }
+                None
+            }
+        }
+    }
+
+    /// Room for one more stream of a partner's domain; given back when it is dropped.
+    fn make_room(self: &Arc<Self>, remote: &Domain) -> Option<PartnerRoom> {
+        let mut by_partner = self.by_partner.lock();
+        let count = by_partner.entry(remote.clone()).or_insert(0);
+        if *count >= self.per_partner {
             return None;
         }
         *count += 1;
-        Some(Admission { address, shared: self.clone(), _permit: permit })
+        Some(PartnerRoom { remote: remote.clone(), shared: self.clone() })
     }
 }
 
-/// One unproved connection's place in the budgets.
+/// One connection's place in the budgets.
 pub(crate) struct Admission {
     address: IpAddr,
     shared: Arc<XmppShared>,
-    _permit: tokio::sync::OwnedSemaphorePermit,
+    is_proved: bool,
+}
+
+impl Admission {
+    fn prove(&mut self) {
+        self.is_proved = true;
+        self.shared.doors.lock().prove(self.address);
+    }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        let mut by_address = self.shared.by_address.lock();
-        if let Some(count) = by_address.get_mut(&self.address) {
+        self.shared.doors.lock().leave(self.address, self.is_proved);
+    }
+}
+
+/// One stream's place in the budget of its partner.
+pub(crate) struct PartnerRoom {
+    remote: Domain,
+    shared: Arc<XmppShared>,
+}
+
+impl Drop for PartnerRoom {
+    fn drop(&mut self) {
+        let mut by_partner = self.shared.by_partner.lock();
+        if let Some(count) = by_partner.get_mut(&self.remote) {
             *count -= 1;
             if *count == 0 {
-                by_address.remove(&self.address);
+                by_partner.remove(&self.remote);
             }
         }
     }
@@ -60,7 +96,7 @@ pub(crate) async fn accept(listener: tokio::net::TcpListener, tls: TlsStart, sha
             }
         };
         let is_open = shared.is_open.load(Ordering::Acquire);
-        let Some(admission) = is_open.then(|| shared.admit(remote.ip())).flatten() else {
+        let Some(mut admission) = is_open.then(|| shared.admit(remote.ip())).flatten() else {
             shared.metrics.refused_stream();
             continue;
         };
@@ -74,9 +110,22 @@ pub(crate) async fn accept(listener: tokio::net::TcpListener, tls: TlsStart, sha
             let stream = InboundStream::new(owner.inbound.clone(), tls, ids, now);
             let negotiation = Negotiation::incoming(S2sStream::Inbound(stream), owner.clone());
             let outcome = negotiation.run(socket, index, tls).await;
-            drop(admission);
             match outcome {
-                Ok((negotiated, _)) => XmppConnection::start(negotiated, owner),
+                Ok((mut negotiated, _)) => {
+                    admission.prove();
+                    match owner.make_room(&negotiated.pair.remote) {
+                        Some(room) => {
+                            negotiated.places = Some((admission, room));
+                            XmppConnection::start(negotiated, owner);
+                        }
+                        None => {
+                            owner.metrics.refused_stream();
+                            let partner = &negotiated.pair.remote;
+                            tracing::warn!(%partner, limit = owner.per_partner, "a partner has too many streams");
+                            negotiated.refuse(StreamCondition::ResourceConstraint, "too many streams").await;
+                        }
+                    }
+                }
                 // Such as a partner that only asked about a key of ours.
                 Err(NotOpened { end: StreamEnd::Closed, .. }) => {
                     tracing::debug!(remote = %remote, "a stream without a proved pair was closed in order");

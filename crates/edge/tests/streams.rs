@@ -11,7 +11,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tombolo_edge::{
-    EdgePort, FromEdge, ProofMethod, STREAM_WINDOW_BYTES, StreamDirection::*, StreamEnd, ToEdge,
+    DoorLimits, EdgePort, FromEdge, ProofMethod, STREAM_WINDOW_BYTES, StreamDirection::*, StreamEnd, ToEdge,
 };
 use tombolo_policy::Method::{PlainDialback, SaslExternal, TlsDialback};
 use tombolo_xmpp::stream::StreamLimits;
@@ -279,7 +279,8 @@ fn a_peer_that_breaks_off_is_told_with_the_last_stanza_that_was_written() {
 #[test]
 fn one_address_has_only_so_many_unproved_connections_and_gets_the_place_of_one_that_left() {
     run(|world| async move {
-        let b = world.site(B, Plan { per_address: 3, ..Plan::default() });
+        let doors = DoorLimits { unproved_per_address: 3, ..DoorLimits::default() };
+        let b = world.site(B, Plan { doors, ..Plan::default() });
         let mut held = Vec::new();
         for _ in 0..3 {
             held.push(greeted(&b).await.expect("within the budget"));

@@ -9,7 +9,7 @@ use common::{
     clear::{ClearServer, ClearStream},
     numbers, partner, run, run_at,
 };
-use tombolo_edge::{FromEdge, ProofMethod, StreamDirection::*, StreamEnd, StreamPace};
+use tombolo_edge::{EdgePort, FromEdge, ProofMethod, StreamDirection::*, StreamEnd, StreamPace, ToEdge};
 use tombolo_policy::{
     Method::{PlainDialback, SaslExternal},
     Partner,
@@ -154,6 +154,23 @@ fn xs_lim_03_a_peer_that_floods_is_read_no_faster_than_it_may_send_and_loses_not
                 .render()
                 .lines()
                 .any(|line| line.starts_with("tombolo_throttled_streams_total ") && !line.ends_with(" 0"))
+        );
+    });
+}
+
+#[test]
+fn a_stream_whose_peer_does_not_answer_any_more_ends_with_connection_timeout() {
+    run(|world| async move {
+        let (a, b) = (world.site(A, Plan::default()), world.site(B, Plan::default()));
+        acquaint(&a, &b, &[SaslExternal]);
+        a.dial(B);
+        let (out, into) = (a.ear.up(Outgoing, 0).await, b.ear.up(Incoming, 0).await);
+        a.edge.send(ToEdge::GiveUp { stream: out.stream });
+        assert_eq!(a.ear.down(out.stream).await.0, StreamEnd::StreamError("connection-timeout".to_owned()));
+        let (end, _) = b.ear.down(into.stream).await;
+        assert!(
+            matches!(&end, StreamEnd::StreamError(what) if what.starts_with("connection-timeout")),
+            "{end:?}"
         );
     });
 }

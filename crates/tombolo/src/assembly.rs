@@ -12,11 +12,11 @@ use tokio::sync::Notify;
 use tombolo_admin::AdminState;
 use tombolo_broker::{Broker, BrokerSettings};
 use tombolo_config::{
-    DigestAlgorithm, LinkEnd, LinkSettings, Role, Settings, StoreSettings, Trust as TrustSetting,
+    DigestAlgorithm, LinkEnd, LinkSettings, Role, Settings, StoreSettings, Trust as TrustSetting, XmppLimits,
 };
 use tombolo_edge::{
-    EdgePort, LinkIdentity, LinkListener, LinkPort, LinkSettings as LinkParts, SipEdge, SipEdgeSettings,
-    StreamPace, StreamSink, Transport, XmppEdge, XmppEdgeSettings,
+    DoorLimits, EdgePort, LinkIdentity, LinkListener, LinkPort, LinkSettings as LinkParts, SipEdge,
+    SipEdgeSettings, StreamPace, StreamSink, Transport, XmppEdge, XmppEdgeSettings,
 };
 use tombolo_net::{CertificateStore, Resolver, Trust};
 use tombolo_policy::{SipTransport, Table};
@@ -24,7 +24,7 @@ use tombolo_runtime::{Clock, Placement};
 use tombolo_sip::{digest::Algorithm, message::MessageLimits};
 use tombolo_store::{MemoryStore, RedbOptions, RedbStore, StateStore};
 use tombolo_telemetry::Metrics;
-use tombolo_xmpp::stream::StreamLimits;
+use tombolo_xmpp::{stream::StreamLimits, xml::XmlLimits};
 
 use crate::{
     book::Book,
@@ -212,6 +212,7 @@ fn broker(settings: &Settings, basis: &Basis) -> io::Result<BrokerParts> {
     };
     let homes = settings.domains.iter().filter(|domain| domain.home == Some(tombolo_policy::Home::BuiltIn));
     let homes = homes.map(|domain| domain.name.to_string()).collect();
+    let sip = settings.sip.as_ref().ok_or_else(|| io::Error::other("this role has [sip]"))?;
     let own = settings.accounts.as_ref().ok_or_else(|| io::Error::other("this role has [accounts]"))?;
     let book = Arc::new(Book::new(own.file.clone(), homes));
     let accounts = Book::for_broker(&book.load().map_err(io::Error::other)?);
@@ -230,7 +231,8 @@ fn broker(settings: &Settings, basis: &Basis) -> io::Result<BrokerParts> {
         digest,
         secret: data_dir::secret(&settings.data_dir, "token.key")?,
         seed: rand::rng().random(),
-        watcher_interval: watcher_interval(),
+        watcher_interval: sip.watcher_interval,
+        idle_close: idle_close(settings),
     });
     let broker = Arc::new(broker.map_err(|error| io::Error::other(format!("store: {error}")))?);
     book.connect(broker.clone());
@@ -244,10 +246,9 @@ fn algorithm(digest: DigestAlgorithm) -> Algorithm {
     }
 }
 
-/// RFC 3856 §6.10 wants 5 s between two states to one watcher; load tests may say otherwise.
-fn watcher_interval() -> std::time::Duration {
-    let milliseconds = std::env::var("TOMBOLO_WATCHER_INTERVAL_MS").ok().and_then(|text| text.parse().ok());
-    std::time::Duration::from_millis(milliseconds.unwrap_or(5000))
+/// The gateway, whose streams are at its edges, has the default.
+fn idle_close(settings: &Settings) -> std::time::Duration {
+    settings.xmpp.as_ref().map_or(XmppLimits::default(), |xmpp| xmpp.limits).idle
 }
 
 fn xmpp_edge(
@@ -263,7 +264,13 @@ fn xmpp_edge(
         pairs: xmpp.limits.pairs,
         ..StreamLimits::default()
     };
-    limits.unauthenticated = limits.unauthenticated.with_element_bytes(xmpp.limits.early_element_bytes);
+    limits.unauthenticated = XmlLimits {
+        depth: xmpp.limits.depth,
+        attributes: xmpp.limits.attributes,
+        declarations: xmpp.limits.declarations,
+        ..limits.unauthenticated
+    }
+    .with_element_bytes(xmpp.limits.early_element_bytes);
     let edge_settings = XmppEdgeSettings {
         listen: xmpp.listen.clone(),
         direct_tls_listen: xmpp.direct_tls_listen.clone(),
@@ -271,9 +278,19 @@ fn xmpp_edge(
         trust: trust_of(&basis.xmpp_trust)?,
         dialback_secret: data_dir::secret(&settings.data_dir, "dialback.key")?.to_vec(),
         limits,
-        pace: StreamPace::default(),
-        unproved_connections: xmpp.limits.unproved_connections,
-        unproved_connections_per_address: xmpp.limits.unproved_connections_per_address,
+        pace: StreamPace {
+            keepalive: xmpp.limits.keepalive,
+            bytes_per_second: xmpp.limits.bytes_per_second,
+            stanzas_per_second: xmpp.limits.stanzas_per_second,
+        },
+        doors: DoorLimits {
+            connections: xmpp.limits.connections,
+            unproved: xmpp.limits.unproved_connections,
+            per_address: xmpp.limits.connections_per_address,
+            unproved_per_address: xmpp.limits.unproved_connections_per_address,
+            attempts_per_minute: xmpp.limits.attempts_per_address,
+            per_partner: xmpp.limits.connections_per_partner,
+        },
         resolver: basis.resolver.clone(),
     };
     XmppEdge::start(

@@ -146,6 +146,7 @@ impl Gateway {
             secret: [7; 32],
             seed: 1,
             watcher_interval: Duration::ZERO,
+            idle_close: Duration::from_secs(600),
         });
         let broker = broker.expect("the store loads");
         let outside = Arc::new(Outside::default());
@@ -226,7 +227,7 @@ impl Gateway {
                 let written = FromEdge::Written { stream, last: u64::from(count), bytes: bytes.len() as u32 };
                 self.edge_reports(written);
             }
-            ToEdge::Credit { .. } | ToEdge::Close { .. } | ToEdge::Beat => {}
+            ToEdge::Credit { .. } | ToEdge::Close { .. } | ToEdge::GiveUp { .. } | ToEdge::Beat => {}
         }
     }
 

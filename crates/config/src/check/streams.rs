@@ -42,7 +42,7 @@ fn xmpp_limits(section: &Section<'_>) -> XmppLimits {
     let seconds = Duration::from_secs;
     let limits = XmppLimits {
         stanza_bytes: size("stanza_bytes", 10_000..=16_777_216, default.stanza_bytes),
-        early_element_bytes: size("early_element_bytes", 1_000..=1_000_000, default.early_element_bytes),
+        early_element_bytes: size("early_element_bytes", 10_000..=1_000_000, default.early_element_bytes),
         depth: size("depth", 8..=1_024, default.depth),
         attributes: size("attributes", 8..=1_024, default.attributes),
         declarations: size("declarations", 4..=1_024, default.declarations),
@@ -60,6 +60,21 @@ fn xmpp_limits(section: &Section<'_>) -> XmppLimits {
             1..=10_000,
             default.unproved_connections_per_address,
         ),
+        connections_per_address: size(
+            "connections_per_address",
+            1..=1_000_000,
+            default.connections_per_address,
+        ),
+        attempts_per_address: size("attempts_per_address", 1..=1_000_000, default.attempts_per_address),
+        bytes_per_second: section
+            .number("bytes_per_second", 10_000..=10_000_000_000)
+            .unwrap_or(default.bytes_per_second),
+        stanzas_per_second: section
+            .number("stanzas_per_second", 1..=10_000_000)
+            .unwrap_or(default.stanzas_per_second),
+        keepalive: section
+            .span_of_time("keepalive", seconds(10)..=seconds(86_400))
+            .unwrap_or(default.keepalive),
     };
     section.finish();
     limits
@@ -71,12 +86,16 @@ pub(super) fn sip(top: &Section<'_>, trust: Trust, context: &Context<'_>) -> Sip
     let default = SipSettings {
         listen: vec![SipListen { transport: SipTransport::Tls, address }],
         trust,
+        watcher_interval: SipSettings::WATCHER_INTERVAL,
         limits: SipLimits::default(),
     };
     let Some(section) = top.section("sip", "sip") else { return default };
     let settings = SipSettings {
         listen: section.list("listen", str::parse).map_or(default.listen, List::into_values),
         trust: context.trust(&section).unwrap_or(default.trust),
+        watcher_interval: section
+            .span_of_time("watcher_interval", Duration::ZERO..=Duration::from_secs(60))
+            .unwrap_or(default.watcher_interval),
         limits: section.section("limits", "sip.limits").map_or(default.limits, |limits| sip_limits(&limits)),
     };
     section.finish();

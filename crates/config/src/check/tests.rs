@@ -382,7 +382,7 @@ fn every_setting_arrives_where_it_belongs() {
         "data_dir = \"/var/lib/t\"\n\
          [xmpp]\nlisten = [\"127.0.0.1:5269\"]\ndirect_tls_listen = [\"127.0.0.1:5270\"]\ntrust = \"ca.pem\"\n\
          [xmpp.limits]\nstanza_bytes = 10_000\nidle = \"1m\"\n\
-         [sip]\nlisten = [\"udp:127.0.0.1:5060\"]\n[sip.limits]\nexpires = \"30m\"\n\
+         [sip]\nlisten = [\"udp:127.0.0.1:5060\"]\nwatcher_interval = \"0s\"\n[sip.limits]\nexpires = \"30m\"\n\
          [[partner]]\ndomain = \"p.example\"\nfurther_domains = [\"*.p.example\"]\nkind = \"federated\"\n\
          authenticate = [\"tls-dialback\", \"sasl-external\"]\nproxy = \"[::1]:15269\"\ndetail = \"no-note\"\n\
          direction = \"inbound\"\nlimits = { stanza_bytes = 20000, subscriptions = 5 }\nallow_client_auth_only = true\n\
@@ -398,6 +398,7 @@ fn every_setting_arrives_where_it_belongs() {
     let sip = settings.sip.clone().expect("there");
     assert_eq!(sip.listen[0].to_string(), "udp:127.0.0.1:5060");
     assert_eq!((sip.trust, sip.limits.expires), (xmpp.trust, Duration::from_secs(1800)));
+    assert_eq!(sip.watcher_interval, Duration::ZERO);
     let partner = &settings.partners[0];
     assert_eq!(partner.further_domains[0].to_string(), "*.p.example");
     assert_eq!(partner.kind, PartnerKind::Federated);

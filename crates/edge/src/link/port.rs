@@ -115,7 +115,10 @@ impl EdgePort for LinkPort {
                     let _ = self.sink.offer(FromEdge::DialFailed { dial, end: StreamEnd::LinkLost });
                 }
             }
-            ToEdge::Stanzas { stream, .. } | ToEdge::Credit { stream, .. } | ToEdge::Close { stream } => {
+            ToEdge::Stanzas { stream, .. }
+            | ToEdge::Credit { stream, .. }
+            | ToEdge::Close { stream }
+            | ToEdge::GiveUp { stream } => {
                 let Some(edge) = self.edge_of(stream) else { return };
                 let link = edge.link.lock().clone();
                 if let Some(link) = link {
@@ -284,6 +287,7 @@ impl Edge {
             }
             ToEdge::Credit { stream, bytes } => ToEdge::Credit { stream: inner(stream), bytes },
             ToEdge::Close { stream } => ToEdge::Close { stream: inner(stream) },
+            ToEdge::GiveUp { stream } => ToEdge::GiveUp { stream: inner(stream) },
             other @ (ToEdge::Dial { .. } | ToEdge::Beat) => other,
         }
     }

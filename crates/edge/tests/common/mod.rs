@@ -26,8 +26,8 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::{sync::Notify, time::timeout};
 use tombolo_edge::{
-    DialId, DomainPair, EdgePort, FromEdge, ProofMethod, StreamDirection, StreamEnd, StreamId, StreamPace,
-    StreamSink, ToEdge, XmppEdge, XmppEdgeSettings,
+    DialId, DomainPair, DoorLimits, EdgePort, FromEdge, ProofMethod, StreamDirection, StreamEnd, StreamId,
+    StreamPace, StreamSink, ToEdge, XmppEdge, XmppEdgeSettings,
 };
 use tombolo_net::{Authority, CertificateStore, Resolver, Trust};
 use tombolo_policy::{Home, LocalDomain, Method, Partner, Proxy, Table};
@@ -278,7 +278,7 @@ pub struct Plan {
     pub secret: &'static str,
     pub limits: StreamLimits,
     pub pace: StreamPace,
-    pub per_address: usize,
+    pub doors: DoorLimits,
     pub resolver: Option<Resolver>,
 }
 
@@ -291,7 +291,7 @@ impl Default for Plan {
             secret: "a secret of 32 octets, or even more",
             limits: StreamLimits::default(),
             pace: StreamPace::default(),
-            per_address: 100,
+            doors: DoorLimits { unproved: 100, unproved_per_address: 100, ..DoorLimits::default() },
             resolver: None,
         }
     }
@@ -397,8 +397,7 @@ impl World {
             dialback_secret: plan.secret.as_bytes().to_vec(),
             limits: plan.limits,
             pace: plan.pace,
-            unproved_connections: 100,
-            unproved_connections_per_address: plan.per_address,
+            doors: plan.doors,
             resolver: plan.resolver.unwrap_or_else(|| self.silent_resolver()),
         };
         let (edge, bound) = XmppEdge::start(
