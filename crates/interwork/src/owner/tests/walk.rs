@@ -4,7 +4,12 @@
 //! mark of its own, so that an old state cannot be taken for the new one. A walk that fails says its seed and its
 //! steps; `TOMBOLO_SEEDS` sets how many walks of each kind there are.
 
-use std::ops::RangeInclusive;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
+
+use super::stage::{JULIET, NURSE};
 
 mod front_end;
 mod phones;
@@ -23,6 +28,56 @@ impl Random {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 >> 33).expect("31 bits") % most
+    }
+}
+
+const CONTACTS: [&str; 3] = [JULIET, NURSE, "paris@xmpp.example"];
+
+/// A local user and a contact, by their places among the walk's users and in [`CONTACTS`].
+type Couple = (usize, usize);
+
+/// What the contacts' servers hold of the local users.
+#[derive(Default)]
+struct Contacts {
+    /// What a contact is told of a user: resource and mark.
+    told: BTreeMap<Couple, BTreeMap<String, String>>,
+    /// The user granted the contact, who was told so.
+    authorized: BTreeSet<Couple>,
+}
+
+impl Contacts {
+    /// Takes a presence stanza of one of `users`. Gives whom it is for and its type, or what is wrong with it.
+    fn hear<'a>(&mut self, stanza: &'a str, users: &[&str]) -> Result<(Couple, Option<&'a str>), String> {
+        let (from, to) = (attribute(stanza, "from").unwrap_or(""), attribute(stanza, "to").unwrap_or(""));
+        let (bare, resource) = from.split_once('/').unwrap_or((from, ""));
+        let user = users.iter().position(|user| *user == bare).ok_or("it is from none of the users")?;
+        let contact = CONTACTS.iter().position(|contact| *contact == to).ok_or("it is to no contact")?;
+        let (couple, kind) = ((user, contact), attribute(stanza, "type"));
+        match kind {
+            None if !self.authorized.contains(&couple) => return Err("told without a grant".to_owned()),
+            None => {
+                let mark = between(stanza, "<status>", "</status>").unwrap_or_default();
+                self.told.entry(couple).or_default().insert(resource.to_owned(), mark.to_owned());
+            }
+            Some("unavailable") if resource.is_empty() => drop(self.told.remove(&couple)),
+            Some("unavailable") => drop(self.told.entry(couple).or_default().remove(resource)),
+            Some("subscribed") => drop(self.authorized.insert(couple)),
+            Some("unsubscribed") => self.forget(couple),
+            Some("subscribe" | "unsubscribe" | "probe" | "error") => {}
+            Some(other) => return Err(format!("a presence of type {other}")),
+        }
+        Ok((couple, kind))
+    }
+
+    /// The contact sees the user no more.
+    fn forget(&mut self, couple: Couple) {
+        self.authorized.remove(&couple);
+        self.told.remove(&couple);
+    }
+
+    /// The marks that the contact sees of the user.
+    fn seen(&self, couple: Couple) -> BTreeSet<String> {
+        self.told.get(&couple).into_iter().flat_map(BTreeMap::values).cloned().collect()
     }
 }
 

@@ -5,14 +5,13 @@ use std::{
     time::Duration,
 };
 
-use super::{Random, attribute, between, walks};
+use super::{CONTACTS, Contacts, Random, walks};
 use crate::{
     error::NoResponse,
     owner::{Input, LaneKey, tests::stage::*},
     request::RequestDraft,
 };
 
-const CONTACTS: [&str; 3] = [JULIET, NURSE, "paris@xmpp.example"];
 const STEPS: usize = 60;
 /// The subscriptions that the front end grants, in seconds.
 const EXPIRES: u64 = 600;
@@ -43,8 +42,7 @@ struct Walk {
     verdicts: [Verdict; CONTACTS.len()],
     /// By Call-ID.
     dialogs: BTreeMap<String, Dialog>,
-    told: BTreeMap<usize, BTreeMap<String, String>>,
-    authorized: BTreeSet<usize>,
+    contacts: Contacts,
     /// The contact asked, and did not leave since.
     wants: BTreeSet<usize>,
     is_away: bool,
@@ -61,8 +59,7 @@ impl Walk {
             mark: None,
             verdicts: [Verdict::Granted, Verdict::Asked, Verdict::Granted],
             dialogs: BTreeMap::new(),
-            told: BTreeMap::new(),
-            authorized: BTreeSet::new(),
+            contacts: Contacts::default(),
             wants: BTreeSet::new(),
             is_away: false,
         }
@@ -99,13 +96,12 @@ impl Walk {
         self.hear();
         self.steps.push(format!("{} stops watching", CONTACTS[contact]));
         self.wants.remove(&contact);
-        self.authorized.remove(&contact);
-        self.told.remove(&contact);
+        self.contacts.forget((0, contact));
         self.stage.presence(CONTACTS[contact], BENVOLIO, "unsubscribe", "");
     }
 
     fn contact_probes(&mut self, contact: usize) {
-        if !self.authorized.contains(&contact) {
+        if !self.is_authorized(contact) {
             return;
         }
         self.steps.push(format!("{} probes", CONTACTS[contact]));
@@ -283,33 +279,16 @@ impl Walk {
     }
 
     fn contact_hears(&mut self, stanza: &str) {
-        let from = attribute(stanza, "from").unwrap_or_else(|| panic!("no from: {stanza} {self:?}"));
-        let to = attribute(stanza, "to").unwrap_or_else(|| panic!("no to: {stanza} {self:?}"));
-        let contact = CONTACTS.iter().position(|contact| *contact == to).expect("a contact");
-        let (bare, resource) = from.split_once('/').unwrap_or((from, ""));
-        assert_eq!(bare, BENVOLIO);
         self.steps.push(format!("    {stanza}"));
-        match attribute(stanza, "type") {
-            None => {
-                assert!(self.authorized.contains(&contact), "told without a grant: {stanza} {self:?}");
-                let mark = between(stanza, "<status>", "</status>").unwrap_or_default();
-                self.told.entry(contact).or_default().insert(resource.to_owned(), mark.to_owned());
-            }
-            Some("unavailable") if resource.is_empty() => drop(self.told.remove(&contact)),
-            Some("unavailable") => {
-                self.told.entry(contact).or_default().remove(resource);
-            }
-            Some("subscribed") => {
-                self.authorized.insert(contact);
-            }
-            Some("unsubscribed") => {
-                self.authorized.remove(&contact);
-                self.told.remove(&contact);
-                self.wants.remove(&contact);
-            }
-            Some("error") => {}
-            Some(other) => panic!("a presence of type {other}: {stanza} {self:?}"),
+        let heard = self.contacts.hear(stanza, &[BENVOLIO]);
+        let ((_, contact), kind) = heard.unwrap_or_else(|fault| panic!("{fault}: {stanza} {self:?}"));
+        if kind == Some("unsubscribed") {
+            self.wants.remove(&contact);
         }
+    }
+
+    fn is_authorized(&self, contact: usize) -> bool {
+        self.contacts.authorized.contains(&(0, contact))
     }
 
     /// Everything heals and everybody is granted; who wants to see, sees what is.
@@ -333,18 +312,20 @@ impl Walk {
         self.hear();
         for (contact, name) in CONTACTS.iter().enumerate() {
             if self.verdicts[contact] == Verdict::Refused {
-                assert!(!self.authorized.contains(&contact), "{name} was refused {self:?}");
+                assert!(!self.is_authorized(contact), "{name} was refused {self:?}");
             } else {
-                let is_right = self.wants.contains(&contact) == self.authorized.contains(&contact);
+                let is_right = self.wants.contains(&contact) == self.is_authorized(contact);
                 assert!(is_right, "{name} is granted {self:?}");
             }
             let is: BTreeSet<String> =
-                self.mark.iter().filter(|_| self.authorized.contains(&contact)).cloned().collect();
-            let told: BTreeSet<String> =
-                self.told.get(&contact).into_iter().flat_map(BTreeMap::values).cloned().collect();
-            assert_eq!(told, is, "{name} {self:?}");
+                self.mark.iter().filter(|_| self.is_authorized(contact)).cloned().collect();
+            assert_eq!(self.contacts.seen((0, contact)), is, "{name} {self:?}");
         }
-        assert_eq!(self.dialogs.len(), self.authorized.len(), "one dialog for each watcher {self:?}");
+        assert_eq!(
+            self.dialogs.len(),
+            self.contacts.authorized.len(),
+            "one dialog for each watcher {self:?}"
+        );
     }
 }
 

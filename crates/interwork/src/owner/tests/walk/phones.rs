@@ -8,17 +8,13 @@ use std::{
 use tombolo_policy::Approve;
 use tombolo_sip::message::Message;
 
-use super::{Random, attribute, between, walks};
+use super::{CONTACTS, Contacts, Couple, Random, between, walks};
 use crate::owner::{Input, LaneKey, PeerKey, tests::stage::*};
 
 const USERS: [&str; 2] = [ROMEO, "mercutio@sip.example"];
-const CONTACTS: [&str; 3] = [JULIET, NURSE, "paris@xmpp.example"];
 const RESOURCES: [&str; 2] = ["balcony", "garden"];
 const SHOWS: [&str; 5] = ["", "away", "chat", "dnd", "xa"];
 const STEPS: usize = 60;
-
-/// A local user and a contact, by their places in [`USERS`] and [`CONTACTS`].
-type Couple = (usize, usize);
 
 /// What the contact's server holds of the user's request to watch the contact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,10 +43,7 @@ struct Walk {
     next_call: u32,
     /// What a user's phone published last: its entity tag and its mark, if it is open.
     published: BTreeMap<usize, (String, Option<String>)>,
-    /// What a contact is told of a user: resource and mark.
-    told: BTreeMap<Couple, BTreeMap<String, String>>,
-    /// The user granted the contact, who was told so.
-    authorized: BTreeSet<Couple>,
+    contacts: Contacts,
     /// The contact's answers to the user's asking.
     grants: BTreeMap<Couple, Grant>,
     /// What a contact's resources are at, by mark.
@@ -71,8 +64,7 @@ impl Walk {
             next_mark: 0,
             next_call: 0,
             published: BTreeMap::new(),
-            told: BTreeMap::new(),
-            authorized: BTreeSet::new(),
+            contacts: Contacts::default(),
             grants: BTreeMap::new(),
             online: BTreeMap::new(),
             watches: BTreeMap::new(),
@@ -131,8 +123,7 @@ impl Walk {
         self.steps.push(format!("{} stops watching {}", CONTACTS[contact], USERS[user]));
         self.hear();
         // Who left looks no more: a last `unavailable` that is lost with the process harms nobody.
-        self.authorized.remove(&couple);
-        self.told.remove(&couple);
+        self.contacts.forget(couple);
         self.stage.presence(CONTACTS[contact], USERS[user], "unsubscribe", "");
     }
 
@@ -399,37 +390,17 @@ impl Walk {
     }
 
     fn contact_hears(&mut self, stanza: &str) {
-        let from = attribute(stanza, "from").unwrap_or_else(|| panic!("no from: {stanza} {self:?}"));
-        let to = attribute(stanza, "to").unwrap_or_else(|| panic!("no to: {stanza} {self:?}"));
-        let (bare, resource) = from.split_once('/').unwrap_or((from, ""));
-        let user = USERS.iter().position(|user| *user == bare).expect("a user");
-        let contact = CONTACTS.iter().position(|contact| *contact == to).expect("a contact");
-        let couple = (user, contact);
-        match attribute(stanza, "type") {
-            None => {
-                assert!(self.authorized.contains(&couple), "told without a grant: {stanza} {self:?}");
-                let mark = between(stanza, "<status>", "</status>").unwrap_or_default();
-                self.told.entry(couple).or_default().insert(resource.to_owned(), mark.to_owned());
-            }
-            Some("unavailable") if resource.is_empty() => drop(self.told.remove(&couple)),
-            Some("unavailable") => {
-                self.told.entry(couple).or_default().remove(resource);
-            }
-            Some("subscribed") => {
-                self.authorized.insert(couple);
-            }
-            Some("unsubscribed") => {
-                self.authorized.remove(&couple);
-                self.told.remove(&couple);
-            }
+        let heard = self.contacts.hear(stanza, &USERS);
+        let (couple @ (user, contact), kind) =
+            heard.unwrap_or_else(|fault| panic!("{fault}: {stanza} {self:?}"));
+        match kind {
             Some("subscribe") => self.contact_is_asked(couple),
             Some("unsubscribe") => {
                 self.grants.remove(&couple);
                 self.stage.presence(CONTACTS[contact], USERS[user], "unavailable", "");
             }
             Some("probe") => self.contact_is_probed(couple),
-            Some("error") => {}
-            Some(other) => panic!("a presence of type {other}: {stanza} {self:?}"),
+            _ => {}
         }
     }
 
@@ -496,10 +467,14 @@ impl Walk {
         for couple @ (user, contact) in couples() {
             let open = self.published.get(&user).and_then(|(_, mark)| mark.clone());
             let is: BTreeSet<String> =
-                open.filter(|_| self.authorized.contains(&couple)).into_iter().collect();
-            let told: BTreeSet<String> =
-                self.told.get(&couple).into_iter().flat_map(BTreeMap::values).cloned().collect();
-            assert_eq!(told, is, "{} about {} {self:?}", CONTACTS[contact], USERS[user]);
+                open.filter(|_| self.contacts.authorized.contains(&couple)).into_iter().collect();
+            assert_eq!(
+                self.contacts.seen(couple),
+                is,
+                "{} about {} {self:?}",
+                CONTACTS[contact],
+                USERS[user]
+            );
         }
         for (call, watch) in &self.watches {
             let (user, contact) = watch.couple;
