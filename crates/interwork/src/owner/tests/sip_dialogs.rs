@@ -234,12 +234,15 @@ fn sip_e_17_each_2xx_has_its_notify_behind_it_with_its_event_and_what_its_state_
     }
 }
 
+/// What ends a subscription.
+type Cause = Box<dyn Fn(&mut Stage)>;
+
 #[test]
 fn sip_e_22_each_cause_of_an_end_has_its_reason() {
     let error = |condition: &str| {
         format!("<error type='cancel'><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>")
     };
-    let table: [(&str, Box<dyn Fn(&mut Stage)>, &str); 5] = [
+    let table: [(&str, Cause, &str); 5] = [
         ("it ran out", Box::new(silence), "terminated;reason=timeout"),
         ("the policy takes it away", Box::new(policy_says_no), "terminated;reason=rejected"),
         ("the contact refuses", Box::new(refused), "terminated;reason=rejected"),
