@@ -66,3 +66,30 @@ fn ten_changes_without_credit(bencher: Bencher) {
         assert_eq!(updates, WATCHES as usize);
     });
 }
+
+/// A lane with 10 watches is lost, as when a phone's connection ends, beside 100,000 watches of others: what it costs
+/// must not depend on the others.
+#[divan::bench]
+fn a_small_lane_is_lost(bencher: Bencher) {
+    let (mut shard, lanes, _) = shard();
+    for owner in 0..100_000 {
+        shard.insert(lanes[owner as usize % LANES], owner);
+    }
+    let small = shard.add_lane();
+    let view = shard.views.intern(1);
+    for owner in 0..10 {
+        let watch = shard.insert(small, owner);
+        shard.handle_change(watch, view);
+    }
+    shard.poll_lane(small, usize::MAX, |_| 250);
+    bencher.counter(ItemsCount::new(10_u32)).bench_local(|| {
+        shard.handle_lane_lost(small);
+        while shard.poll_wanting().is_some() {}
+        let mut updates = 0;
+        shard.poll_lane(small, usize::MAX, |update| {
+            updates += usize::from(update.whole);
+            250
+        });
+        assert_eq!(updates, 10);
+    });
+}

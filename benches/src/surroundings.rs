@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tombolo_interwork::{
     owner::{
         Accounts, Input, LaneKey, NOTIFY_BRANCH, NotifyAnswer, Output, Owner, OwnerEvent, OwnerSettings,
-        PeerKey, PeerWay, PhoneKey, ReplyTo, SipRequest,
+        PeerKey, PeerWay, PhoneKey, ReplyTo, SipRequest, WatchLimits,
     },
     token::TokenKey,
 };
@@ -64,6 +64,9 @@ impl Surroundings {
         let key = TokenKey::new(&[9; 32]);
         let mut settings = OwnerSettings::new(key.clone(), 1, 42);
         settings.watcher_interval = Duration::ZERO;
+        // One user and one phone stand for many.
+        settings.pairs_per_user = usize::MAX;
+        settings.watch_limits = WatchLimits { of_user: u32::MAX, of_pair: usize::MAX, of_phone: u32::MAX };
         let now = Clock::system().now();
         let mut owner = Owner::new(settings, Arc::new(table), now);
         let approve = [(address(ALICE), Approve::All)].into();

@@ -19,12 +19,24 @@ pub(crate) struct Lanes {
 struct Lane {
     owed: VecDeque<WatchId>,
     is_wanting: bool,
+    /// The first of its watches; each names the next.
+    first: WatchId,
 }
 
 impl Lanes {
     pub(crate) fn add(&mut self) -> LaneId {
         self.queues.push(Lane::default());
         LaneId(u32::try_from(self.queues.len() - 1).expect("fewer than 2^32 lanes"))
+    }
+
+    /// The first of the lane's watches; the default without any.
+    pub(crate) fn first(&self, lane: LaneId) -> WatchId {
+        self.queues.get(lane.0 as usize).map_or_else(WatchId::default, |queue| queue.first)
+    }
+
+    /// Puts another watch first; gives the one that was.
+    pub(crate) fn replace_first(&mut self, lane: LaneId, watch: WatchId) -> WatchId {
+        std::mem::replace(&mut self.queues[lane.0 as usize].first, watch)
     }
 
     pub(crate) fn push(&mut self, lane: LaneId, watch: WatchId) {

@@ -36,6 +36,9 @@ struct Watch {
     marks: Marks,
     /// Waits for an answer or an interval: gathers changes, but leaves none.
     is_held: bool,
+    /// Its neighbours among the watches of its lane.
+    next: WatchId,
+    previous: WatchId,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -93,18 +96,23 @@ impl<T: Hash + Eq + Default> Shard<T> {
     pub fn insert(&mut self, lane: LaneId, owner: u32) -> WatchId {
         self.views.hold(ViewId::EMPTY);
         self.views.hold(ViewId::EMPTY);
-        WatchId(self.watches.insert(Watch {
+        let id = WatchId(self.watches.insert(Watch {
             lane,
             owner,
             current: ViewId::EMPTY,
             sent: ViewId::EMPTY,
             marks: Marks::default(),
             is_held: false,
-        }))
+            next: WatchId::default(),
+            previous: WatchId::default(),
+        }));
+        self.link(id, lane);
+        id
     }
 
     /// Forgets a receiver; what it was still owed is dropped.
     pub fn remove(&mut self, id: WatchId) {
+        self.unlink(id);
         if let Some(watch) = self.watches.remove(id.0) {
             self.views.release(watch.current);
             self.views.release(watch.sent);
@@ -153,22 +161,57 @@ impl<T: Hash + Eq + Default> Shard<T> {
 
     /// Lets `id` leave by another lane from now on.
     pub fn move_to(&mut self, id: WatchId, lane: LaneId) {
-        let Some(watch) = self.watches.get_mut(id.0) else { return };
-        if mem::replace(&mut watch.lane, lane) != lane {
+        if self.watches.get(id.0).is_none_or(|watch| watch.lane == lane) {
+            return;
+        }
+        self.unlink(id);
+        if let Some(watch) = self.watches.get_mut(id.0) {
+            watch.lane = lane;
             // Its place in the old queue is passed over there, since the lane does not fit any more.
             watch.marks.set(Marks::QUEUED, false);
-            self.queue(id);
+        }
+        self.link(id, lane);
+        self.queue(id);
+    }
+
+    /// The owners' numbers of all receivers that `lane` leads to; no other receiver is looked at.
+    pub fn owners_in(&self, lane: LaneId) -> impl Iterator<Item = u32> {
+        self.members(lane).map(|(_, watch)| watch.owner)
+    }
+
+    fn members(&self, lane: LaneId) -> impl Iterator<Item = (WatchId, &Watch)> {
+        let mut at = self.lanes.first(lane);
+        std::iter::from_fn(move || {
+            let watch = self.watches.get(at.0)?;
+            Some((mem::replace(&mut at, watch.next), watch))
+        })
+    }
+
+    fn link(&mut self, id: WatchId, lane: LaneId) {
+        let next = self.lanes.replace_first(lane, id);
+        if let Some(next) = self.watches.get_mut(next.0) {
+            next.previous = id;
+        }
+        if let Some(watch) = self.watches.get_mut(id.0) {
+            (watch.next, watch.previous) = (next, WatchId::default());
+        }
+    }
+
+    fn unlink(&mut self, id: WatchId) {
+        let Some(&Watch { lane, next, previous, .. }) = self.watches.get(id.0) else { return };
+        match self.watches.get_mut(previous.0) {
+            Some(before) => before.next = next,
+            None => _ = self.lanes.replace_first(lane, next),
+        }
+        if let Some(after) = self.watches.get_mut(next.0) {
+            after.previous = previous;
         }
     }
 
     /// All that was sent by `lane` may be lost: each of its watches that was sent something gets its whole state again.
     pub fn handle_lane_lost(&mut self, lane: LaneId) {
-        let lost: Vec<WatchId> = self
-            .watches
-            .iter()
-            .filter(|(_, watch)| watch.lane == lane && watch.sent != ViewId::EMPTY)
-            .map(|(at, _)| WatchId(at))
-            .collect();
+        let lost = self.members(lane).filter(|(_, watch)| watch.sent != ViewId::EMPTY);
+        let lost: Vec<WatchId> = lost.map(|(id, _)| id).collect();
         for id in lost {
             self.mark_whole(id);
         }
@@ -389,6 +432,31 @@ mod tests {
     }
 
     #[test]
+    fn a_lane_knows_its_receivers_whatever_comes_goes_and_moves() {
+        let (mut shard, lane, watches) = shard_with(6);
+        let other = shard.add_lane();
+        let of = |shard: &Shard<String>, lane| {
+            let mut owners: Vec<u32> = shard.owners_in(lane).collect();
+            owners.sort_unstable();
+            owners
+        };
+        shard.remove(watches[0]);
+        shard.remove(watches[5]);
+        shard.remove(watches[5]);
+        shard.move_to(watches[2], other);
+        shard.move_to(watches[2], other);
+        let again = shard.insert(other, 9);
+        assert_eq!((of(&shard, lane), of(&shard, other)), (vec![1, 3, 4], vec![2, 9]));
+        shard.move_to(again, lane);
+        shard.remove(watches[3]);
+        assert_eq!((of(&shard, lane), of(&shard, other)), (vec![1, 4, 9], vec![2]));
+        for id in [watches[1], watches[4], again, watches[2]] {
+            shard.remove(id);
+        }
+        assert!(of(&shard, lane).is_empty() && of(&shard, other).is_empty() && shard.is_empty());
+    }
+
+    #[test]
     fn a_lost_lane_owes_the_whole_state_to_whom_something_was_sent() {
         let (mut shard, lane, watches) = shard_with(2);
         change(&mut shard, watches[0], "a");
@@ -399,6 +467,6 @@ mod tests {
 
     #[test]
     fn a_watch_costs_a_few_integers() {
-        assert!(size_of::<Option<Watch>>() <= 20, "{} bytes", size_of::<Option<Watch>>());
+        assert!(size_of::<Option<Watch>>() <= 28, "{} bytes", size_of::<Option<Watch>>());
     }
 }

@@ -8,7 +8,7 @@ use super::{
     input::{NotifyAnswer, SipRequest},
     pairs::{PairId, mark},
     presence_in::unknown_state,
-    watchers::share_routes,
+    watchers::{DIALOG_BIT, share_routes},
 };
 use crate::{
     presence_to_sip::PidfWriter,
@@ -76,18 +76,23 @@ impl Owner {
 
     /// The way to a peer changed. Without one there is no Timer F: what was in flight is said again when it is back.
     pub(super) fn handle_peer_changed(&mut self, peer: &PeerKey, way: Option<PeerWay>) {
-        let lane = self.peer_lane(peer);
+        let key = LaneKey::Peer(peer.clone());
+        let lane = match (self.lanes.ids.get(&key), peer) {
+            (Some(lane), _) => *lane,
+            (None, PeerKey::FrontEnd(_)) => self.peer_lane(peer),
+            // Most phones have no dialog in this shard; one that gets one says then how it is reached.
+            (None, PeerKey::Phone(_)) => return,
+        };
         let is_up = way.is_some();
         self.lanes.lane_mut(lane).way = way;
         if is_up {
             // Nobody heard what the lane asked for while the peer was away.
             return self.shard.ask_again(lane);
         }
-        let in_lane: Vec<u32> = self
-            .dialogs
-            .iter()
-            .filter(|(_, dialog)| dialog.lane == lane && dialog.in_flight != 0)
-            .map(|(at, _)| at)
+        let dialogs = self.shard.owners_in(lane).filter(|owner| owner & DIALOG_BIT != 0);
+        let in_lane: Vec<u32> = dialogs
+            .map(|owner| owner & !DIALOG_BIT)
+            .filter(|at| self.dialogs.dialog(*at).is_some_and(|dialog| dialog.in_flight != 0))
             .collect();
         for at in in_lane {
             let Some(dialog) = self.dialogs.dialog_mut(at) else { continue };
@@ -199,7 +204,7 @@ impl Owner {
     }
 
     fn pairs_in(&self, lane: tombolo_fanout::LaneId) -> Vec<PairId> {
-        self.pairs.iter().filter(|(_, pair)| pair.lane == lane).map(|(id, _)| id).collect()
+        self.shard.owners_in(lane).filter(|owner| owner & DIALOG_BIT == 0).map(PairId).collect()
     }
 }
 

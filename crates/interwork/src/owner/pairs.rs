@@ -4,7 +4,7 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use tombolo_fanout::{LaneId, ViewId, WatchId};
+use tombolo_fanout::{ViewId, WatchId};
 use tombolo_policy::Detail;
 use tombolo_presence::{Subscription, SubscriptionKind};
 use tombolo_slab::Slab;
@@ -27,8 +27,6 @@ pub struct Pair {
     pub contact: AddressId,
     /// What the contact is sent about the user.
     pub watch: WatchId,
-    /// The lane toward the contact.
-    pub lane: LaneId,
     /// What the contact says of itself to this user.
     pub heard: ViewId,
     /// The first of the dialogs in which somebody of the pair is notified of the other.

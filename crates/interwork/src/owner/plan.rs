@@ -363,7 +363,6 @@ impl Owner {
             user: user_id,
             contact: contact_id,
             watch: tombolo_fanout::WatchId::default(),
-            lane,
             heard: ViewId::EMPTY,
             first_dialog: NO_DIALOG,
             upstream: NO_DIALOG,
