@@ -199,6 +199,44 @@ fn xs_adr_06_stanzas_of_a_pair_take_effect_in_the_order_in_which_they_came() {
 }
 
 #[test]
+fn sip_tx_07_every_request_is_answered_at_once_though_nobody_decides() {
+    run(async {
+        // Users are asked and never answer; contacts never answer either.
+        let mut gateway = Gateway::start(Approve::Ask);
+        let phones = [flow(1, Transport::Tcp, "192.0.2.1:40000"), flow(2, Transport::Tcp, "192.0.2.2:40000")];
+        gateway.register(&phones[0], "romeo").await;
+        gateway.register(&phones[1], "mercutio").await;
+        let mut spans = Vec::new();
+        for round in 0..40 {
+            let begun = std::time::Instant::now();
+            for (phone, user) in phones.iter().zip(["romeo", "mercutio"]) {
+                for n in 0..10 {
+                    let target = if (round, n) == (0, 0) {
+                        ROMEO.to_owned()
+                    } else {
+                        format!("u{round}-{n}@xmpp.example")
+                    };
+                    let text = gateway.request("SUBSCRIBE", user, &target, EVENT, "");
+                    gateway.says(phone, &text.replace("SUBSCRIBE-", &format!("{round}-{n}-")));
+                }
+            }
+            gateway.settle().await;
+            spans.push(begun.elapsed());
+            for phone in &phones {
+                let answers: Vec<u16> =
+                    gateway.answer_all(phone, 200).iter().filter_map(|m| m.status()).collect();
+                assert_eq!(answers, [200; 10], "round {round}");
+            }
+        }
+        spans.sort_unstable();
+        // A span is that of a whole round, so no single answer took longer.
+        println!("SIP-TX-07: 800 SUBSCRIBEs, 20 at a time: p99 at most {:?}", spans[spans.len() * 99 / 100]);
+        let waits = gateway.broker.report(address(ROMEO)).await.relations;
+        assert!(waits.iter().any(|relation| relation.is_waiting), "somebody still waits for romeo");
+    });
+}
+
+#[test]
 fn a_phone_that_lost_its_connection_is_sent_what_changed_when_it_is_back() {
     run(async {
         let mut gateway = Gateway::start(Approve::Partner);

@@ -167,6 +167,19 @@ async fn a_failure_is_told_apart_from_a_name_that_does_not_exist() {
 }
 
 #[tokio::test]
+async fn stox_a_03_a_learned_answer_is_kept_for_its_life_and_then_asked_for_again() {
+    let host = "x.p.example";
+    let server = serve(&[(host, records([RData::A(A::new(192, 0, 2, 1))]))]).await;
+    let learned = server.resolver.addresses(host, 5269).await.expect("addresses");
+    let moved = records([RData::A(A::new(192, 0, 2, 2))]);
+    server.zone.lock().expect("no panic").insert(format!("{host}."), moved);
+    assert_eq!(server.resolver.addresses(host, 5269).await, Ok(learned), "it is not asked for again");
+    // Its life is 0 s, which the resolver takes as one.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    assert_eq!(server.resolver.addresses(host, 5269).await, Ok(vec![([192, 0, 2, 2], 5269).into()]));
+}
+
+#[tokio::test]
 async fn a_name_server_that_begins_to_fail_leaves_the_last_good_answer() {
     let server = serve(&[
         (PLAIN, records([srv(0, 5269, "x.p.example.")])),
