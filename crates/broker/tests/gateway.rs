@@ -5,6 +5,7 @@ mod common;
 use common::*;
 use tombolo_edge::{FromFlow, Transport};
 use tombolo_policy::Approve;
+use tombolo_runtime::Clock;
 
 const ROMEO: &str = "romeo@sip.example";
 const JULIET: &str = "juliet@xmpp.example";
@@ -206,9 +207,9 @@ fn sip_tx_07_every_request_is_answered_at_once_though_nobody_decides() {
         let phones = [flow(1, Transport::Tcp, "192.0.2.1:40000"), flow(2, Transport::Tcp, "192.0.2.2:40000")];
         gateway.register(&phones[0], "romeo").await;
         gateway.register(&phones[1], "mercutio").await;
-        let mut spans = Vec::new();
+        let (clock, mut spans) = (Clock::system(), Vec::new());
         for round in 0..40 {
-            let begun = std::time::Instant::now();
+            let begun = clock.now().instant;
             for (phone, user) in phones.iter().zip(["romeo", "mercutio"]) {
                 for n in 0..10 {
                     let target = if (round, n) == (0, 0) {
@@ -221,7 +222,7 @@ fn sip_tx_07_every_request_is_answered_at_once_though_nobody_decides() {
                 }
             }
             gateway.settle().await;
-            spans.push(begun.elapsed());
+            spans.push(clock.now().instant - begun);
             for phone in &phones {
                 let answers: Vec<u16> =
                     gateway.answer_all(phone, 200).iter().filter_map(|m| m.status()).collect();
