@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
+    time::Duration,
 };
 
 use tombolo_policy::{Home, Method, Partner, PartnerKind, Proxy, SipTransport};
@@ -48,6 +49,7 @@ pub fn embedded_defaults(data_dir: &Path) -> Settings {
             ],
             trust,
             watcher_interval: SipSettings::WATCHER_INTERVAL,
+            keep_alive: Duration::ZERO,
             limits: SipLimits::default(),
         }),
         partners: vec![Partner {

@@ -115,6 +115,12 @@ pub enum Reason {
     /// Phones that may prove themselves by nothing.
     #[error("phones have nothing to prove their password by")]
     NoDigest,
+    /// A UDP listener without a TCP one at its address and port.
+    #[error("{listener} takes datagrams, and what is too large for one has no way in")]
+    UdpAlone {
+        /// The listener.
+        listener: String,
+    },
     /// A front end without TLS and without the explicit flag.
     #[error("the next hop of {domain} is reached without TLS")]
     ClearNextHop {

@@ -217,6 +217,8 @@ pub struct SipSettings {
     pub trust: Trust,
     /// The least time between two states of one presentity to one SIP watcher (RFC 3856 §6.10).
     pub watcher_interval: Duration,
+    /// How often a keep-alive is sent to front ends, and awaited; zero for never.
+    pub keep_alive: Duration,
     /// What messages may cost.
     pub limits: SipLimits,
 }
@@ -270,6 +272,10 @@ pub struct SipLimits {
     pub expires: Duration,
     /// Longest subscription of a front end.
     pub front_end_expires: Duration,
+    /// Connections that peers may have with us.
+    pub connections: usize,
+    /// Such connections from one address.
+    pub connections_per_address: usize,
 }
 
 impl Default for SipLimits {
@@ -281,6 +287,8 @@ impl Default for SipLimits {
             vias: 70,
             expires: Duration::from_secs(3_600),
             front_end_expires: Duration::from_secs(28_800),
+            connections: 20_000,
+            connections_per_address: 2_000,
         }
     }
 }

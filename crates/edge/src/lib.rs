@@ -9,6 +9,7 @@ pub mod flow_values;
 mod link;
 mod negotiation;
 mod outbox;
+mod sip_admission;
 mod sip_avoided;
 mod sip_connection;
 mod sip_dial;

@@ -10,6 +10,7 @@ use tombolo_net::AnyStream;
 use crate::{
     DialId, FlowFacts, FlowId, FromFlow, Transport,
     outbox::Outbox,
+    sip_admission::Place,
     sip_edge::{SipShared, Way, canonical},
     sip_wire::Wire,
 };
@@ -21,6 +22,7 @@ pub(crate) struct SipConnection {
     /// Until the actor has begun.
     carried: Option<(AnyStream, Wire)>,
     cause: String,
+    _place: Option<Place>,
 }
 
 /// A connection whose handshakes are done.
@@ -35,12 +37,14 @@ pub(crate) struct Established {
     pub(crate) has_alternatives: bool,
     /// SIP domains that the peer proved.
     pub(crate) proved_domains: Vec<String>,
+    /// Its place among those that peers open; `None` for one of ours.
+    pub(crate) place: Option<Place>,
 }
 
 impl SipConnection {
     /// Reports a flow and begins to carry its messages, on arbiter `index`, whose reactor has the socket already.
     pub(crate) fn start(established: Established, index: usize, shared: Arc<SipShared>) -> io::Result<()> {
-        let Established { stream, transport, dial, has_alternatives, proved_domains } = established;
+        let Established { stream, transport, dial, has_alternatives, proved_domains, place } = established;
         let (local, remote) = (canonical(stream.tcp().local_addr()?), canonical(stream.tcp().peer_addr()?));
         let facts = Arc::new(FlowFacts {
             flow: shared.new_flow(),
@@ -56,13 +60,15 @@ impl SipConnection {
         let outbox = Arc::new(Outbox::default());
         shared.flows.write().insert(flow, Way::Connection(outbox.clone(), remote));
         shared.tell(FromFlow::FlowUp(facts.clone()));
-        let wire = Wire::new(facts, outbox, shared.sink.clone(), shared.metrics.clone(), shared.limits);
+        let wire = Wire::new(facts, outbox, shared.sink.clone(), shared.metrics.clone(), shared.limits)
+            .with_keep_alive(shared.keep_alive);
         let placement = shared.placement.clone();
         placement.start_in(index, move |_: &mut _| Self {
             shared,
             flow,
             carried: Some((stream, wire)),
             cause: "the connection failed".to_owned(),
+            _place: place,
         });
         Ok(())
     }

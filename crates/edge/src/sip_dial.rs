@@ -142,7 +142,8 @@ impl SipDial {
             (AnyStream::Plain(stream), Vec::new())
         };
         let (transport, dial) = (self.transport, Some(self.dial));
-        let established = Established { stream, transport, dial, has_alternatives, proved_domains };
+        let established =
+            Established { stream, transport, dial, has_alternatives, proved_domains, place: None };
         SipConnection::start(established, index, shared.clone()).map_err(text)
     }
 

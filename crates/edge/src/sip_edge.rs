@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -23,6 +24,7 @@ use tombolo_telemetry::Metrics;
 use crate::{
     FlowId, FlowPort, FlowSink, FromFlow, ToFlow, Transport,
     outbox::Outbox,
+    sip_admission::Admission,
     sip_avoided::Avoided,
     sip_dial::SipDial,
     sip_listener::{MOST_WELCOMES, bind},
@@ -41,6 +43,12 @@ pub struct SipEdgeSettings {
     pub limits: MessageLimits,
     /// Names to addresses.
     pub resolver: Resolver,
+    /// Connections that peers may have with us, in all.
+    pub connections: usize,
+    /// And from one address.
+    pub connections_per_address: usize,
+    /// How often a keep-alive is sent on connections that we opened, and awaited; `None` for never.
+    pub keep_alive: Option<Duration>,
 }
 
 /// Where the messages for one flow go.
@@ -78,6 +86,9 @@ pub(crate) struct SipShared {
     pub(crate) resolver: Resolver,
     /// How our TLS listeners shake hands.
     pub(crate) tls: Arc<ServerConfig>,
+    /// Room for connections that peers open.
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) keep_alive: Option<Duration>,
     /// Room for connections that are not ready for messages yet.
     pub(crate) welcomes: Arc<Semaphore>,
     pub(crate) flows: RwLock<HashMap<FlowId, Way>>,
@@ -121,6 +132,8 @@ impl SipEdge {
             certificates: settings.certificates,
             trust: settings.trust,
             resolver: settings.resolver,
+            admission: Admission::new(settings.connections, settings.connections_per_address),
+            keep_alive: settings.keep_alive,
             welcomes: Arc::new(Semaphore::new(MOST_WELCOMES)),
             flows: RwLock::default(),
             sockets: RwLock::default(),

@@ -13,6 +13,7 @@ use tombolo_net::{AnyStream, Role, accept_tls};
 
 use crate::{
     Transport,
+    sip_admission::{Place, Refused},
     sip_connection::{Established, SipConnection},
     sip_edge::SipShared,
     sip_udp::UdpActor,
@@ -80,12 +81,19 @@ async fn accept(listener: TcpListener, transport: Transport, shared: Arc<SipShar
                 continue;
             }
         };
+        let place = match shared.admission.admit(remote.ip(), shared.clock.now().instant) {
+            Ok(place) => place,
+            Err(refused) => {
+                refuse(&refused, remote, &shared);
+                continue;
+            }
+        };
         let Ok(stream) = stream.into_std() else { continue };
         // The socket lives with the reactor of its arbiter from here on, and its handshake is no matter of this loop.
         let index = shared.placement.by_hash(rand::rng().random());
         let owner = shared.clone();
         let is_running = shared.placement.spawn_in(index, async move {
-            let outcome = welcome(stream, transport, index, &owner).await;
+            let outcome = welcome(stream, transport, index, place, &owner).await;
             drop(permit);
             if let Err(error) = outcome {
                 owner.metrics.malformed_input();
@@ -98,10 +106,20 @@ async fn accept(listener: TcpListener, transport: Transport, shared: Arc<SipShar
     }
 }
 
+/// The connection is closed unread; operators learn of it, but not of each one of a flood.
+fn refuse(refused: &Refused, remote: SocketAddr, shared: &SipShared) {
+    shared.metrics.refused_connection();
+    if let Some(count) = refused.to_tell {
+        let limit = if refused.is_address_full { "connections_per_address" } else { "connections" };
+        tracing::warn!(%remote, limit, count, "sip connections refused: over sip.limits");
+    }
+}
+
 async fn welcome(
     stream: std::net::TcpStream,
     transport: Transport,
     index: usize,
+    place: Place,
     shared: &Arc<SipShared>,
 ) -> io::Result<()> {
     let stream = TcpStream::from_std(stream)?;
@@ -113,7 +131,8 @@ async fn welcome(
     } else {
         (AnyStream::Plain(stream), Vec::new())
     };
-    let established = Established { stream, transport, dial: None, has_alternatives: false, proved_domains };
+    let (dial, has_alternatives, place) = (None, false, Some(place));
+    let established = Established { stream, transport, dial, has_alternatives, proved_domains, place };
     SipConnection::start(established, index, shared.clone())
 }
 

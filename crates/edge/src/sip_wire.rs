@@ -5,7 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::poll_fn,
+    future::{pending, poll_fn},
     io,
     pin::{Pin, pin},
     sync::Arc,
@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use rand::RngExt;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, split},
     sync::Notify,
@@ -35,12 +36,28 @@ pub(crate) struct Wire {
     sink: Arc<dyn FlowSink>,
     metrics: Arc<Metrics>,
     limits: MessageLimits,
+    keep_alive: Option<Duration>,
     own: Own,
+    /// What was read last, for keep-alives and for a peer that closed its half.
+    heard: Cell<Heard>,
+}
+
+/// What came of a peer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Heard {
+    /// Reads that brought octets.
+    reads: u64,
+    /// When the last request came.
+    request: Option<Instant>,
+    /// A keep-alive of ours is not answered yet.
+    owes_pong: bool,
 }
 
 enum ReadEnd<R> {
     /// Nothing more can be read, or nobody wants to.
     Gone(String),
+    /// Nothing more can be read, but the peer may still read.
+    HalfClosed,
     /// The peer sent what is no message; where the next one begins is not known.
     Faulty(String, R),
 }
@@ -60,7 +77,14 @@ impl Wire {
         metrics: Arc<Metrics>,
         limits: MessageLimits,
     ) -> Self {
-        Self { facts, outbox, sink, metrics, limits, own: Own::default() }
+        let (own, heard) = (Own::default(), Cell::default());
+        Self { facts, outbox, sink, metrics, limits, keep_alive: None, own, heard }
+    }
+
+    /// Sends keep-alives about so often on a connection that we opened, and ends one where none is answered
+    /// (RFC 5626 §3.5.1, §4.4.1).
+    pub(crate) fn with_keep_alive(self, every: Option<Duration>) -> Self {
+        Self { keep_alive: every.filter(|_| self.facts.dial.is_some()), ..self }
     }
 
     /// Carries messages until the stream ends; why it did, for the log.
@@ -70,6 +94,11 @@ impl Wire {
         tokio::select! {
             ended = &mut reading => match ended {
                 ReadEnd::Gone(cause) => cause,
+                ReadEnd::HalfClosed => {
+                    // Its request may still be answered (SIP-TLS-13).
+                    let _ = timeout(HALF_CLOSED_LIMIT, writing).await;
+                    "closed by the peer".to_owned()
+                }
                 ReadEnd::Faulty(cause, reader) => {
                     self.outbox.close();
                     // A close with unread octets would take back what was just said, so the rest is read away.
@@ -89,6 +118,23 @@ impl Wire {
                     "closed".to_owned()
                 }
             },
+            () = self.keep_alive() => "a keep-alive was not answered".to_owned(),
+        }
+    }
+
+    /// Ends when the peer owes an answer to a keep-alive for too long.
+    async fn keep_alive(&self) {
+        let Some(every) = self.keep_alive else { return pending().await };
+        loop {
+            // Not all connections in one moment.
+            sleep(every.mul_f64(rand::rng().random_range(0.8..=1.0))).await;
+            let before = self.heard.get();
+            self.heard.set(Heard { owes_pong: true, ..before });
+            self.own.ping();
+            sleep(PONG_LIMIT).await;
+            if self.heard.get().reads == before.reads {
+                return;
+            }
         }
     }
 
@@ -104,11 +150,13 @@ impl Wire {
                 None => Ok(received.await),
             };
             let len = match received {
+                Ok(Ok(0)) if self.may_await_answer() => return ReadEnd::HalfClosed,
                 Ok(Ok(0)) => return ReadEnd::Gone("closed by the peer".to_owned()),
                 Ok(Ok(len)) => len,
                 Ok(Err(error)) => return ReadEnd::Gone(error.to_string()),
                 Err(_) => return ReadEnd::Gone("a message took too long".to_owned()),
             };
+            self.note(&mut framer);
             let (messages, fault) = self.take_frames(&mut framer);
             if !messages.is_empty() {
                 is_trusted = true;
@@ -130,6 +178,22 @@ impl Wire {
         }
     }
 
+    /// Octets came: any answer a keep-alive; a lone line end is one and nothing else.
+    fn note(&self, framer: &mut StreamFramer) {
+        let heard = self.heard.get();
+        if heard.owes_pong && framer.buffer_mut()[..] == *b"\r\n" {
+            framer.buffer_mut().clear();
+        }
+        self.heard.set(Heard { reads: heard.reads + 1, owes_pong: false, ..heard });
+    }
+
+    /// True where a peer that writes nothing more may still read: it asked something just now. A partner that goes is
+    /// replaced at once.
+    fn may_await_answer(&self) -> bool {
+        let asked = self.heard.get().request;
+        !self.is_partner() && asked.is_some_and(|asked| asked.elapsed() < HALF_CLOSED_LIMIT)
+    }
+
     /// What is whole in the framer, and what broke it.
     fn take_frames(&self, framer: &mut StreamFramer) -> (Vec<Message>, Option<StreamFault>) {
         let mut messages = Vec::new();
@@ -138,7 +202,11 @@ impl Wire {
                 Ok(Some(Frame::Message(mut message))) => {
                     match message.status() {
                         Some(status) => self.metrics.response_in(StatusClass::of(status)),
-                        None => message.set_received(self.facts.remote),
+                        None => {
+                            message.set_received(self.facts.remote);
+                            let request = Some(Instant::now());
+                            self.heard.set(Heard { request, ..self.heard.get() });
+                        }
                     }
                     messages.push(*message);
                 }
@@ -220,6 +288,8 @@ impl Wire {
 #[derive(Default)]
 struct Own {
     pongs: Cell<usize>,
+    /// A keep-alive is to be sent.
+    ping: Cell<bool>,
     answer: RefCell<Vec<u8>>,
     filled: Notify,
 }
@@ -228,6 +298,12 @@ impl Own {
     /// Owes one more answer to a keep-alive (RFC 5626 §4.4.1).
     fn pong(&self) {
         self.pongs.set(self.pongs.get().saturating_add(1));
+        self.filled.notify_one();
+    }
+
+    /// Owes a keep-alive (RFC 5626 §3.5.1).
+    fn ping(&self) {
+        self.ping.set(true);
         self.filled.notify_one();
     }
 
@@ -243,6 +319,9 @@ impl Own {
             self.pongs.set(self.pongs.get() - pongs);
             let mut bytes = b"\r\n".repeat(pongs);
             bytes.append(&mut self.answer.borrow_mut());
+            if self.ping.take() {
+                bytes.extend_from_slice(b"\r\n\r\n");
+            }
             if !bytes.is_empty() {
                 return bytes.into();
             }
@@ -283,6 +362,10 @@ const MESSAGE_LIMIT: Duration = Duration::from_secs(30);
 /// From the begin of a connection that proved nothing to the end of its first message (SIP-T-17).
 const FIRST_MESSAGE_LIMIT: Duration = Duration::from_secs(60);
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
+/// A keep-alive is answered in this time (RFC 5626 §4.4.1).
+const PONG_LIMIT: Duration = Duration::from_secs(10);
+/// How long a peer that closed its half may wait for an answer.
+const HALF_CLOSED_LIMIT: Duration = Duration::from_secs(1);
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// How long a connection rests when its receiver is full.
 const FULL_PAUSE: Duration = Duration::from_millis(2);

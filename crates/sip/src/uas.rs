@@ -1,5 +1,5 @@
 //! The checks that every request meets first (RFC 3261 §8.2, SIP-D-03): syntax, method, scheme of the Request-URI,
-//! extensions, body. What passes them is for whom it concerns.
+//! extensions. What passes them is for whom it concerns, who looks at its body too.
 //!
 //! A message and what is served go in, a verdict comes out. Who may ask for what is not decided here; a request of
 //! another SIP version is refused earlier (505, by [`crate::message::MessageFault`]).
@@ -45,8 +45,6 @@ pub struct Served<'a> {
     pub methods: &'a [Method],
     /// Extensions, for Supported and Require.
     pub extensions: &'a [&'a str],
-    /// Media types of bodies, for Accept; `None` where whoever serves the method looks at the type itself.
-    pub media: Option<&'a [&'a str]>,
 }
 
 /// The methods that are served, for Allow.
@@ -58,7 +56,7 @@ pub const SUPPORTED: [&str; 1] = ["gruu"];
 
 /// Checks a request against what this product serves. A response is dropped.
 pub fn check(request: &Message) -> Verdict {
-    check_for(request, &Served { methods: &SERVED, extensions: &SUPPORTED, media: None })
+    check_for(request, &Served { methods: &SERVED, extensions: &SUPPORTED })
 }
 
 /// Checks a request in the order of RFC 3261 §8.2; the first fault counts. A response is dropped.
@@ -98,7 +96,7 @@ pub fn check_for(request: &Message, served: &Served<'_>) -> Verdict {
     if !unknown.is_empty() {
         return Verdict::refuse_with(420, "Unsupported", unknown.join(", "));
     }
-    served.media.and_then(|media| check_body(request, media)).unwrap_or(Verdict::Accept)
+    Verdict::Accept
 }
 
 /// What a response copies, and what tells a transaction from another (RFC 4475 §3.2.1).
@@ -127,22 +125,6 @@ fn is_malformed(request: &Message, method: &Method) -> bool {
         && are_vias_right
         && are_contacts_right
         && is_expires_right)
-}
-
-/// The body: one of `media`, not encoded, unless it may be ignored (RFC 3261 §8.2.3).
-fn check_body(request: &Message, media: &[&str]) -> Option<Verdict> {
-    let disposition = request.rows(HeaderName::ContentDisposition).next().unwrap_or_default();
-    let is_optional = disposition.to_ascii_lowercase().contains("handling=optional");
-    if request.body().is_empty() || is_optional {
-        return None;
-    }
-    if request.content_encoding().next().is_some() {
-        return Some(Verdict::refuse_with(415, "Accept-Encoding", "identity".to_owned()));
-    }
-    let is_served = request.content_type().ok().flatten().is_some_and(|of| {
-        media.iter().filter_map(|media| media.split_once('/')).any(|(main, sub)| of.is(main, sub))
-    });
-    (!is_served).then(|| Verdict::refuse_with(415, "Accept", media.join(", ")))
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub struct Metrics {
     refused_requests: Counter,
     refused_bodies: Counter,
     refused_streams: Counter,
+    refused_connections: Counter,
     throttled_streams: Counter,
     malformed: Counter,
     messages_to_sip: Counter,
@@ -96,6 +97,7 @@ impl Metrics {
             refused_requests: counter("refused_requests", "SIP requests that were refused"),
             refused_bodies: counter("refused_bodies", "Presence documents that were refused"),
             refused_streams: counter("refused_streams", "XMPP streams that were refused"),
+            refused_connections: counter("refused_connections", "SIP connections over a limit"),
             throttled_streams: counter(
                 "throttled_streams",
                 "Times that a partner sent faster than it may and was read slower",
@@ -286,6 +288,7 @@ counters!(
     refused_request => refused_requests,
     refused_body => refused_bodies,
     refused_stream => refused_streams,
+    refused_connection => refused_connections,
     throttled_stream => throttled_streams,
     malformed_input => malformed,
     message_to_sip => messages_to_sip,

@@ -331,6 +331,9 @@ fn finish_gateway(
             fields: sip.limits.headers,
             vias: sip.limits.vias,
         },
+        connections: sip.limits.connections,
+        connections_per_address: sip.limits.connections_per_address,
+        keep_alive: (!sip.keep_alive.is_zero()).then_some(sip.keep_alive),
         resolver: basis.resolver.clone(),
     };
     let (sip, bound) = SipEdge::start(

@@ -9,6 +9,8 @@ use tombolo_policy::SipTransport;
 
 use super::Context;
 use crate::{
+    described,
+    error::Reason,
     section::{List, Section},
     settings::{SipLimits, SipListen, SipSettings, Trust, XmppLimits, XmppSettings},
 };
@@ -87,19 +89,48 @@ pub(super) fn sip(top: &Section<'_>, trust: Trust, context: &Context<'_>) -> Sip
         listen: vec![SipListen { transport: SipTransport::Tls, address }],
         trust,
         watcher_interval: SipSettings::WATCHER_INTERVAL,
+        keep_alive: Duration::ZERO,
         limits: SipLimits::default(),
     };
     let Some(section) = top.section("sip", "sip") else { return default };
     let settings = SipSettings {
-        listen: section.list("listen", str::parse).map_or(default.listen, List::into_values),
+        listen: sip_listen(&section).unwrap_or(default.listen),
         trust: context.trust(&section).unwrap_or(default.trust),
         watcher_interval: section
             .span_of_time("watcher_interval", Duration::ZERO..=Duration::from_secs(60))
             .unwrap_or(default.watcher_interval),
+        keep_alive: keep_alive(&section).unwrap_or(default.keep_alive),
         limits: section.section("limits", "sip.limits").map_or(default.limits, |limits| sip_limits(&limits)),
     };
     section.finish();
     settings
+}
+
+/// `listen`; who can be reached by UDP must be by TCP too, for what is too large for a datagram (RFC 3261 §18).
+fn sip_listen(section: &Section<'_>) -> Option<Vec<SipListen>> {
+    let list = section.list::<SipListen, _>("listen", str::parse)?;
+    // What could not be read may have been the one.
+    for found in list.items.iter().filter(|found| list.is_whole && found.value.transport == SipTransport::Udp)
+    {
+        let tcp = SipListen { transport: SipTransport::Tcp, ..found.value };
+        if list.items.iter().all(|other| other.value != tcp) {
+            let reason = Reason::UdpAlone { listener: found.value.to_string() };
+            section.error(found.span.clone(), reason, format!("\"{tcp}\" beside it"));
+        }
+    }
+    Some(list.into_values())
+}
+
+/// `keep_alive`: zero, or long enough for an answer.
+fn keep_alive(section: &Section<'_>) -> Option<Duration> {
+    let span = section.span_of_time("keep_alive", Duration::ZERO..=Duration::from_secs(3_600))?;
+    if span > Duration::ZERO && span < Duration::from_secs(20) {
+        let (value, place) = (format!("{}ms", span.as_millis()), section.value_span("keep_alive")?);
+        let reason = Reason::OutOfRange { key: section.path("keep_alive"), value };
+        section.error(place, reason, described::accepted("sip", "keep_alive"));
+        return None;
+    }
+    Some(span)
 }
 
 fn sip_limits(section: &Section<'_>) -> SipLimits {
@@ -115,6 +146,12 @@ fn sip_limits(section: &Section<'_>) -> SipLimits {
         front_end_expires: section
             .span_of_time("front_end_expires", expires())
             .unwrap_or(default.front_end_expires),
+        connections: size("connections", 1..=1_000_000, default.connections),
+        connections_per_address: size(
+            "connections_per_address",
+            1..=1_000_000,
+            default.connections_per_address,
+        ),
     };
     section.finish();
     limits

@@ -305,6 +305,23 @@ fn a_partner_without_a_usable_method_is_refused() {
 }
 
 #[test]
+fn sip_t_01_a_listener_for_datagrams_has_one_for_tcp_at_its_address_and_port() {
+    assert_eq!(
+        errors("[sip]\nlisten = [\"tcp:127.0.0.1:5070\", \"udp:127.0.0.1:5060\", \"tcp:127.0.0.2:5060\"]\n"),
+        ["3:33: udp:127.0.0.1:5060 takes datagrams, and what is too large for one has no way in; accepted: \
+          \"tcp:127.0.0.1:5060\" beside it"]
+    );
+}
+
+#[test]
+fn keep_alives_are_off_or_rare_enough_to_be_answered() {
+    assert_eq!(
+        errors("[sip]\nkeep_alive = \"5s\"\n"),
+        ["3:14: `sip.keep_alive` = 5000ms is out of range; accepted: 0, or a span from 20s to 1h"]
+    );
+}
+
+#[test]
 fn phones_get_a_challenge_of_one_known_hash_at_least_and_each_once() {
     assert_eq!(
         errors("[accounts]\ndigest = []\n"),
@@ -382,7 +399,7 @@ fn every_setting_arrives_where_it_belongs() {
         "data_dir = \"/var/lib/t\"\n\
          [xmpp]\nlisten = [\"127.0.0.1:5269\"]\ndirect_tls_listen = [\"127.0.0.1:5270\"]\ntrust = \"ca.pem\"\n\
          [xmpp.limits]\nstanza_bytes = 10_000\nidle = \"1m\"\n\
-         [sip]\nlisten = [\"udp:127.0.0.1:5060\"]\nwatcher_interval = \"0s\"\n[sip.limits]\nexpires = \"30m\"\n\
+         [sip]\nlisten = [\"udp:127.0.0.1:5060\", \"tcp:127.0.0.1:5060\"]\nkeep_alive = \"2m\"\nwatcher_interval = \"0s\"\n[sip.limits]\nexpires = \"30m\"\nconnections_per_address = 7\n\
          [[partner]]\ndomain = \"p.example\"\nfurther_domains = [\"*.p.example\"]\nkind = \"federated\"\n\
          authenticate = [\"tls-dialback\", \"sasl-external\"]\nproxy = \"[::1]:15269\"\ndetail = \"no-note\"\n\
          direction = \"inbound\"\nlimits = { stanza_bytes = 20000, subscriptions = 5 }\nallow_client_auth_only = true\n\
@@ -397,6 +414,7 @@ fn every_setting_arrives_where_it_belongs() {
     assert_eq!(xmpp.direct_tls_listen[0].port(), 5270);
     let sip = settings.sip.clone().expect("there");
     assert_eq!(sip.listen[0].to_string(), "udp:127.0.0.1:5060");
+    assert_eq!((sip.keep_alive, sip.limits.connections_per_address), (Duration::from_secs(120), 7));
     assert_eq!((sip.trust, sip.limits.expires), (xmpp.trust, Duration::from_secs(1800)));
     assert_eq!(sip.watcher_interval, Duration::ZERO);
     let partner = &settings.partners[0];

@@ -56,13 +56,17 @@ struct Stage {
 }
 
 fn stage(proved: &[&str]) -> Stage {
+    stage_of(proved, None)
+}
+
+fn stage_of(proved: &[&str], dial: Option<crate::DialId>) -> Stage {
     let facts = Arc::new(FlowFacts {
         flow: FlowId(7),
         transport: Transport::Tcp,
         local: SocketAddr::from(([192, 0, 2, 1], 5060)),
         remote: SocketAddr::from(([192, 0, 2, 9], 40_000)),
         sent_by: "192.0.2.1:5060".into(),
-        dial: None,
+        dial,
         has_alternatives: false,
         proved_domains: proved.iter().map(|name| (*name).into()).collect(),
     });
@@ -366,4 +370,63 @@ async fn a_peer_that_does_not_close_in_turn_is_left_after_a_while() {
         .await;
     assert_eq!((cause.as_str(), begin.elapsed()), ("closed", CLOSE_LIMIT));
     assert_eq!(stage.ear.heard(), ["MESSAGE"], "what it still says is heard");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_phone_that_closed_its_half_after_a_request_is_still_answered() {
+    let stage = stage(&[]);
+    let (cause, text) = stage
+        .play(|peer| async {
+            let (mut reader, mut writer) = split(peer);
+            writer.write_all(request("OPTIONS", "", "").as_bytes()).await.expect("written");
+            writer.shutdown().await.expect("closed");
+            settle().await;
+            assert!(stage.outbox.push(Bytes::from_static(b"SIP/2.0 200 OK\r\n\r\n"), 1));
+            let mut text = vec![0; 18];
+            reader.read_exact(&mut text).await.expect("an answer");
+            String::from_utf8(text).expect("utf-8")
+        })
+        .await;
+    assert_eq!((cause.as_str(), text.as_str()), ("closed by the peer", "SIP/2.0 200 OK\r\n\r\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn sip_t_11_our_keep_alive_is_awaited_for_10_s_where_a_setting_wants_it() {
+    let mut silent = stage_of(&[], Some(crate::DialId(1)));
+    silent.wire = silent.wire.with_keep_alive(Some(Duration::from_secs(100)));
+    let begun = Instant::now();
+    let (cause, text) = silent.play(read_all).await;
+    assert_eq!((cause.as_str(), text.as_str()), ("a keep-alive was not answered", "\r\n\r\n"));
+    let lasted = begun.elapsed();
+    assert!((Duration::from_secs(90)..=Duration::from_secs(111)).contains(&lasted), "{lasted:?}");
+
+    let mut living = stage_of(&[], Some(crate::DialId(1)));
+    living.wire = living.wire.with_keep_alive(Some(Duration::from_secs(100)));
+    let (cause, pings) = living
+        .play(|mut peer| async move {
+            let (mut octets, mut pings) = ([0; 4], 0);
+            while pings < 5 && peer.read_exact(&mut octets).await.is_ok() {
+                assert_eq!(&octets, b"\r\n\r\n");
+                peer.write_all(b"\r\n").await.expect("written");
+                pings += 1;
+            }
+            settle().await;
+            pings
+        })
+        .await;
+    assert_eq!((cause.as_str(), pings), ("closed by the peer", 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_keep_alive_is_sent_on_a_connection_that_the_peer_opened() {
+    let mut stage = stage(&["b.example"]);
+    stage.wire = stage.wire.with_keep_alive(Some(Duration::from_secs(100)));
+    let (_, octets) = stage
+        .play(|mut peer| async move {
+            let mut octets = Vec::new();
+            let _ = timeout(Duration::from_secs(1000), peer.read_to_end(&mut octets)).await;
+            octets
+        })
+        .await;
+    assert_eq!(octets, b"");
 }

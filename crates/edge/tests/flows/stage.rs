@@ -166,6 +166,8 @@ pub struct Plan {
     /// Its certificates are from an authority that nobody trusts.
     pub is_rogue: bool,
     pub resolver: Option<Resolver>,
+    /// Connections that peers may have.
+    pub connections: Option<usize>,
 }
 
 /// One SIP edge.
@@ -193,6 +195,9 @@ pub fn start(world: &World, plan: Plan) -> Site {
         certificates: certificates(world, &plan.names, plan.is_rogue),
         trust: world.trust(),
         limits: MessageLimits::default(),
+        connections: plan.connections.unwrap_or(1000),
+        connections_per_address: 1000,
+        keep_alive: None,
         resolver: plan.resolver.unwrap_or_else(|| world.silent_resolver()),
     };
     let (ear, metrics) = (Arc::new(Ear::default()), Arc::new(Metrics::new(1)));

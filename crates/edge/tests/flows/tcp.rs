@@ -243,3 +243,31 @@ fn a_panic_ends_one_connection_and_is_reported_as_its_end() {
         }
     });
 }
+
+#[test]
+fn a_connection_over_the_limit_is_closed_unread_and_counted_and_one_that_ends_makes_room() {
+    run(|world| async move {
+        let site = start(&world, Plan { connections: Some(2), ..Plan::default() });
+        let connect = || async { TcpStream::connect(site.at(Tcp)).await.expect("connected") };
+        let first = connect().await;
+        let _second = connect().await;
+        let flow = site.ear.up(0).await;
+        site.ear.up(1).await;
+        assert_eq!(read_rest(&mut connect().await).await, "", "closed");
+        assert_eq!(site.counted("refused_connections_total"), 1);
+        drop(first);
+        site.ear.down(flow.flow).await;
+        // The place is given back a moment after the end is told.
+        for _ in 0..50 {
+            let mut third = connect().await;
+            third.write_all(request("OPTIONS", "third", "").as_bytes()).await.expect("written");
+            if tokio::time::timeout(std::time::Duration::from_millis(200), read_rest(&mut third))
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+        panic!("no room again");
+    });
+}

@@ -22,6 +22,12 @@ fn status(verdict: Verdict) -> u16 {
 }
 
 #[test]
+fn sip_d_16_a_request_with_max_forwards_0_is_served_since_we_are_its_user_agent() {
+    assert_eq!(status(verdict("MESSAGE sip:j@x", "Max-Forwards: 0\r\n")), 0);
+    assert_eq!(status(verdict("OPTIONS sip:j@x", "Max-Forwards: 0\r\n")), 0);
+}
+
+#[test]
 fn sip_d_03_each_fault_has_its_status_and_the_first_one_counts() {
     for (start, more, expected) in [
         ("MESSAGE sip:j@x", "", 0),
