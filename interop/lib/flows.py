@@ -254,6 +254,61 @@ async def killed_and_started_again(world):
         steps.check(f"{name}SIP user was not asked", not pending, [m.text for m in pending])
 
 
+async def partner_killed_and_started_again(world):
+    """`kill -9` of the partner's server: what changed meanwhile arrives afterwards, and nobody is asked anything."""
+    steps, prosody = world.steps, world.prosody
+    mercutio = await world.client("mercutio")
+    alice, bob = await world.phone("alice"), await world.phone("bob")
+    etag = await alice.publish(pidf(alice.aor, "open", "before"))
+    if await steps.step("XMPP user watches a SIP user", become_watcher(world, mercutio, alice)) is None:
+        return
+    dialog = await steps.step("SIP user watches the XMPP user", become_watched(mercutio, bob))
+    if dialog is None:
+        return
+    await mercutio.until("available", jid(alice), test=lambda e: e.status == "before")
+    for round_ in range(1, world.rounds + 1):
+        name = f"round {round_}: " if world.rounds > 1 else ""
+        mark_phone = bob.mark
+        prosody.kill()
+        mercutio.gone()
+        note = f"while you slept {round_}"
+        etag = await alice.publish(pidf(alice.aor, "open", note), etag)
+        answer = await steps.step(f"{name}SIP user writes while the server is away", bob.message(
+            f"sip:{mercutio.boundjid.bare}", f"lost? {round_}"))
+        await asyncio.to_thread(prosody.up)
+        mercutio = await steps.step(f"{name}XMPP user logs in again", world.client("mercutio"))
+        if mercutio is None:
+            return
+        await steps.step(f"{name}XMPP user sees what changed meanwhile", mercutio.until(
+            "available", jid(alice), timeout=30, test=lambda e, note=note: e.status == note))
+        mercutio.send_presence(pstatus=f"back {round_}")
+        await steps.step(f"{name}SIP user sees the XMPP user, in the dialog it had", bob.notified(
+            dialog, "active", f"back {round_}", mark_phone, timeout=30))
+        if answer is not None and answer.status < 300:
+            await steps.step(f"{name}the message was accepted: it arrives, or its sender is told why", first_of(
+                mercutio.until("message", jid(bob), test=lambda e, n=round_: e.body == f"lost? {n}", timeout=40),
+                bob.until("MESSAGE", lambda m: mercutio.boundjid.bare in m.get("from"), mark_phone, timeout=40)))
+        asked = mercutio.saw("subscribe") + mercutio.saw("unsubscribed")
+        steps.check(f"{name}XMPP user was asked and refused nothing", not asked, list(map(str, asked)))
+        ended = [n for n in bob.notifies(dialog, mark_phone) if n.get("subscription-state").startswith("terminated")]
+        steps.check(f"{name}no dialog was ended", not ended, [n.start for n in ended])
+
+
+async def first_of(*waits):
+    """What ends first and well; the failure of the last where none does."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    for done in asyncio.as_completed(tasks):
+        try:
+            found = await done
+        except TimeoutError as error:
+            last = error
+            continue
+        for task in tasks:
+            task.cancel()
+        return found
+    raise last
+
+
 async def message_reaches_a_phone_that_slept(world):
     """After `kill -9`, before the phone said anything: it is found where it registered from."""
     steps, tombolo = world.steps, world.tombolo

@@ -78,6 +78,10 @@ class XmppUser(slixmpp.ClientXMPP):
     async def logout(self):
         await self.disconnect(wait=1.0)
 
+    def gone(self):
+        """Its server has died: nothing is said to it any more."""
+        self.abort()
+
     @property
     def mark(self):
         """Where the log ends now: `until(…, since=mark)` looks only at what comes later."""

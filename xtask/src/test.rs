@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool, String> {
         ("doctest", doctest),
         ("fuzz", || fuzz::smoke(FUZZ_SECONDS, "1", None)),
         ("interop", || interop(&["--jobs", "2"])),
-        ("kill", || interop(&["--rounds", KILLS, "300", "310", "330"])),
+        ("kill", || interop(&["--rounds", KILLS, "300", "310", "330", "340"])),
     ];
     if let Some(unknown) = only.iter().find(|name| steps.iter().all(|(step, _)| step != *name)) {
         return Err(format!("no step is called {unknown}"));
