@@ -64,11 +64,8 @@ impl Program {
         }
         let file = folder.path().join("tombolo.toml");
         fs::File::create(&file)?.write_all(settings.as_bytes())?;
-        let child = Command::new(binary)
-            .args(["run", "--config"])
-            .arg(&file)
-            .stdout(Stdio::null())
-            .spawn()?;
+        let child =
+            Command::new(binary).args(["run", "--config"]).arg(&file).stdout(Stdio::null()).spawn()?;
         let mut program = Self { child, folder, xmpp, sip_tcp, sip_tls };
         program.await_ready().await?;
         Ok(program)

@@ -63,8 +63,25 @@ pub struct StreamAnswer {
     pub stream: u64,
     /// `incoming` or `outgoing`.
     pub direction: String,
-    /// Proved pairs, `ours ← theirs`.
+    /// Proved pairs, `ours ← theirs` or `ours → theirs`, as stanzas flow.
     pub pairs: Vec<String>,
+    /// How the first pair was proved: `sasl-external`, `tls-dialback` or `plain-dialback`.
+    pub proof: String,
+    /// Its TLS; nothing in the clear.
+    pub tls: Option<TlsAnswer>,
+}
+
+/// The TLS of a stream.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TlsAnswer {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: String,
+    /// The cipher suite by its registered name.
+    pub cipher: String,
+    /// SHA-256 of the partner's certificate in hexadecimal digits; empty when it showed none.
+    pub certificate: String,
+    /// Whole days until that certificate runs out.
+    pub certificate_days_left: Option<i64>,
 }
 
 /// One federated session.

@@ -9,6 +9,6 @@ mod server;
 
 pub use answers::{
     CertificateAnswer, DecisionAnswer, PartnerAnswer, PendingAnswer, RelationAnswer, ReloadAnswer,
-    SessionAnswer, StatusAnswer, StreamAnswer, UserAnswer,
+    SessionAnswer, StatusAnswer, StreamAnswer, TlsAnswer, UserAnswer,
 };
 pub use server::{AdminState, Reloadable, UserBook, serve};

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -27,7 +27,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
     sync::Notify,
 };
-use tombolo_broker::{Broker, SessionReport};
+use tombolo_broker::{Broker, SessionReport, StreamReport};
 use tombolo_edge::StreamDirection;
 use tombolo_policy::{Approve, Capability, Direction, Partner, Question, Table};
 use tombolo_presence::Address;
@@ -35,7 +35,7 @@ use tombolo_telemetry::Metrics;
 
 use crate::answers::{
     CertificateAnswer, DecisionAnswer, PartnerAnswer, PendingAnswer, RelationAnswer, ReloadAnswer,
-    SessionAnswer, StatusAnswer, StreamAnswer, UserAnswer,
+    SessionAnswer, StatusAnswer, StreamAnswer, TlsAnswer, UserAnswer,
 };
 
 /// The accounts of built-in homes, as far as they are changed while the process runs.
@@ -78,6 +78,8 @@ pub struct AdminState {
     pub shutdown: Arc<Notify>,
     /// Reads the monotonic clock, for the uptime.
     pub now: Box<dyn Fn() -> Instant + Send + Sync>,
+    /// Reads the wall clock, since the Unix epoch.
+    pub wall: Box<dyn Fn() -> Duration + Send + Sync>,
 }
 
 type Shared = Arc<AdminState>;
@@ -194,18 +196,8 @@ async fn status(State(state): State<Shared>) -> Json<StatusAnswer> {
         certificates: state.files.certificates(),
     };
     let Some(broker) = &state.broker else { return Json(answer) };
-    answer.streams = broker
-        .streams()
-        .into_iter()
-        .map(|(id, direction, pairs)| StreamAnswer {
-            stream: id.0,
-            direction: match direction {
-                StreamDirection::Incoming => "incoming".to_owned(),
-                StreamDirection::Outgoing => "outgoing".to_owned(),
-            },
-            pairs: pairs.iter().map(|pair| format!("{} ← {}", pair.local, pair.remote)).collect(),
-        })
-        .collect();
+    answer.streams =
+        broker.streams().into_iter().map(|stream| stream_answer(stream, (state.wall)())).collect();
     answer.sessions = broker.sessions().await.into_iter().map(session_answer).collect();
     for shard in broker.shards().await {
         answer.users += shard.report.users;
@@ -217,6 +209,26 @@ async fn status(State(state): State<Shared>) -> Json<StatusAnswer> {
     }
     (answer.peers, answer.flows) = broker.peer_counts();
     Json(answer)
+}
+
+fn stream_answer(report: StreamReport, wall: Duration) -> StreamAnswer {
+    let (direction, arrow) = match report.direction {
+        StreamDirection::Incoming => ("incoming", '←'),
+        StreamDirection::Outgoing => ("outgoing", '→'),
+    };
+    let days_left = |until: u64| (until as i64 - wall.as_secs() as i64).div_euclid(86_400);
+    StreamAnswer {
+        stream: report.id.0,
+        direction: direction.to_owned(),
+        pairs: report.pairs.iter().map(|pair| format!("{} {arrow} {}", pair.local, pair.remote)).collect(),
+        proof: report.method.as_str().to_owned(),
+        tls: report.tls.map(|tls| TlsAnswer {
+            version: tls.version.clone(),
+            cipher: tls.cipher.clone(),
+            certificate: tls.certificate.clone(),
+            certificate_days_left: tls.certificate_until.map(days_left),
+        }),
+    }
 }
 
 fn session_answer(report: SessionReport) -> SessionAnswer {

@@ -5,7 +5,9 @@ use std::{net::SocketAddr, sync::Arc};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use tombolo_edge::{DomainPair, EdgePort, FlowPort, StreamDirection, StreamId, ToFlow, Transport};
+use tombolo_edge::{
+    DomainPair, EdgePort, FlowPort, ProofMethod, StreamDirection, StreamId, StreamTls, ToFlow, Transport,
+};
 use tombolo_interwork::{
     owner::{Input, Owner, OwnerSettings, PeerKey, Report},
     rows::{Row, table},
@@ -21,7 +23,7 @@ use tombolo_telemetry::Metrics;
 use crate::{
     accounts::{Accounts, Authenticator},
     bindings::Restored,
-    directory::{Directory, Shard, Shared},
+    directory::{Directory, Shard, Shared, Stream},
     fanout_actor::FanoutActor,
     guests::GuestsActor,
     messages::{AskShard, ToSession, ToUser},
@@ -80,6 +82,21 @@ pub struct SessionReport {
     pub stanzas_out: u64,
     /// Why the last stream ended or the last dial failed.
     pub last_failure: Option<String>,
+}
+
+/// A stream, for operators.
+#[derive(Debug, Clone)]
+pub struct StreamReport {
+    /// The stream.
+    pub id: StreamId,
+    /// Which way stanzas flow.
+    pub direction: StreamDirection,
+    /// The pairs that are proved on it.
+    pub pairs: Vec<DomainPair>,
+    /// How the first one was proved.
+    pub method: ProofMethod,
+    /// Its TLS; nothing in the clear.
+    pub tls: Option<Arc<StreamTls>>,
 }
 
 /// A shard, for operators.
@@ -230,10 +247,16 @@ impl Broker {
         reports
     }
 
-    /// The streams that are up, with the pairs that are proved on each.
-    pub fn streams(&self) -> Vec<(StreamId, StreamDirection, Vec<DomainPair>)> {
-        let streams = self.directory.streams().into_iter();
-        streams.map(|(id, stream)| (id, stream.direction, stream.pairs)).collect()
+    /// The streams that are up.
+    pub fn streams(&self) -> Vec<StreamReport> {
+        let report = |(id, stream): (StreamId, Stream)| StreamReport {
+            id,
+            direction: stream.direction,
+            pairs: stream.pairs,
+            method: stream.method,
+            tls: stream.tls,
+        };
+        self.directory.streams().into_iter().map(report).collect()
     }
 
     /// Number of SIP peers and of flows that are bound to one.

@@ -15,7 +15,8 @@ use actix::Addr;
 use arc_swap::ArcSwap;
 use parking_lot::RwLock;
 use tombolo_edge::{
-    DialId, DomainPair, EdgePort, FlowFacts, FlowId, FlowPort, StreamDirection, StreamId, ToEdge, ToFlow,
+    DialId, DomainPair, EdgePort, FlowFacts, FlowId, FlowPort, ProofMethod, StreamDirection, StreamId,
+    StreamTls, ToEdge, ToFlow,
 };
 use tombolo_interwork::{
     error::NoResponse,
@@ -37,6 +38,7 @@ use crate::{
     messages::{Arrived, Requester, ToPeer, ToShard, ToUser},
     peer::owner_name,
     peer_actor::PeerActor,
+    seen_certificates::Seen,
     session::{SessionSettings, ShardIndex},
     session_actor::SessionActor,
     user_actor::UserActor,
@@ -60,6 +62,8 @@ pub struct Directory {
     pub key: TokenKey,
     /// What sessions are set to.
     pub session_settings: SessionSettings,
+    /// The certificates that partners have shown.
+    pub seen: Seen,
     shards: OnceLock<Vec<Shard>>,
     edge: OnceLock<Arc<dyn EdgePort>>,
     flows_port: OnceLock<Arc<dyn FlowPort>>,
@@ -101,6 +105,10 @@ pub struct Stream {
     pub direction: StreamDirection,
     /// The pairs that are proved on it.
     pub pairs: Vec<DomainPair>,
+    /// How the first one was proved.
+    pub method: ProofMethod,
+    /// Its TLS; nothing in the clear.
+    pub tls: Option<Arc<StreamTls>>,
 }
 
 enum Dialled {
@@ -142,6 +150,7 @@ impl Directory {
             authenticator,
             key,
             session_settings,
+            seen: Seen::default(),
             shards: OnceLock::new(),
             edge: OnceLock::new(),
             flows_port: OnceLock::new(),

@@ -17,10 +17,11 @@ mod peer;
 mod peer_actor;
 mod requests;
 mod router;
+mod seen_certificates;
 mod session;
 mod session_actor;
 mod user_actor;
 
 pub use accounts::{Account, Accounts, Authenticator};
-pub use broker::{Broker, BrokerSettings, SessionReport, ShardReport};
+pub use broker::{Broker, BrokerSettings, SessionReport, ShardReport, StreamReport};
 pub use session::{Session, SessionOutput, SessionSettings, ShardIndex};

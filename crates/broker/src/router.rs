@@ -14,7 +14,8 @@ use tombolo_interwork::{
 use tombolo_presence::{Domain, partition_of};
 use tombolo_sip::message::Message;
 use tombolo_xmpp::{
-    stanza::{IqKind, IqStanza, StanzaHead, StanzaKind},
+    jid::Jid,
+    stanza::{IqKind, IqStanza, StanzaCondition, StanzaHead, StanzaKind},
     stream::ReceivedStanza,
     write::{ErrorContent, error_reply, iq_result},
 };
@@ -42,12 +43,21 @@ impl StreamSink for Router {
     fn offer(&self, value: FromEdge) -> Result<(), FromEdge> {
         let directory = &self.directory;
         match value {
-            FromEdge::StreamUp { stream, direction, dial, pair, method, window_bytes } => {
+            FromEdge::StreamUp { stream, direction, dial, pair, method, tls, window_bytes } => {
                 tracing::info!(
-                    partner = %pair.remote, local = %pair.local, ?direction, ?method, stream = stream.0,
-                    "s2s stream up"
+                    partner = %pair.remote, local = %pair.local, ?direction, method = method.as_str(),
+                    stream = stream.0, version = tls.as_ref().map(|tls| &*tls.version),
+                    cipher = tls.as_ref().map(|tls| &*tls.cipher),
+                    certificate = tls.as_ref().map(|tls| &*tls.certificate), "s2s stream up"
                 );
-                directory.add_stream(stream, Stream { direction, pairs: vec![pair.clone()] });
+                if let Some(before) =
+                    tls.as_ref().and_then(|tls| directory.seen.see(&pair.remote, &tls.certificate))
+                {
+                    let certificate = tls.as_ref().map(|tls| &*tls.certificate);
+                    tracing::warn!(partner = %pair.remote, before, certificate, "a partner shows another certificate");
+                }
+                let pairs = vec![pair.clone()];
+                directory.add_stream(stream, Stream { direction, pairs, method, tls: tls.map(Arc::from) });
                 if direction == StreamDirection::Outgoing {
                     // The dial's own pair names the session even if the partner answered for another.
                     let pair = dial.and_then(|dial| directory.session_of_dial(dial)).unwrap_or(pair);
@@ -81,7 +91,7 @@ impl StreamSink for Router {
                 }
             }
             FromEdge::StreamDown { stream, end, last_written } => {
-                if let Some(Stream { direction, pairs }) = directory.remove_stream(stream)
+                if let Some(Stream { direction, pairs, .. }) = directory.remove_stream(stream)
                     && let Some(pair) = pairs.into_iter().next()
                 {
                     tracing::info!(partner = %pair.remote, cause = %end, stream = stream.0, "s2s stream ended");
@@ -126,7 +136,10 @@ impl Router {
 
     /// The shard of the local user that a stanza is for; `None` when it is answered or dropped here.
     fn place(&self, xml: Bytes, facts: &Stream) -> Option<(usize, ReceivedStanza)> {
-        let stanza = ReceivedStanza::read(xml)?;
+        let Some(stanza) = ReceivedStanza::read(xml.clone()) else {
+            self.refuse_malformed(&xml, facts);
+            return None;
+        };
         let (from, to) = (&stanza.from, &stanza.to);
         // The edge checked this; the gateway checks it again (DESIGN section 12).
         let is_proved = facts
@@ -166,7 +179,7 @@ impl Router {
             // No number: a partner need not know which faults we have (XEP-0092 §4).
             Some(("jabber:iq:version", "query")) => iq_result(&mut out, head, VERSION.as_bytes()),
             _ => {
-                let error = ErrorContent::from(tombolo_xmpp::stanza::StanzaCondition::ServiceUnavailable);
+                let error = ErrorContent::from(StanzaCondition::ServiceUnavailable);
                 error_reply(&mut out, head, &error)
             }
         };
@@ -179,6 +192,23 @@ impl Router {
 }
 
 impl Router {
+    /// A stanza of a proved domain whose `to` is no address: its sender is told (RFC 6120 §8.3.3.8).
+    fn refuse_malformed(&self, xml: &Bytes, facts: &Stream) {
+        self.directory.metrics.refused_stanza();
+        let Ok(head) = StanzaHead::read(xml) else { return };
+        let Some(from) = head.from.as_deref().and_then(|from| Jid::parse(from).ok()) else { return };
+        let Some(pair) = facts.pairs.iter().find(|pair| pair.remote.as_str() == from.domain()) else {
+            return;
+        };
+        // What is no address cannot be whom the answer is from.
+        let head = StanzaHead { to: Some(pair.local.as_str().into()), ..head };
+        let mut out = Vec::new();
+        if error_reply(&mut out, &head, &ErrorContent::from(StanzaCondition::JidMalformed)) {
+            let message = ToSession::Message { shard: 0, message: None, bytes: out };
+            self.directory.session(&pair.local, &pair.remote).do_send(message);
+        }
+    }
+
     /// An answer, good or bad, to a ping of the session between two domains.
     fn take_pong(&self, stanza: &ReceivedStanza) {
         let (from, to) = (&stanza.from, &stanza.to);

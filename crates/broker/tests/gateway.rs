@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::*;
 use tombolo_edge::{FromFlow, Transport};
 use tombolo_policy::Approve;
@@ -163,6 +165,63 @@ fn xs_adr_04_xs_str_12_queries_are_answered_for_the_domains_and_their_users() {
                 gateway.settle().await;
                 assert!(gateway.stanzas.is_empty(), "answers are not answered: {:?}", gateway.stanzas);
             }
+        }
+    });
+}
+
+#[test]
+fn a_stanza_for_no_address_is_refused_to_its_sender_in_the_name_of_our_domain() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        let stream = gateway.stream_from_partner(HOME);
+        let stanza = |kind: &str| format!("<message from='{JULIET}/b' to='@{HOME}' type='{kind}' id='7'/>");
+        gateway.stanzas_come(stream, &[&stanza("chat")]);
+        gateway.settle().await;
+        let [answer] = &gateway.stanzas[..] else { panic!("{:?}", gateway.stanzas) };
+        assert!(answer.contains("<jid-malformed ") && answer.contains("type='error'"), "{answer}");
+        assert!(
+            answer.contains(&format!("from='{HOME}' to='{JULIET}/b'")) && answer.contains("id='7'"),
+            "{answer}"
+        );
+        gateway.stanzas.clear();
+        let strange = stanza("chat").replace(JULIET, "mallory@elsewhere.example");
+        gateway.stanzas_come(stream, &[&stanza("error"), &strange]);
+        gateway.settle().await;
+        assert!(
+            gateway.stanzas.is_empty(),
+            "no error for an error, nor for whom nobody proved: {:?}",
+            gateway.stanzas
+        );
+    });
+}
+
+#[test]
+fn a_ping_to_a_partner_that_is_written_to_is_answered_by_its_stream_to_us_or_the_stream_is_given_up() {
+    run(async {
+        tokio::time::pause();
+        let mut gateway = Gateway::start(Approve::Partner);
+        let stream = gateway.stream_from_partner(HOME);
+        let ask =
+            format!("<iq from='{PARTNER}' to='{HOME}' type='get' id='7'><ping xmlns='urn:xmpp:ping'/></iq>");
+        // Its pings are answered by a stream of ours, which is thus one that is written to.
+        for is_answered in [true, true, false] {
+            gateway.stanzas_come(stream, &[&ask]);
+            gateway.settle().await;
+            assert!(gateway.stanzas.remove(0).contains("type='result'"));
+            tokio::time::advance(Duration::from_secs(301)).await;
+            gateway.settle().await;
+            let ping = gateway.stanzas.remove(0);
+            assert!(ping.contains("type='get' id='tombolo-ping-") && ping.contains("<ping "), "{ping}");
+            let id = ping.split_once("id='").and_then(|(_, rest)| rest.split_once('\'')).expect("an id").0;
+            if is_answered {
+                // An error is an answer too.
+                let answer = format!("<iq from='{PARTNER}' to='{HOME}' type='error' id='{id}'/>");
+                gateway.stanzas_come(stream, &[&answer]);
+                gateway.settle().await;
+            }
+            tokio::time::advance(Duration::from_secs(61)).await;
+            gateway.settle().await;
+            assert_eq!(gateway.given_up, usize::from(!is_answered));
         }
     });
 }

@@ -34,6 +34,6 @@ pub use sip_edge::{SipEdge, SipEdgeSettings};
 pub use stream_upkeep::StreamPace;
 pub use stream_values::{
     BEAT, BEAT_LOST, DialId, DomainPair, EdgePort, FromEdge, ProofMethod, STREAM_WINDOW_BYTES,
-    StreamDirection, StreamEnd, StreamId, StreamSink, ToEdge,
+    StreamDirection, StreamEnd, StreamId, StreamSink, StreamTls, ToEdge,
 };
 pub use xmpp_edge::{XmppEdge, XmppEdgeSettings};

@@ -22,7 +22,7 @@ use tombolo_xmpp::{
 
 use crate::{
     DialId, DomainPair, ProofMethod, StreamEnd,
-    stream_end::{NotOpened, domain_pair, end_of, note, proof_of},
+    stream_end::{NotOpened, domain_pair, end_of, note, other_host, proof_of},
     stream_policy::Shown,
     xmpp_connection::{CLOSE_LIMIT, FAR},
     xmpp_edge::{XmppShared, ascii},
@@ -124,10 +124,11 @@ impl Negotiation {
                     StreamEvent::KeyShown(question) => self.ask(question),
                     StreamEvent::KeyAnswered { answer: given, .. } => answer = Some(given),
                     StreamEvent::Stanza(stanza) => stanzas.push(stanza.xml),
+                    StreamEvent::MalformedTo { xml, .. } => stanzas.push(xml),
                     StreamEvent::Closed(cause) => {
                         self.flush(&mut socket).await?;
                         let _ = timeout(CLOSE_LIMIT, socket.shutdown()).await;
-                        return Err(end_of(&cause).into());
+                        return Err(NotOpened { other_host: other_host(&cause), ..end_of(&cause).into() });
                     }
                     other => note(&other),
                 }

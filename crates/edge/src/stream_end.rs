@@ -2,9 +2,12 @@
 
 use std::mem;
 
-use tombolo_net::TlsError;
+use tombolo_net::{Target, TlsError};
 use tombolo_presence::Domain;
-use tombolo_xmpp::stream::{CloseCause, Method, Pair, StreamEvent, StreamFault};
+use tombolo_xmpp::{
+    stream::{CloseCause, Method, Pair, StreamEvent, StreamFault},
+    stream_error::StreamCondition,
+};
 
 use crate::{DomainPair, ProofMethod, StreamEnd};
 
@@ -31,19 +34,21 @@ pub(crate) struct NotOpened {
     pub(crate) end: StreamEnd,
     /// Another host of the same domain would say the same.
     pub(crate) is_final: bool,
+    /// Where the peer says to go instead, proved to speak for the domain.
+    pub(crate) other_host: Option<Target>,
 }
 
 impl From<StreamEnd> for NotOpened {
     fn from(end: StreamEnd) -> Self {
         let is_final = matches!(end, StreamEnd::Refused(_) | StreamEnd::Unauthenticated(_));
-        Self { end, is_final }
+        Self { end, is_final, other_host: None }
     }
 }
 
 impl From<TlsError> for NotOpened {
     /// A handshake may fail for what is in front of one host: the next one is tried.
     fn from(error: TlsError) -> Self {
-        Self { end: StreamEnd::Unauthenticated(error.to_string()), is_final: false }
+        Self { end: StreamEnd::Unauthenticated(error.to_string()), is_final: false, other_host: None }
     }
 }
 
@@ -71,6 +76,10 @@ pub(crate) fn end_of(cause: &CloseCause) -> StreamEnd {
                     StreamEnd::Unauthenticated(format!("the partner says {condition} {text}"))
                 }
                 "host-unknown" | "host-gone" => StreamEnd::NotFound,
+                "see-other-host" => {
+                    let host = error.other_host.as_deref().unwrap_or("nowhere");
+                    StreamEnd::StreamError(format!("see-other-host: {host}, which is not followed"))
+                }
                 _ => StreamEnd::StreamError(format!("{condition} {text}")),
             }
         }
@@ -78,6 +87,22 @@ pub(crate) fn end_of(cause: &CloseCause) -> StreamEnd {
         // What was written last may never have been read.
         CloseCause::CloseTimedOut => StreamEnd::Broken("the peer did not end its side in time".to_owned()),
     }
+}
+
+/// Where a peer sends us (RFC 6120 §4.9.3.19). It counts only from one whose certificate proved the domain: anybody else
+/// could send us, and what we have to say, to a place of his own.
+pub(crate) fn other_host(cause: &CloseCause) -> Option<Target> {
+    let CloseCause::PeerError { error, is_trusted: true } = cause else { return None };
+    if error.condition != StreamCondition::SeeOtherHost {
+        return None;
+    }
+    let text = error.other_host.as_deref()?.trim();
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().ok()?),
+        _ => (text, 5269),
+    };
+    let host = host.trim_matches(['[', ']']).to_owned();
+    (!host.is_empty() && port != 0).then_some(Target { host, port, is_direct_tls: false })
 }
 
 /// What is only worth a line.
@@ -95,5 +120,32 @@ pub(crate) fn note(event: &StreamEvent) {
             );
         }
         other => tracing::debug!(event = ?mem::discriminant(other), "stream event"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tombolo_xmpp::stream_error::StreamError;
+
+    use super::*;
+
+    #[test]
+    fn only_a_proved_peer_may_send_us_elsewhere() {
+        let cause = |host: &str, is_trusted| {
+            let condition = StreamCondition::SeeOtherHost;
+            let other_host = Some(host.into());
+            let error = StreamError { condition, text: None, other_host, application: None };
+            CloseCause::PeerError { error, is_trusted }
+        };
+        let sent = |host| other_host(&cause(host, true)).map(|target| (target.host, target.port));
+        assert_eq!(sent("im.example:5270"), Some(("im.example".to_owned(), 5270)));
+        assert_eq!(sent("im.example"), Some(("im.example".to_owned(), 5269)));
+        assert_eq!(sent("[2001:db8::1]:5270"), Some(("2001:db8::1".to_owned(), 5270)));
+        assert_eq!(sent("2001:db8::1"), Some(("2001:db8::1".to_owned(), 5269)));
+        assert_eq!(
+            [sent(""), sent(":5269"), sent("im.example:http"), sent("im.example:0")],
+            [None, None, None, None]
+        );
+        assert!(other_host(&cause("im.example", false)).is_none());
     }
 }

@@ -45,6 +45,30 @@ pub enum ProofMethod {
     PlainDialback,
 }
 
+impl ProofMethod {
+    /// The word of the settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SaslExternal => "sasl-external",
+            Self::TlsDialback => "tls-dialback",
+            Self::PlainDialback => "plain-dialback",
+        }
+    }
+}
+
+/// The TLS of a stream, for operators.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StreamTls {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: String,
+    /// The cipher suite by its registered name.
+    pub cipher: String,
+    /// SHA-256 of the peer's certificate in hexadecimal digits; empty when it showed none.
+    pub certificate: String,
+    /// When that certificate runs out, in seconds since the Unix epoch.
+    pub certificate_until: Option<u64>,
+}
+
 /// Why a dial gave no stream, or why a stream ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 pub enum StreamEnd {
@@ -105,6 +129,8 @@ pub enum FromEdge {
         pair: DomainPair,
         /// How it was proved.
         method: ProofMethod,
+        /// Its TLS; nothing in the clear.
+        tls: Option<Box<StreamTls>>,
         /// Number of bytes that may be written and not yet reported as [`FromEdge::Written`].
         window_bytes: u32,
     },

@@ -12,14 +12,14 @@ use tokio::{
     sync::{mpsc, watch},
     time::{sleep, sleep_until, timeout},
 };
-use tombolo_net::{AnyStream, PeerCertificates};
+use tombolo_net::{AnyStream, TlsFacts};
 use tombolo_xmpp::{
     stream::{KeyAnswer, KeyQuestion, Pair, S2sStream, StreamEvent, StreamPolicy},
     stream_error::StreamCondition,
 };
 
 use crate::{
-    FromEdge, STREAM_WINDOW_BYTES, StreamDirection, StreamEnd, StreamId,
+    FromEdge, STREAM_WINDOW_BYTES, StreamDirection, StreamEnd, StreamId, StreamTls,
     negotiation::{Negotiated, ask},
     outbox::Outbox,
     stream_end::{domain_pair, end_of, note},
@@ -58,18 +58,13 @@ impl XmppConnection {
             S2sStream::Inbound(_) => StreamDirection::Incoming,
             S2sStream::Outbound(_) => StreamDirection::Outgoing,
         };
-        if let Some(tls) = &negotiated.tls {
-            tracing::info!(
-                partner = %negotiated.pair.remote, stream = self.stream.0, version = %tls.version,
-                cipher = %tls.cipher, certificate = %fingerprint(&tls.certificates), "s2s stream over tls"
-            );
-        }
         self.shared.tell(FromEdge::StreamUp {
             stream: self.stream,
             direction,
             dial: negotiated.dial,
             pair: negotiated.pair.clone(),
             method: negotiated.method,
+            tls: negotiated.tls.as_ref().map(|facts| Box::new(stream_tls(facts))),
             window_bytes: STREAM_WINDOW_BYTES,
         });
         for pair in &negotiated.more_pairs {
@@ -78,8 +73,13 @@ impl XmppConnection {
     }
 }
 
-fn fingerprint(certificates: &PeerCertificates) -> String {
-    if certificates.is_empty() { "none".to_owned() } else { certificates.fingerprint() }
+fn stream_tls(facts: &TlsFacts) -> StreamTls {
+    StreamTls {
+        version: facts.version.clone(),
+        cipher: facts.cipher.clone(),
+        certificate: facts.certificates.fingerprint(),
+        certificate_until: facts.certificates.not_after().map(|until| until.as_secs()),
+    }
 }
 
 impl Actor for XmppConnection {
@@ -253,6 +253,8 @@ impl Carrier {
                         self.shared.tell(FromEdge::PairProved { stream: self.stream, pair });
                     }
                 }
+                // Whoever reads it sees that it is for no address, and says so to its sender.
+                StreamEvent::MalformedTo { xml, .. } => stanzas.push(xml),
                 StreamEvent::KeyShown(question) => ask(&self.shared, &self.answers, question),
                 StreamEvent::Closed(cause) => end = Some(end_of(&cause)),
                 other => note(&other),

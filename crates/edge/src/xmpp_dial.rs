@@ -1,8 +1,9 @@
 //! Streams that we open: from a domain to hosts and addresses, to a stream with a proved pair or an answered question.
 //!
-//! Hosts are tried one after the other, each with all its addresses. A host that refuses us speaks for all of them.
+//! Hosts are tried one after the other, each with all its addresses. A host that refuses us speaks for all of them, and one
+//! that sends us to another host (RFC 6120 §4.9.3.19) too, once a dial: there the same domain has to be proved.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use rand::RngExt;
 use tokio::{net::TcpStream, time::timeout};
@@ -53,7 +54,9 @@ impl XmppShared {
         question: Option<KeyQuestion>,
     ) -> Result<(Negotiated, Option<KeyAnswer>), StreamEnd> {
         let mut last = StreamEnd::NotFound;
-        for target in self.targets(pair).await? {
+        let mut targets = VecDeque::from(self.targets(pair).await?);
+        let mut may_be_sent = true;
+        while let Some(target) = targets.pop_front() {
             let addresses = match self.resolver.addresses(&target.host, target.port).await {
                 Ok(addresses) => addresses,
                 Err(Unresolved::NotFound | Unresolved::NoService) => continue,
@@ -71,6 +74,10 @@ impl XmppShared {
             };
             match self.negotiate(socket, pair, purpose, &target, question.clone()).await {
                 Ok(done) => return Ok(done),
+                Err(NotOpened { other_host: Some(target), .. }) if std::mem::take(&mut may_be_sent) => {
+                    tracing::info!(partner = %pair.remote, host = target.host, port = target.port, "sent to another host");
+                    targets = VecDeque::from([target]);
+                }
                 Err(failed) if failed.is_final => return Err(failed.end),
                 Err(failed) => last = failed.end,
             }

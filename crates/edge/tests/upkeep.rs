@@ -85,6 +85,11 @@ fn in_the_clear_a_key_proves_a_domain_whose_entry_says_insecure_and_no_other() {
         stream.say("<message from='a@one.example' to='b@b.example' id='m7'><body>x</body></message>").await;
         assert_eq!(numbers(&b.ear.stanzas_until(up.stream, 1).await), [7]);
 
+        let nowhere = "<message from='a@one.example' to='@b.example' id='m8'/>";
+        stream.say(nowhere).await;
+        let came = b.ear.stanzas_until(up.stream, 2).await;
+        assert_eq!(came[1], nowhere, "who knows what to answer is told of it");
+
         let said = stream.show_key("two.example", B).await;
         assert!(!said.contains("type='valid'"), "{said}");
     });

@@ -393,7 +393,7 @@ fn admin(
     files: Arc<Files>,
     shutdown: Arc<Notify>,
 ) -> Arc<AdminState> {
-    let clock = basis.clock.clone();
+    let (clock, wall) = (basis.clock.clone(), basis.clock.clone());
     Arc::new(AdminState {
         role: settings.role.as_str(),
         begun: basis.clock.now().instant,
@@ -405,6 +405,7 @@ fn admin(
         files,
         shutdown,
         now: Box::new(move || clock.now().instant),
+        wall: Box::new(move || wall.now().wall),
     })
 }
 

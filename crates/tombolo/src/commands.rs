@@ -322,6 +322,17 @@ fn print_status(status: &StatusAnswer) {
     );
     for stream in &status.streams {
         println!("stream {} {}: {}", stream.stream, stream.direction, stream.pairs.join(", "));
+        match &stream.tls {
+            None => println!("  {} in the clear", stream.proof),
+            Some(tls) => println!(
+                "  {} over {} {}, certificate {}{}",
+                stream.proof,
+                tls.version,
+                tls.cipher,
+                tls.certificate.get(..16).unwrap_or("none"),
+                tls.certificate_days_left.map(|days| format!(", {days} days left")).unwrap_or_default()
+            ),
+        }
     }
     status.sessions.iter().for_each(print_session);
     for certificate in &status.certificates {

@@ -66,6 +66,8 @@ pub struct Gateway {
     pub stanzas: Vec<String>,
     /// Flows that the gateway wanted opened.
     pub dials: Vec<(DialId, Transport, String, Option<u16>)>,
+    /// Streams that were to be ended for their peers' silence.
+    pub given_up: usize,
 }
 
 /// Runs a test's future where actors can live.
@@ -161,6 +163,7 @@ impl Gateway {
             said: HashMap::new(),
             stanzas: Vec::new(),
             dials: Vec::new(),
+            given_up: 0,
         }
     }
 
@@ -209,6 +212,7 @@ impl Gateway {
                     dial: Some(dial),
                     pair,
                     method: ProofMethod::SaslExternal,
+                    tls: None,
                     window_bytes: STREAM_WINDOW_BYTES,
                 });
             }
@@ -227,7 +231,8 @@ impl Gateway {
                 let written = FromEdge::Written { stream, last: u64::from(count), bytes: bytes.len() as u32 };
                 self.edge_reports(written);
             }
-            ToEdge::Credit { .. } | ToEdge::Close { .. } | ToEdge::GiveUp { .. } | ToEdge::Beat => {}
+            ToEdge::GiveUp { .. } => self.given_up += 1,
+            ToEdge::Credit { .. } | ToEdge::Close { .. } | ToEdge::Beat => {}
         }
     }
 
@@ -254,6 +259,7 @@ impl Gateway {
             dial: None,
             pair,
             method: ProofMethod::SaslExternal,
+            tls: None,
             window_bytes: STREAM_WINDOW_BYTES,
         });
         stream

@@ -261,8 +261,9 @@ impl Edge {
     fn inward(&self, value: FromEdge) -> FromEdge {
         let outer = |stream| self.outer(stream);
         match value {
-            FromEdge::StreamUp { stream, direction, dial, pair, method, window_bytes } => {
-                FromEdge::StreamUp { stream: outer(stream), direction, dial, pair, method, window_bytes }
+            FromEdge::StreamUp { stream, direction, dial, pair, method, tls, window_bytes } => {
+                let stream = outer(stream);
+                FromEdge::StreamUp { stream, direction, dial, pair, method, tls, window_bytes }
             }
             FromEdge::PairProved { stream, pair } => FromEdge::PairProved { stream: outer(stream), pair },
             FromEdge::PairLost { stream, pair } => FromEdge::PairLost { stream: outer(stream), pair },
@@ -336,6 +337,7 @@ mod tests {
             dial: Some(DialId(dial)),
             pair: pair(remote),
             method: ProofMethod::SaslExternal,
+            tls: None,
             window_bytes: 1,
         }
     }

@@ -1,12 +1,14 @@
-//! A foreign server without TLS, written by hand: it dials, shows keys, and says of every key that it made it.
+//! A foreign server written by hand: it dials in the clear, shows keys, and says of every key that it made it; or it takes
+//! streams by STARTTLS and sends them elsewhere.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
+use tombolo_net::{AnyStream, CertificateStore, accept_tls, server_config};
 
 /// Where the authoritative server of some domains listens.
 pub struct ClearServer {
@@ -15,7 +17,7 @@ pub struct ClearServer {
 
 /// A stream in the clear, and what came by it.
 pub struct ClearStream {
-    socket: TcpStream,
+    socket: AnyStream,
     heard: String,
 }
 
@@ -39,7 +41,7 @@ impl ClearServer {
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 tokio::spawn(async move {
-                    let mut stream = ClearStream { socket, heard: String::new() };
+                    let mut stream = ClearStream { socket: AnyStream::Plain(socket), heard: String::new() };
                     let asked = stream.until("<stream:stream", ">").await;
                     let (ours, theirs) = (attribute(&asked, "to"), attribute(&asked, "from"));
                     stream.say(&header(&format!("id='x1' from='{ours}' to='{theirs}'"))).await;
@@ -58,11 +60,43 @@ impl ClearServer {
     }
 }
 
+/// Awaits streams for a domain, begins TLS with its certificate, and sends every one of them to another host. Where it
+/// listens.
+pub async fn send_elsewhere(domain: &str, shown: Arc<CertificateStore>, other_host: String) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let hello = header(&format!("id='x2' from='{domain}'"));
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let mut stream = ClearStream { socket: AnyStream::Plain(socket), heard: String::new() };
+            stream.until("<stream:stream", ">").await;
+            let required = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>";
+            stream.say(&format!("{hello}<stream:features>{required}</stream:features>")).await;
+            stream.until("<starttls", ">").await;
+            stream.say("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>").await;
+            let AnyStream::Plain(socket) = stream.socket else { return };
+            let limit = Duration::from_secs(5);
+            let Ok((socket, _)) = accept_tls(socket, server_config(&shown, &[]), limit).await else {
+                continue;
+            };
+            let mut stream = ClearStream { socket, heard: String::new() };
+            stream.until("<stream:stream", ">").await;
+            let error = format!(
+                "{hello}<stream:error><see-other-host xmlns='urn:ietf:params:xml:ns:xmpp-streams'>{other_host}\
+                 </see-other-host></stream:error></stream:stream>"
+            );
+            stream.say(&error).await;
+            stream.rest().await;
+        }
+    });
+    address
+}
+
 impl ClearStream {
     /// A stream from a domain to another, with the features that were offered.
     pub async fn dial(at: SocketAddr, from: &str, to: &str) -> (Self, String) {
         let socket = TcpStream::connect(at).await.expect("a listener");
-        let mut stream = Self { socket, heard: String::new() };
+        let mut stream = Self { socket: AnyStream::Plain(socket), heard: String::new() };
         stream.say(&header(&format!("from='{from}' to='{to}'"))).await;
         let features = stream.until("<stream:features", "</stream:features>").await;
         (stream, features)

@@ -207,7 +207,7 @@ impl Ear {
 
 fn ups(values: &[FromEdge], wanted: StreamDirection) -> Vec<Up> {
     let up = |value: &FromEdge| match value {
-        FromEdge::StreamUp { stream, direction, dial, pair, method, window_bytes }
+        FromEdge::StreamUp { stream, direction, dial, pair, method, window_bytes, .. }
             if *direction == wanted =>
         {
             Some(Up {
