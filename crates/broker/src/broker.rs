@@ -195,8 +195,7 @@ impl Broker {
 
     /// Puts a new policy in force.
     pub fn set_policy(&self, table: Arc<Table>) {
-        self.directory.policy.store(table.clone());
-        self.directory.tell_shards(|| Input::Policy(table.clone()));
+        self.directory.set_policy(&table);
     }
 
     /// The policy in force.

@@ -13,7 +13,7 @@ use std::{
 
 use actix::Addr;
 use arc_swap::ArcSwap;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tombolo_edge::{
     DialId, DomainPair, EdgePort, FlowFacts, FlowId, FlowPort, ProofMethod, StreamDirection, StreamId,
     StreamTls, ToEdge, ToFlow,
@@ -36,6 +36,7 @@ use crate::{
     flows::Flows,
     guests::GuestsActor,
     messages::{Arrived, Requester, ToPeer, ToShard, ToUser},
+    partner_pairs::PartnerPairs,
     peer::owner_name,
     peer_actor::PeerActor,
     seen_certificates::Seen,
@@ -75,6 +76,7 @@ pub struct Directory {
     /// Whose each flow is.
     pub flows: Flows,
     dials: RwLock<HashMap<DialId, Dialled>>,
+    partner_pairs: Mutex<PartnerPairs>,
     next_dial: AtomicU64,
     hasher: std::hash::RandomState,
     /// Itself, for the actors that it starts.
@@ -161,6 +163,7 @@ impl Directory {
             streams: RwLock::default(),
             flows: Flows::default(),
             dials: RwLock::default(),
+            partner_pairs: Mutex::default(),
             next_dial: AtomicU64::new(1),
             hasher: std::hash::RandomState::new(),
             me: me.clone(),
@@ -228,6 +231,22 @@ impl Directory {
         for shard in self.shards() {
             shard.addr.do_send(ToShard(input()));
         }
+    }
+
+    /// A shard has so many pairs with a domain. Where that makes a partner full, or not full any more, all shards hear it.
+    pub fn note_partner_pairs(&self, shard: ShardIndex, domain: Box<str>, pairs: u32) {
+        let changed = self.partner_pairs.lock().note(shard, domain, pairs, &self.policy.load());
+        if let Some((partner, is_full)) = changed {
+            tracing::warn!(%partner, is_full, "a partner's limit of subscriptions");
+            self.tell_shards(|| Input::PartnerFull { partner: partner.clone(), is_full });
+        }
+    }
+
+    /// Puts a new policy in force.
+    pub fn set_policy(&self, table: &Arc<Table>) {
+        self.policy.store(table.clone());
+        self.partner_pairs.lock().forget_full();
+        self.tell_shards(|| Input::Policy(table.clone()));
     }
 
     /// The session of two domains, started if there is none.

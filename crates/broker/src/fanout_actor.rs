@@ -107,6 +107,9 @@ impl FanoutActor {
                     let _ = answer.send(watchers);
                 }
             }
+            Output::PartnerPairs { domain, pairs } => {
+                self.directory.note_partner_pairs(shard, domain, pairs);
+            }
             Output::Report { asker, report } => {
                 if let Some(answer) = self.reports.remove(&asker) {
                     let _ = answer.send(report);

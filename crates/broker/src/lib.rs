@@ -13,6 +13,7 @@ mod guests;
 mod liveness;
 mod local_user;
 mod messages;
+mod partner_pairs;
 mod peer;
 mod peer_actor;
 mod requests;

@@ -589,9 +589,9 @@ const SETTINGS: &[Setting] = &[
         "partner.limits",
         "subscriptions",
         ALL,
-        "10000",
+        "100000",
         "1 to 100000000",
-        "Most subscriptions, both directions together.",
+        "Most pairs of a user of ours and one of the partner, whichever of the two watches.",
     ),
     //
     setting(PARTNER_FILE, "partner", ALL, "(none)", "[[partner]] tables", "Partners, as in the main file."),

@@ -210,6 +210,9 @@ impl Owner {
         if pair.is_none() && known.is_some_and(|known| known.pairs.len() >= self.settings.pairs_per_user) {
             return Some("too many contacts of one user");
         }
+        if pair.is_none() && self.is_partner_full(contact) {
+            return Some("too many contacts of one partner");
+        }
         if pair.is_none() && self.count_waiting(user) >= self.settings.pending_per_user {
             return Some("too many watchers wait for the user");
         }

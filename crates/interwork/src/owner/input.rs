@@ -90,6 +90,13 @@ pub enum Input {
     },
     /// Which local users exist at built-in homes and how they approve; replaces what was known.
     Accounts(Arc<Accounts>),
+    /// The pairs of all shards with a partner reached its limit, or are below it again.
+    PartnerFull {
+        /// The domain that names the partner's entry.
+        partner: Box<str>,
+        /// No further pair is taken.
+        is_full: bool,
+    },
     /// A new policy table.
     Policy(Arc<Table>),
     /// An operator's question about a user. Answered with [`super::Output::Report`].

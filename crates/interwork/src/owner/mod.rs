@@ -31,6 +31,7 @@ mod pairs;
 mod plan;
 mod presence_in;
 mod publish;
+mod quotas;
 mod render;
 mod report;
 mod requests;
@@ -93,6 +94,7 @@ pub struct Owner {
     shard: Shard<PresenceState>,
     lanes: Lanes,
     mail: Mail,
+    quotas: quotas::Quotas,
     proposals: HashMap<u32, Box<Proposal>, RandomState>,
     /// What waits for the store, in the order of its tokens.
     storing: VecDeque<(PersistToken, Storing)>,
@@ -194,6 +196,7 @@ impl Owner {
             shard: Shard::default(),
             lanes: Lanes::default(),
             mail: Mail::default(),
+            quotas: quotas::Quotas::default(),
             proposals: HashMap::default(),
             storing: VecDeque::new(),
             next_token: 1,
@@ -236,6 +239,7 @@ impl Owner {
                 self.handle_decision(&user, watcher.as_ref(), is_approved, asker, now);
             }
             Input::Accounts(accounts) => self.accounts = accounts,
+            Input::PartnerFull { partner, is_full } => self.handle_partner_full(partner, is_full),
             Input::Policy(table) => self.handle_policy(table, now),
             Input::Ask { user, asker } => self.handle_question(user.as_ref(), asker),
         }
@@ -272,6 +276,7 @@ impl Owner {
 
     /// Asks for credit where something became due, and hands over the rows that nobody waits for.
     fn finish_turn(&mut self) {
+        self.tell_quotas();
         if !self.lazy.is_empty() {
             let rows = std::mem::take(&mut self.lazy);
             self.persist(rows, Storing::Lazily);

@@ -101,6 +101,13 @@ pub enum Output {
         /// The watchers that had waited.
         watchers: Vec<Address>,
     },
+    /// How many pairs this shard has with contacts of a domain; said when it changes, and after each new policy.
+    PartnerPairs {
+        /// The domain.
+        domain: Box<str>,
+        /// So many.
+        pairs: u32,
+    },
     /// The answer to [`super::Input::Ask`].
     Report {
         /// Who asked.

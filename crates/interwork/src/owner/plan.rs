@@ -378,6 +378,9 @@ impl Owner {
             pair.watch = watch;
         }
         self.users.entry(user_id).or_default().pairs.push(id);
+        if !is_local {
+            self.count_pair(contact, true);
+        }
         Some(id)
     }
 
@@ -400,6 +403,10 @@ impl Owner {
         });
         if is_last && let Some(user) = self.users.remove(&pair.user) {
             self.shard.views.release(user.view);
+        }
+        if !pair.is_local() {
+            let contact = self.addresses.address(pair.contact).clone();
+            self.count_pair(&contact, false);
         }
         self.addresses.release(pair.user);
         self.addresses.release(pair.contact);

@@ -112,8 +112,11 @@ impl Owner {
             }
             return;
         }
-        if known.is_none() && self.count_pairs(user) >= self.settings.pairs_per_user {
-            self.event(OwnerEvent::StanzaRefused { reason: "too many contacts of one user" });
+        let is_over = self.is_partner_full(contact) || self.count_pairs(user) >= self.settings.pairs_per_user;
+        if known.is_none() && is_over {
+            self.event(OwnerEvent::StanzaRefused {
+                reason: "too many contacts of one user or of one partner",
+            });
             if let Some(bytes) = xmpp_error::reply(stanza, "resource-constraint", None) {
                 self.say(user, contact, bytes);
             }

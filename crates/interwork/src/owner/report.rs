@@ -77,6 +77,7 @@ impl Owner {
     /// shown without asking anybody.
     pub(super) fn handle_policy(&mut self, table: Arc<Table>, now: Now) {
         self.policy = table;
+        self.forget_quotas();
         let ids: Vec<PairId> = self.pairs.iter().map(|(id, _)| id).collect();
         for id in ids {
             let (user, contact) = self.names_of(id);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tombolo_policy::Approve;
 
 use super::stage::*;
-use crate::owner::WatchLimits;
+use crate::owner::{Input, WatchLimits};
 
 const MERCUTIO: &str = "mercutio@sip.example";
 
@@ -94,4 +94,32 @@ fn sip_e_30_who_waits_for_a_user_and_whom_a_user_knows_is_bounded() {
     assert_eq!(stage.status(), 480);
     stage.subscribe(&phone_of(ROMEO, "a"), ROMEO, "u0@xmpp.example", "c2", "");
     assert_eq!(stage.status(), 200, "whom the user knows already is no further contact");
+}
+
+#[test]
+fn sip_e_30_a_partner_has_no_more_contacts_than_its_entry_allows() {
+    let mut stage = Stage::with(Approve::Partner, |partner| partner.limits.subscriptions = 2);
+    stage.presence("u0@xmpp.example", ROMEO, "subscribe", "");
+    stage.presence("u1@xmpp.example", MERCUTIO, "subscribe", "");
+    stage.stanzas.clear();
+    let is_refused = |stage: &mut Stage| {
+        stage.presence(JULIET, ROMEO, "subscribe", "");
+        let is_refused = stage.stanza().contains("<resource-constraint ");
+        stage.subscribe(&phone_of(ROMEO, "a"), ROMEO, NURSE, "c1", "");
+        let status = stage.status();
+        stage.stanzas.clear();
+        assert_eq!(status, if is_refused { 480 } else { 200 });
+        is_refused
+    };
+    assert!(is_refused(&mut stage));
+    stage.presence("u0@xmpp.example", ROMEO, "unsubscribe", "");
+    stage.presence("u1@xmpp.example", MERCUTIO, "unsubscribe", "");
+    stage.wait(Duration::from_secs(60));
+    stage.stanzas.clear();
+    // The others have reached it together, and then are below it.
+    let full = |is_full| Input::PartnerFull { partner: "xmpp.example".into(), is_full };
+    stage.input(full(true));
+    assert!(is_refused(&mut stage));
+    stage.input(full(false));
+    assert!(!is_refused(&mut stage));
 }

@@ -313,7 +313,7 @@ impl Stage {
                     self.asked_to_decide.push((user.to_string(), watcher.to_string()));
                 }
                 Output::Report { report, .. } => self.reports.push(report),
-                Output::Decided { .. } | Output::Event(_) => {}
+                Output::Decided { .. } | Output::PartnerPairs { .. } | Output::Event(_) => {}
             }
         }
     }
