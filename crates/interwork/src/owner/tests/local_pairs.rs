@@ -127,3 +127,16 @@ fn a_publication_of_a_user_without_contacts_stays_the_users_own() {
     let told: String = stage.stanzas.drain(..).collect();
     assert!(told.contains("in the orchard") && !told.contains("in the square"), "{told}");
 }
+
+#[test]
+fn sip_pub_06_a_publish_makes_no_dialog_whatever_it_carries() {
+    let mut stage = Stage::new();
+    let document = format!("<presence xmlns='urn:ietf:params:xml:ns:pidf' entity='pres:{ROMEO}'/>");
+    let more = "Record-Route: <sip:p@h;lr>\r\nContact: <sip:romeo@h>\r\n";
+    let response = stage.publish_body(ROMEO, &document, more);
+    assert_eq!(response.status(), Some(200));
+    assert!(response.contacts().next().is_none() && response.record_routes().next().is_none());
+    stage.juliet_watches_romeo();
+    stage.publish(ROMEO, "open", "away", "");
+    assert!(stage.requests.is_empty() && stage.notifies.is_empty(), "nobody is notified at that Contact");
+}

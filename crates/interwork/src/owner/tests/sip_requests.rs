@@ -1,5 +1,7 @@
 //! Requests of ours and of others, by the letter (RFC 3261 §8.1.1, RFC 6665, RFC 3856 §6).
 
+use std::time::Duration;
+
 use tombolo_policy::{Approve, Permitted};
 use tombolo_sip::message::Message;
 
@@ -138,4 +140,50 @@ fn sip_p_04_the_highest_cseq_counts_and_a_notify_without_body_changes_nothing() 
     }
     let last = body_of(&stage.notifies.pop_back().expect("a NOTIFY"));
     assert!(last.contains("ID-balcony") && last.contains("ID-garden"), "{last}");
+}
+
+#[test]
+fn sip_d_10_an_unknown_final_code_counts_as_the_first_of_its_class() {
+    for (status, condition) in
+        [(299, None), (499, Some("<bad-request ")), (599, Some("<internal-server-error "))]
+    {
+        let mut stage = Stage::new();
+        stage.xmpp_says(&format!("<message from='{JULIET}' to='{BENVOLIO}' id='1'><body>x</body></message>"));
+        stage.answer(status, "");
+        match condition {
+            Some(condition) => assert!(stage.stanza().contains(condition), "{status}"),
+            None => assert!(stage.is_silent(), "{status}"),
+        }
+        // A subscription too goes on with 299, and is over for now with the others.
+        let mut stage = Stage::new();
+        stage.presence(JULIET, BENVOLIO, "subscribe", "");
+        let draft = stage.answer(status, "Expires: 3600\r\n");
+        let notified = stage.front_end_notifies(&draft, 1, "active;expires=3600", &pidf("open", ""));
+        assert_eq!(notified, if condition.is_none() { 200 } else { 481 }, "{status}");
+    }
+}
+
+#[test]
+fn sip_e_26_the_contact_of_a_dialog_routes_back_after_a_restart_and_elsewhere_gets_481_at_worst() {
+    let mut stage = Stage::new();
+    let phone = phone_of(ROMEO, "a");
+    let contact = |response: &Message| {
+        response.contacts().next().expect("a Contact").expect("legal").uri.as_str().to_owned()
+    };
+    stage.subscribe(&phone, ROMEO, JULIET, "c1", "");
+    let response = stage.response();
+    stage.subscribe(&phone, ROMEO, JULIET, "c2", "");
+    let other = stage.response();
+    assert_ne!(contact(&response), contact(&other), "each dialog has its own");
+    let mut elsewhere = Stage::new();
+    elsewhere.resubscribe(&phone, &response, 2, 600);
+    assert_eq!(elsewhere.status(), 481, "another node does not know it");
+    let mut again = stage.killed_and_started_again(Duration::from_secs(5));
+    again.resubscribe(&phone, &response, 2, 600);
+    let refreshed = again.response();
+    assert_eq!(
+        (refreshed.status(), contact(&refreshed)),
+        (Some(200), contact(&response)),
+        "the same over a restart"
+    );
 }
