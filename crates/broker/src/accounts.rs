@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tombolo_interwork::address::address_of_uri;
-use tombolo_policy::Approve;
+use tombolo_policy::{Approve, Table};
 use tombolo_presence::{Address, Now};
 use tombolo_sip::{
     digest::{Algorithm, Credentials, Ha1, Request, Server, ServerSettings, Verdict},
@@ -101,9 +101,13 @@ impl Authenticator {
     }
 
     /// Proves that a request comes from the user whom its From names (RFC 3261 §22).
-    pub fn prove(&self, message: &Message, now: Now) -> Proof {
+    pub fn prove(&self, message: &Message, policy: &Table, now: Now) -> Proof {
         let from = message.from().ok().and_then(|from| address_of_uri(&from.uri).ok());
         let Some(aor) = from.map(|from| from.address) else { return Proof::NoHome };
+        // Strangers choose what From says: only realms of ours are kept.
+        if policy.local_domain(aor.domain()).is_none() {
+            return Proof::NoHome;
+        }
         let accounts = self.accounts.load();
         let realm = aor.domain().to_owned();
         let mut servers = self.servers.lock();
@@ -139,6 +143,8 @@ fn find(hashes: &[Ha1], algorithm: Algorithm) -> Option<&Ha1> {
 mod tests {
     use std::time::{Duration, Instant};
 
+    use tombolo_policy::{Home, LocalDomain};
+    use tombolo_presence::Domain;
     use tombolo_sip::{
         digest::{Answer, Client, Login, ha1},
         message::{MessageLimits, read_datagram},
@@ -167,6 +173,11 @@ mod tests {
         authenticator
     }
 
+    fn policy() -> Table {
+        let name = Domain::from_prepared("corp.test").expect("legal");
+        Table::new(1, vec![LocalDomain { name, home: Home::BuiltIn }], Vec::new()).expect("one claim")
+    }
+
     fn register(authorization: Option<&str>) -> Message {
         let authorization =
             authorization.map_or(String::new(), |value| format!("Authorization: {value}\r\n"));
@@ -179,7 +190,7 @@ mod tests {
     }
 
     fn challenges(authenticator: &Authenticator) -> Vec<String> {
-        match authenticator.prove(&register(None), now()) {
+        match authenticator.prove(&register(None), &policy(), now()) {
             Proof::Challenge(values) => values,
             other => panic!("{other:?}"),
         }
@@ -195,7 +206,7 @@ mod tests {
         assert_eq!(next, Ok(Answer::Fresh));
         let covered = Request { method: "REGISTER", uri: URI, body: b"" };
         let value = phone.authorize(&covered, 5).expect("challenged");
-        answered.prove(&register(Some(&value)), now())
+        answered.prove(&register(Some(&value)), &policy(), now())
     }
 
     #[test]
@@ -214,6 +225,32 @@ mod tests {
         // The same secret, so the nonce is good; the hash is not offered here.
         let refused = proof_of_answer(&authenticator(&[md5]), &authenticator(&[sha256]));
         assert!(matches!(refused, Proof::Challenge(_)), "{refused:?}");
+    }
+
+    #[test]
+    fn whoever_is_of_no_domain_of_ours_gets_no_challenge_and_costs_no_memory() {
+        let authenticator = authenticator(&[Algorithm::Md5]);
+        for n in 0..100 {
+            let text = format!(
+                "REGISTER {URI} SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\r\n\
+                 From: <sip:dave@realm-{n}.test>;tag=f\r\nTo: <sip:dave@corp.test>\r\nCall-ID: c\r\n\
+                 CSeq: 1 REGISTER\r\n\r\n"
+            );
+            let message = read_datagram(text.into(), &MessageLimits::default()).expect("well formed");
+            assert_eq!(authenticator.prove(&message, &policy(), now()), Proof::NoHome);
+        }
+        assert_eq!(authenticator.servers.lock().len(), 0);
+    }
+
+    #[test]
+    fn sip_x_06_credentials_of_an_unknown_scheme_are_none_and_a_register_is_challenged() {
+        let authenticator = authenticator(&[Algorithm::Sha256]);
+        // regaut01 of RFC 4475 §3.3.7; how its neighbours' Contact is read is told in the SIP crate's torture tests.
+        let strange = register(Some("NoOneKnowsThisScheme opaque-data=here"));
+        let Proof::Challenge(values) = authenticator.prove(&strange, &policy(), now()) else {
+            panic!("no challenge");
+        };
+        assert!(!values[0].contains("stale"), "{values:?}");
     }
 
     #[test]

@@ -31,7 +31,7 @@ use tombolo_store::StateStore;
 use tombolo_telemetry::Metrics;
 
 use crate::{
-    accounts::Authenticator,
+    accounts::{Authenticator, Proof},
     fanout_actor::FanoutActor,
     flows::Flows,
     guests::GuestsActor,
@@ -377,6 +377,11 @@ impl Directory {
             self.find_or_start_peer(key).addr.do_send(ToPeer::FlowUp(flow.clone()));
         }
         is_bound
+    }
+
+    /// Proves whom a request of a phone is from.
+    pub fn prove(&self, message: &Message) -> Proof {
+        self.authenticator.prove(message, &self.policy.load(), self.clock.now())
     }
 
     /// The peer that a message by a flow is for.

@@ -51,8 +51,7 @@ impl GuestsActor {
             Verdict::Drop => return,
             Verdict::Refuse { status, headers } => (status, headers),
             Verdict::Accept if message.method() == Some(&Method::Options) => (200, capabilities()),
-            Verdict::Accept => match self.directory.authenticator.prove(&message, self.directory.clock.now())
-            {
+            Verdict::Accept => match self.directory.prove(&message) {
                 Proof::User(aor) if message.method() == Some(&Method::Register) => {
                     match self.adopt(flow, &aor, &message) {
                         Some(peer) => return pass(&self.directory, peer, flow, message, true),

@@ -608,6 +608,78 @@ mod tests {
     }
 
     #[test]
+    fn sip_t_09_a_request_by_datagrams_asks_for_rport_and_names_where_we_are_reached() {
+        let now = start();
+        for (transport, wanted) in [
+            (Transport::Udp, "SIP/2.0/UDP 127.0.0.1:5060;branch="),
+            (Transport::Tcp, "SIP/2.0/TCP 127.0.0.1:5060;branch="),
+        ] {
+            let mut peer = Peer::new("p", false, now);
+            peer.handle_flow_up(Arc::new(FlowFacts { transport, ..(*flow(1)).clone() }), now);
+            peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
+            let out = outputs(&mut peer);
+            let [PeerOutput::Way(Some(_)), PeerOutput::Bytes { bytes, .. }] = &out[..] else {
+                panic!("{out:?}")
+            };
+            let request = read_datagram(bytes.clone(), &MessageLimits::default()).expect("legal");
+            let via = request.vias().next().expect("a Via");
+            assert!(via.starts_with(wanted), "{via}");
+            assert_eq!(via.ends_with(";rport"), transport == Transport::Udp, "{via}");
+        }
+    }
+
+    #[test]
+    fn sip_t_10_all_requests_go_by_one_connection_which_stays_and_is_dialled_again_on_demand() {
+        let mut now = start();
+        let mut peer = Peer::new("p", true, now);
+        let mut dials = 0;
+        for n in 0..500 {
+            peer.handle_request(Requester::Shard(0, RequestId(n)), None, draft(), now);
+            let out = outputs(&mut peer);
+            if out.iter().any(|output| matches!(output, PeerOutput::Dial)) {
+                dials += 1;
+                peer.handle_flow_up(flow(dials), now);
+                outputs(&mut peer);
+            }
+            // The peer answers nothing for far longer than 64*T1, and then the next is sent.
+            now += Duration::from_secs(60);
+            peer.handle_timeout(now);
+            outputs(&mut peer);
+        }
+        assert_eq!(dials, 1, "connections of 500 requests");
+        peer.handle_flow_down(FlowId(1), now);
+        assert!(
+            !outputs(&mut peer).iter().any(|output| matches!(output, PeerOutput::Dial)),
+            "nobody needs it"
+        );
+        peer.handle_request(Requester::Shard(0, RequestId(0)), None, draft(), now);
+        assert!(outputs(&mut peer).iter().any(|output| matches!(output, PeerOutput::Dial)));
+    }
+
+    #[test]
+    fn sip_tls_12_a_front_ends_own_connection_that_is_lost_is_replaced_by_one_of_ours() {
+        let now = start();
+        let mut peer = Peer::new("p", true, now);
+        // It dialled us, and we answer and ask by the same connection.
+        peer.handle_flow_up(flow(1), now);
+        peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
+        let out = outputs(&mut peer);
+        assert!(
+            out.iter().any(|output| matches!(output, PeerOutput::Bytes { flow: FlowId(1), .. })),
+            "{out:?}"
+        );
+        peer.handle_flow_down(FlowId(1), now);
+        let out = outputs(&mut peer);
+        assert!(matches!(out[..], [PeerOutput::Way(None), PeerOutput::Dial]), "{out:?}");
+        peer.handle_flow_up(flow(2), now);
+        let out = outputs(&mut peer);
+        assert!(
+            out.iter().any(|output| matches!(output, PeerOutput::Bytes { flow: FlowId(2), .. })),
+            "{out:?}"
+        );
+    }
+
+    #[test]
     fn a_phones_new_flow_replaces_the_old_one() {
         let now = start();
         let mut peer = Peer::new("p", false, now);

@@ -8,7 +8,7 @@ use tombolo_interwork::{
     owner::{Input, PeerKey, PeerWay, ReplyTo, SipRequest},
 };
 use tombolo_policy::{LocalDomain, PeerProof};
-use tombolo_presence::Address;
+use tombolo_presence::{Address, Domain};
 use tombolo_sip::{build::allow, message::Message, method::Method, uas::SERVED};
 
 use crate::{
@@ -58,15 +58,14 @@ pub fn serve(
         // A front end speaks for its own domain only (SIP-TLS-05).
         PeerKey::FrontEnd(domain) => {
             // What comes in a dialog of ours is from whom we asked, or for one of its users.
-            let speaks = identity.domain() == domain.as_str();
-            if !speaks || message.method() == Some(&Method::Register) {
-                return answer(if speaks { 405 } else { 403 }, &[]);
+            if let Some(status) = front_end_refusal(domain, &identity, message.method()) {
+                return answer(status, &[]);
             }
         }
         PeerKey::Phone(phone) => {
             let must_prove = flow.transport == Transport::Udp || message.method() == Some(&Method::Register);
             if must_prove && !is_proved {
-                match directory.authenticator.prove(&message, directory.clock.now()) {
+                match directory.prove(&message) {
                     Proof::User(user) if user == identity => {}
                     Proof::User(_) | Proof::NoHome => return answer(403, &[]),
                     Proof::Challenge(values) => return answer(401, &challenge(values)),
@@ -89,6 +88,15 @@ pub fn serve(
         if let Some(bytes) = respond(&request.message, 503, &retry) {
             directory.tell_peer(key, ToPeer::Respond { reply, bytes });
         }
+    }
+}
+
+/// The status for what a front end may not ask for: in another domain's name, or for a registration.
+fn front_end_refusal(domain: &Domain, identity: &Address, method: Option<&Method>) -> Option<u16> {
+    match method {
+        _ if identity.domain() != domain.as_str() => Some(403),
+        Some(Method::Register) => Some(405),
+        _ => None,
     }
 }
 
@@ -125,4 +133,62 @@ pub fn capabilities() -> Vec<(&'static str, String)> {
         ("Supported", "gruu".to_owned()),
         ("Allow-Events", "presence".to_owned()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use tombolo_sip::{
+        message::{MessageLimits, read_datagram},
+        uas::{self, Verdict},
+    };
+
+    use super::*;
+
+    fn address(text: &str) -> Address {
+        Address::from_prepared(text).expect("legal")
+    }
+
+    #[test]
+    fn sip_tls_05_a_front_end_speaks_for_its_own_domain_only() {
+        let corp = Domain::from_prepared("corp.example").expect("legal");
+        let refusal = |from, method| front_end_refusal(&corp, &address(from), Some(&method));
+        assert_eq!(refusal("a@corp.example", Method::Message), None);
+        for from in ["a@other.example", "a@sub.corp.example", "corp.example@evil.example"] {
+            for method in [Method::Message, Method::Subscribe, Method::Notify, Method::Register] {
+                assert_eq!(refusal(from, method), Some(403), "{from}");
+            }
+        }
+        assert_eq!(refusal("a@corp.example", Method::Register), Some(405));
+    }
+
+    /// What the first checks say to a request with this method and these headers.
+    fn verdict(method: &str, more: &str) -> Verdict {
+        let text = format!(
+            "{method} sip:a@corp.example SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1\r\nFrom: <sip:x@y>;tag=f\r\n\
+             To: <sip:a@corp.example>\r\nCall-ID: c\r\nCSeq: 1 {method}\r\n{more}\r\n"
+        );
+        uas::check(&read_datagram(text.into(), &MessageLimits::default()).expect("legal"))
+    }
+
+    #[test]
+    fn sip_d_17_what_options_says_is_what_is_served() {
+        let said = capabilities();
+        let list = |name| -> Vec<&str> {
+            let value = said.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
+            value.expect("said").split(", ").collect()
+        };
+        for method in
+            ["REGISTER", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE", "OPTIONS", "INVITE", "BYE", "INFO"]
+        {
+            let is_served = verdict(method, "") == Verdict::Accept;
+            assert_eq!(list("Allow").contains(&method), is_served, "{method}");
+        }
+        for extension in ["gruu", "timer", "outbound", "path"] {
+            let is_supported = verdict("MESSAGE", &format!("Require: {extension}\r\n")) == Verdict::Accept;
+            assert_eq!(list("Supported").contains(&extension), is_supported, "{extension}");
+        }
+        // Which bodies and packages are taken is the shard's matter (STOX-M-10, SIP-E-15).
+        assert_eq!(list("Accept"), ["application/pidf+xml", "text/plain"]);
+        assert_eq!(list("Allow-Events"), ["presence"]);
+    }
 }

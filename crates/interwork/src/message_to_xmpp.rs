@@ -44,6 +44,10 @@ impl IncomingMessage {
             let header = Some(("Warning", "380 tombolo \"SIPS Not Allowed\""));
             return Err(RequestFault { status: 480, reason: "sips is not translated", header });
         }
+        // No dialog of ours carries messages, so none that has a To tag is in one (SIP-M-03, RFC 3261 §12.2.2).
+        if to.tag().is_some() {
+            return Err(RequestFault::new(481, "a message in a dialog that is not there"));
+        }
         let addressee = address_of_uri(&uri)
             .map_err(|fault| RequestFault::new(fault.status(), "the recipient has no address"))?;
         if is_expired(request, now) {

@@ -9,10 +9,14 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion, crypto::aws_lc_rs, version,
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion, crypto::aws_lc_rs,
+    version,
 };
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
-use tombolo_net::{Authority, CertificateStore, TlsError, TlsFacts, accept_tls, server_config};
+use tombolo_net::{
+    Authority, CertificateStore, ServerChoice, TlsError, TlsFacts, accept_tls, server_config,
+    server_config_for,
+};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -26,7 +30,7 @@ fn server(folder: &Path) -> (Arc<CertificateStore>, CertificateDer<'static>) {
 
 /// Runs `client` on a thread of its own against our side; what both found.
 async fn against<R: Send + 'static>(
-    store: &Arc<CertificateStore>,
+    config: Arc<ServerConfig>,
     client: impl FnOnce(TcpStream) -> R + Send + 'static,
 ) -> (Result<TlsFacts, TlsError>, R) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -37,7 +41,7 @@ async fn against<R: Send + 'static>(
         client(socket)
     });
     let (socket, _) = listener.accept().await.expect("a connection");
-    let outcome = accept_tls(socket, server_config(store, &["xmpp-server"]), LIMIT).await;
+    let outcome = accept_tls(socket, config, LIMIT).await;
     let facts = outcome.map(|(_stream, facts)| facts);
     (facts, client.await.expect("no panic"))
 }
@@ -85,7 +89,7 @@ const PROTOCOL_VERSION: u8 = 70;
 const ECDHE_ECDSA_AES_128_GCM: u16 = 0xc02b;
 
 #[tokio::test]
-async fn xs_tls_03_old_versions_and_weak_suites_get_an_alert() {
+async fn xs_tls_03_sip_tls_08_old_versions_and_weak_suites_get_an_alert() {
     let folder = tempfile::tempdir().expect("a folder");
     let (store, _) = server(folder.path());
     let strong: &[u16] = &[ECDHE_ECDSA_AES_128_GCM];
@@ -100,9 +104,14 @@ async fn xs_tls_03_old_versions_and_weak_suites_get_an_alert() {
         ("static RSA", 0x0303, &[0x002f, 0x0035, 0x009c], Some(HANDSHAKE_FAILURE)),
         ("CBC and 3DES", 0x0303, &[0xc009, 0xc023, 0xc008], Some(HANDSHAKE_FAILURE)),
     ];
-    for (case, version, suites, alert) in table {
+    // As both sides of the edge listen.
+    let sip = ServerChoice { is_classic: true, ..ServerChoice::default() };
+    let configs = [server_config(&store, &["xmpp-server"]), server_config_for(&store, &sip)];
+    let cases = configs.iter().flat_map(|config| table.iter().map(move |case| (config, *case)));
+    for (config, (case, version, suites, alert)) in cases {
         let hello = hello(version, suites);
-        let (facts, (kind, content)) = against(&store, move |socket| first_record(socket, &hello)).await;
+        let (facts, (kind, content)) =
+            against(config.clone(), move |socket| first_record(socket, &hello)).await;
         assert!(facts.is_err(), "{case}: nobody finished a handshake");
         match alert {
             Some(alert) => assert_eq!((kind, &content[..]), (ALERT, &[FATAL, alert][..]), "{case}"),
@@ -129,7 +138,7 @@ async fn a_hello_cut_into_records_of_one_octet_is_understood_in_both_versions() 
     let (store, anchor) = server(folder.path());
     for (version, name) in [(&version::TLS12, "TLSv1.2"), (&version::TLS13, "TLSv1.3")] {
         let mut client = client(anchor.clone(), version);
-        let (facts, records) = against(&store, move |mut socket| {
+        let (facts, records) = against(server_config(&store, &["xmpp-server"]), move |mut socket| {
             let mut whole = Vec::new();
             client.write_tls(&mut whole).expect("a hello");
             let (head, body) = whole.split_at(5);

@@ -186,3 +186,26 @@ fn handshakes_that_do_not_end_keep_nobody_out() {
         assert_eq!(call_ids(&b.ear.messages(flow.flow, 1).await), ["x"]);
     });
 }
+
+#[test]
+fn sip_tls_13_a_close_under_load_loses_nothing_that_was_said_and_nothing_new_goes_by_it() {
+    run(|world| async move {
+        let (a, b) = (site(&world, &[A]), site(&world, &[B]));
+        a.dial(1, Tls, "127.0.0.1", Some(b.at(Tls).port()), B);
+        let (out, into) = (a.ear.up(0).await, b.ear.up(0).await);
+        for n in 0..500 {
+            b.send(into.flow, request("NOTIFY", &n.to_string(), ""));
+        }
+        b.close(into.flow);
+        let heard = call_ids(&a.ear.messages(out.flow, 500).await);
+        assert_eq!(heard, (0..500).map(|n| n.to_string()).collect::<Vec<_>>());
+        a.ear.down(out.flow).await;
+        b.ear.down(into.flow).await;
+        // By a new one, and by that alone.
+        a.send(out.flow, request("OPTIONS", "late", ""));
+        a.dial(2, Tls, "127.0.0.1", Some(b.at(Tls).port()), B);
+        let (out, into) = (a.ear.up(1).await, b.ear.up(1).await);
+        a.send(out.flow, request("OPTIONS", "next", ""));
+        assert_eq!(call_ids(&b.ear.messages(into.flow, 1).await), ["next"]);
+    });
+}

@@ -9,6 +9,7 @@ mod messages;
 mod notify_mapping;
 mod restart;
 mod sip_dialogs;
+mod sip_messages;
 mod sip_requests;
 mod sip_watches;
 mod walk;
