@@ -382,3 +382,35 @@ fn phones_by_udp_stay_registered_over_a_kill() {
         assert_eq!(refused.status(), Some(403), "a phone that never registered");
     });
 }
+
+#[test]
+fn sip_e_30_the_limit_of_a_partner_holds_over_all_shards() {
+    run(async {
+        let mut gateway = Gateway::on_threads(2, Approve::Partner);
+        gateway.broker.set_policy(std::sync::Arc::new(table(2)));
+        let user_of = |shard: u16| {
+            let users = USERS.map(|user| format!("{user}@{HOME}"));
+            users.into_iter().find(|user| address(user).partition() % 2 == shard).expect("one in each shard")
+        };
+        let stream = gateway.stream_from_partner(HOME);
+        for (from, to, expected) in [
+            ("a", user_of(0), "type='subscribed'"),
+            ("b", user_of(1), "type='subscribed'"),
+            ("c", user_of(0), "<resource-constraint "),
+            ("d", user_of(1), "<resource-constraint "),
+        ] {
+            let subscribe = format!("<presence from='{from}@xmpp.example' to='{to}' type='subscribe'/>");
+            gateway.stanzas_come(stream, &[&subscribe]);
+            let to = format!("to='{from}@xmpp.example'");
+            let answer = loop {
+                gateway.settle().await;
+                let at = gateway.stanzas.iter().position(|stanza| stanza.contains(&to));
+                if let Some(at) = at {
+                    break gateway.stanzas.remove(at);
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            };
+            assert!(answer.contains(expected), "{from}: {answer}");
+        }
+    });
+}

@@ -30,6 +30,8 @@ use tombolo_telemetry::Metrics;
 pub const HOME: &str = "sip.example";
 pub const CORP: &str = "corp.example";
 pub const PARTNER: &str = "xmpp.example";
+/// Who has an account at the built-in home.
+pub const USERS: [&str; 6] = ["romeo", "mercutio", "tybalt", "paris", "balthasar", "peter"];
 const PASSWORD: &str = "pw";
 
 /// What the gateway handed out, in order.
@@ -100,7 +102,8 @@ fn facts(number: u64, transport: Transport, remote: SocketAddr, dial: Option<Dia
     }
 }
 
-fn table() -> Table {
+/// The policy, with a partner that may have so many pairs.
+pub fn table(subscriptions: u32) -> Table {
     let corp = FrontEnd {
         next_hop: NextHop {
             host: "127.0.0.31".into(),
@@ -115,35 +118,42 @@ fn table() -> Table {
         LocalDomain { name: domain(HOME), home: Home::BuiltIn },
         LocalDomain { name: domain(CORP), home: Home::FrontEnd(corp) },
     ];
-    let partner = Partner { kind: PartnerKind::Federated, ..Partner::new(domain(PARTNER)) };
+    let mut partner = Partner { kind: PartnerKind::Federated, ..Partner::new(domain(PARTNER)) };
+    partner.limits.subscriptions = subscriptions;
     Table::new(1, locals, vec![partner]).expect("no conflict")
 }
 
 impl Gateway {
     pub fn start(approve: Approve) -> Self {
-        Self::over(MemoryStore::new(), approve)
+        Self::over(MemoryStore::new(), approve, Placement::single())
+    }
+
+    /// On so many threads of their own, one shard each; they run on by themselves.
+    pub fn on_threads(count: usize, approve: Approve) -> Self {
+        Self::over(MemoryStore::new(), approve, Placement::threads(count).expect("threads"))
     }
 
     /// The same after `kill -9`: what was stored, and no flow or stream.
     pub fn killed_and_started_again(self, approve: Approve) -> Self {
         // Phones and partners go on counting.
         let (next_stream, next_cseq) = (self.next_stream, self.next_cseq);
-        Self { next_stream, next_cseq, ..Self::over(self.store.killed(), approve) }
+        Self { next_stream, next_cseq, ..Self::over(self.store.killed(), approve, Placement::single()) }
     }
 
-    fn over(store: MemoryStore, approve: Approve) -> Self {
+    fn over(store: MemoryStore, approve: Approve, placement: Placement) -> Self {
+        let shards = placement.count();
         let account = |user: &str| Account {
             aor: address(&format!("{user}@{HOME}")),
             ha1: vec![ha1(Algorithm::Sha256, user, HOME, PASSWORD)],
             approve,
         };
         let broker = Broker::start(BrokerSettings {
-            placement: Placement::single(),
+            placement,
             clock: Clock::system(),
             store: Arc::new(store.clone()),
-            metrics: Arc::new(Metrics::new(1)),
-            policy: Arc::new(ArcSwap::from_pointee(table())),
-            accounts: ["romeo", "mercutio"].map(account).into_iter().collect(),
+            metrics: Arc::new(Metrics::new(shards)),
+            policy: Arc::new(ArcSwap::from_pointee(table(u32::MAX))),
+            accounts: USERS.map(account).into_iter().collect(),
             digest: vec![Algorithm::Sha256],
             secret: [7; 32],
             seed: 1,
