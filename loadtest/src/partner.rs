@@ -146,6 +146,11 @@ impl Partner {
         self.edge.send(ToEdge::Stanzas { stream, count, bytes: bytes.into() });
     }
 
+    /// Closes all streams in order; the other side may take a moment to close its own.
+    pub fn close(&self) {
+        self.edge.close_all();
+    }
+
     /// Opens a stream and waits for it. What comes meanwhile is lost.
     pub async fn connect(&mut self, local: &Domain, remote: &Domain) -> Result<StreamId, String> {
         self.dial(local, remote);

@@ -121,6 +121,8 @@ impl FanoutActor {
 
     fn persist(&mut self, token: PersistToken, rows: Vec<Row>, ctx: &mut Context<Self>) {
         let me = ctx.address();
+        let (clock, metrics) = (self.directory.clock.clone(), self.directory.metrics.clone());
+        let (begun, count) = (clock.now().instant, rows.len() as u64);
         let rows = rows.into_iter().map(|row| tombolo_store::Row {
             partition: row.partition,
             table: row.table,
@@ -130,6 +132,9 @@ impl FanoutActor {
         let reply = move |token, result: Result<(), tombolo_store::StoreError>| {
             if let Err(error) = &result {
                 tracing::error!(%error, "rows could not be stored");
+            }
+            if result.is_ok() {
+                metrics.committed(count, clock.now().instant - begun);
             }
             let (token, is_stored) = (PersistToken(token), result.is_ok());
             me.do_send(ToShard(Input::Persisted { token, is_stored }));

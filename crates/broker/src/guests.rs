@@ -12,6 +12,7 @@ use tombolo_sip::{
     method::Method,
     uas::{self, Verdict},
 };
+use tombolo_telemetry::{SipMethod, StatusClass};
 
 use crate::{
     accounts::Proof,
@@ -87,7 +88,8 @@ pub(crate) fn answer(
     status: u16,
     headers: &[(&'static str, String)],
 ) {
-    directory.metrics.requests_in(1);
+    directory.metrics.request_in(SipMethod::of(message.method_text()));
+    directory.metrics.response_out(StatusClass::of(status));
     if status >= 400 {
         directory.metrics.refused_request();
     }

@@ -7,6 +7,7 @@ use tombolo_edge::{FlowId, ToFlow, Transport};
 use tombolo_interwork::owner::{Input, LaneKey, PeerKey};
 use tombolo_policy::SipTransport;
 use tombolo_runtime::{Inbox, TURN_ITEMS, Wake};
+use tombolo_telemetry::{SipMethod, StatusClass};
 
 use crate::{
     alarm::{Alarm, Alarmed},
@@ -160,14 +161,17 @@ impl Handler<ToPeer> for PeerActor {
         match message {
             ToPeer::Want { shard, owed_bytes } => self.peer.handle_want(shard, owed_bytes, now),
             ToPeer::Notifies { shard, count, bytes } => {
-                self.directory.metrics.requests_out(u64::from(count));
+                self.directory.metrics.requests_out(SipMethod::Notify, u64::from(count));
                 self.peer.handle_notifies(shard, bytes);
             }
             ToPeer::Request { requester, uri, draft } => {
-                self.directory.metrics.requests_out(1);
+                self.directory.metrics.requests_out(SipMethod::of(draft.method), 1);
                 self.peer.handle_request(requester, uri, draft, now);
             }
-            ToPeer::Respond { reply, bytes } => self.peer.handle_response(reply, bytes, now),
+            ToPeer::Respond { reply, bytes } => {
+                self.directory.metrics.response_out(StatusClass::of(status_of(&bytes)));
+                self.peer.handle_response(reply, bytes, now);
+            }
             ToPeer::FlowUp(flow) => {
                 tracing::info!(
                     flow = flow.flow.0, transport = flow.transport.via_name(), remote = %flow.remote,
@@ -200,4 +204,10 @@ impl Handler<ToPeer> for PeerActor {
         }
         self.drive(ctx);
     }
+}
+
+/// The status in the first line of a response of ours, `SIP/2.0 200 OK`.
+fn status_of(response: &[u8]) -> u16 {
+    let digits = response.get(8..11).and_then(|digits| std::str::from_utf8(digits).ok());
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }

@@ -10,6 +10,7 @@ use tombolo_interwork::{
 use tombolo_policy::{LocalDomain, PeerProof};
 use tombolo_presence::{Address, Domain};
 use tombolo_sip::{build::allow, message::Message, method::Method, uas::SERVED};
+use tombolo_telemetry::SipMethod;
 
 use crate::{
     accounts::Proof,
@@ -48,7 +49,7 @@ pub fn serve(
             directory.tell_peer(key, ToPeer::Respond { reply, bytes });
         }
     };
-    directory.metrics.requests_in(1);
+    directory.metrics.request_in(SipMethod::of(message.method_text()));
     if message.method() == Some(&Method::Options) {
         return answer(200, &capabilities());
     }

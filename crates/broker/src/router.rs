@@ -13,6 +13,7 @@ use tombolo_interwork::{
 };
 use tombolo_presence::{Domain, partition_of};
 use tombolo_sip::message::Message;
+use tombolo_telemetry::StanzaKind as Kind;
 use tombolo_xmpp::{
     jid::Jid,
     stanza::{IqKind, IqStanza, StanzaCondition, StanzaHead, StanzaKind},
@@ -119,10 +120,17 @@ impl Router {
         let directory = &self.directory;
         let Some(facts) = directory.stream(stream) else { return Ok(()) };
         let mut batches: Vec<Vec<ReceivedStanza>> = vec![Vec::new(); directory.shard_count()];
-        directory.metrics.stanzas_in(stanzas.len() as u64);
+        let mut kinds = [0; 4];
         for stanza in stanzas {
+            kinds[kind_of(&stanza) as usize] += 1;
             if let Some((shard, stanza)) = self.place(stanza, &facts) {
                 batches[shard].push(stanza);
+            }
+        }
+        for kind in [Kind::Message, Kind::Presence, Kind::Iq, Kind::Other] {
+            let count = kinds[kind as usize];
+            if count > 0 {
+                directory.metrics.stanzas_in(kind, count);
             }
         }
         let mut refused = Vec::new();
@@ -222,6 +230,16 @@ impl Router {
         {
             self.directory.session(&local, &remote).do_send(ToSession::Pong(id));
         }
+    }
+}
+
+/// The kind of a stanza by its first letters; it was checked when it came.
+fn kind_of(stanza: &[u8]) -> Kind {
+    match stanza.get(1) {
+        Some(b'm') => Kind::Message,
+        Some(b'p') => Kind::Presence,
+        Some(b'i') => Kind::Iq,
+        _ => Kind::Other,
     }
 }
 

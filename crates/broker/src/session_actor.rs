@@ -136,7 +136,7 @@ impl Handler<ToSession> for SessionActor {
             }
             ToSession::StreamDown { stream, end, last_written } => {
                 self.session.handle_stream_down(stream, &end, last_written, now);
-                self.last_failure = Some(end);
+                self.last_failure = Some(end).filter(|end| !end.is_clean());
             }
             ToSession::DialFailed(end) => {
                 self.session.handle_dial_failed(&end, now);

@@ -87,7 +87,7 @@ impl Actor for XmppConnection {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         let Some((negotiated, outbox)) = self.negotiated.take() else { return ctx.stop() };
-        self.shared.streams.write().insert(self.stream, outbox.clone());
+        self.shared.count_streams(|streams| _ = streams.insert(self.stream, outbox.clone()));
         self.report_up(&negotiated);
         let (reader, writer) = split(negotiated.socket);
         let mut policy_changes = self.shared.policy_changes.subscribe();
@@ -120,7 +120,7 @@ impl Actor for XmppConnection {
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
-        self.shared.streams.write().remove(&self.stream);
+        self.shared.count_streams(|streams| _ = streams.remove(&self.stream));
         let end = mem::replace(&mut self.end, StreamEnd::Closed);
         let (stream, last_written) = (self.stream, self.last_written);
         self.shared.tell(FromEdge::StreamDown { stream, end, last_written });
@@ -180,7 +180,14 @@ impl Carrier {
                     self.machine.handle_buffered(now, &self.shared.table());
                 }
                 Brought::Read(Err(error)) => {
-                    return (StreamEnd::Broken(error.to_string()), self.last_written);
+                    // What TLS says of it is a text for its own users.
+                    let cause = match error.kind() {
+                        std::io::ErrorKind::UnexpectedEof => {
+                            "closed by the peer without the end of TLS".to_owned()
+                        }
+                        _ => error.to_string(),
+                    };
+                    return (StreamEnd::Broken(cause), self.last_written);
                 }
                 Brought::Stanzas(Some((bytes, count))) => {
                     if let Err(error) = self.write(&bytes).await {

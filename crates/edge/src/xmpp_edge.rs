@@ -191,6 +191,13 @@ impl XmppShared {
         StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Changes the table of streams, and the count that operators see.
+    pub(crate) fn count_streams(&self, change: impl FnOnce(&mut HashMap<StreamId, Arc<Outbox>>)) {
+        let mut streams = self.streams.write();
+        change(&mut streams);
+        self.metrics.streams(streams.len() as i64);
+    }
+
     /// Tells what is always taken.
     pub(crate) fn tell(&self, value: FromEdge) {
         if self.sink.offer(value).is_err() {

@@ -41,20 +41,16 @@ macro_rules! labels {
 }
 
 labels! {
-    /// What a stanza is for.
+    /// What a stanza is.
     StanzaKind as "kind" {
         /// A message of any type.
         Message = "message",
-        /// Available or unavailable.
+        /// A state, a subscription, a probe.
         Presence = "presence",
-        /// `subscribe` and its kin.
-        Subscription = "subscription",
-        /// A probe.
-        Probe = "probe",
         /// A request or an answer to one.
         Iq = "iq",
-        /// An error of any kind of stanza.
-        Error = "error",
+        /// None of these, or without proper addresses.
+        Other = "other",
     }
 }
 

@@ -43,7 +43,6 @@ pub struct Metrics {
     store_failures: Counter,
     panics: Counter,
     stanzas_in_by_kind: Counts<StanzaKind>,
-    stanzas_out_by_kind: Counts<StanzaKind>,
     requests_in_by_method: Counts<SipMethod>,
     requests_out_by_method: Counts<SipMethod>,
     responses_in_by_class: Counts<StatusClass>,
@@ -51,7 +50,6 @@ pub struct Metrics {
     rows_committed: Counter,
     commits: Lag,
     turns: Vec<Lag>,
-    waits: Vec<Lag>,
 }
 
 impl Metrics {
@@ -115,11 +113,6 @@ impl Metrics {
                 "stanzas_in_by_kind",
                 "Stanzas from partners",
             ),
-            stanzas_out_by_kind: Counts::register(
-                &mut registry,
-                "stanzas_out_by_kind",
-                "Stanzas to partners",
-            ),
             requests_in_by_method: Counts::register(
                 &mut registry,
                 "sip_requests_in_by_method",
@@ -142,7 +135,6 @@ impl Metrics {
             ),
             commits: Lag::default(),
             turns: lags(shards),
-            waits: lags(shards),
             registry: Mutex::new(registry),
         }
     }
@@ -155,7 +147,6 @@ impl Metrics {
         let end = text.rfind("# EOF").unwrap_or(text.len());
         text.truncate(end);
         summary(&mut text, "turn_seconds", "Time of a shard's turn", &self.turns);
-        summary(&mut text, "wait_seconds", "Time that an input waited for its shard's turn", &self.waits);
         summary(
             &mut text,
             "commit_seconds",
@@ -178,41 +169,28 @@ impl Metrics {
         }
     }
 
-    /// The oldest input of a shard's turn had waited so long.
-    pub fn wait(&self, shard: usize, span: Duration) {
-        if let Some(lag) = self.waits.get(shard) {
-            lag.record(span);
-        }
-    }
-
     /// A commit made so many rows durable and took so long.
     pub fn committed(&self, rows: u64, span: Duration) {
         self.rows_committed.inc_by(rows);
         self.commits.record(span);
     }
 
-    /// Counts one stanza from a partner, in all and by its kind; in place of [`Metrics::stanzas_in`].
-    pub fn stanza_in(&self, kind: StanzaKind) {
-        self.stanzas_in.inc();
-        self.stanzas_in_by_kind.add(kind, 1);
+    /// Counts stanzas from a partner, in all and by their kind.
+    pub fn stanzas_in(&self, kind: StanzaKind, count: u64) {
+        self.stanzas_in.inc_by(count);
+        self.stanzas_in_by_kind.add(kind, count);
     }
 
-    /// Counts one stanza to a partner, in all and by its kind; in place of [`Metrics::stanzas_out`].
-    pub fn stanza_out(&self, kind: StanzaKind) {
-        self.stanzas_out.inc();
-        self.stanzas_out_by_kind.add(kind, 1);
-    }
-
-    /// Counts one request from a peer, in all and by its method; in place of [`Metrics::requests_in`].
+    /// Counts one request from a peer, in all and by its method.
     pub fn request_in(&self, method: SipMethod) {
         self.requests_in.inc();
         self.requests_in_by_method.add(method, 1);
     }
 
-    /// Counts one request to a peer, in all and by its method; in place of [`Metrics::requests_out`].
-    pub fn request_out(&self, method: SipMethod) {
-        self.requests_out.inc();
-        self.requests_out_by_method.add(method, 1);
+    /// Counts requests to a peer, in all and by their method.
+    pub fn requests_out(&self, method: SipMethod, count: u64) {
+        self.requests_out.inc_by(count);
+        self.requests_out_by_method.add(method, count);
     }
 
     /// Counts one response from a peer, in all and by its class; in place of [`Metrics::responses_in`].
@@ -296,15 +274,7 @@ counters!(
     store_failed => store_failures,
     panicked => panics
 );
-bulk_counters!(
-    stanzas_in,
-    stanzas_out,
-    requests_in,
-    requests_out,
-    responses_in,
-    presence_to_xmpp,
-    presence_to_sip
-);
+bulk_counters!(stanzas_out, responses_in, presence_to_xmpp, presence_to_sip);
 
 #[cfg(test)]
 mod tests {
@@ -313,14 +283,14 @@ mod tests {
     #[test]
     fn what_was_counted_is_in_the_text() {
         let metrics = Metrics::new(2);
-        metrics.stanzas_in(3);
+        metrics.stanzas_in(StanzaKind::Presence, 3);
         metrics.streams(2);
         metrics.refused_request();
         metrics.turn(0, Duration::from_micros(150));
         metrics.turn(1, Duration::from_micros(150));
         metrics.request_in(SipMethod::Subscribe);
         metrics.request_in(SipMethod::of("EVIL"));
-        metrics.requests_in(1);
+        metrics.requests_out(SipMethod::Notify, 7);
         metrics.response_in(StatusClass::of(481));
         metrics.committed(7, Duration::from_millis(2));
         metrics.certificate_days_left("corp.example", -2);
@@ -329,7 +299,9 @@ mod tests {
             "tombolo_stanzas_in_total 3",
             "tombolo_streams 2",
             "tombolo_refused_requests_total 1",
-            "tombolo_sip_requests_in_total 3",
+            "tombolo_stanzas_in_by_kind_total{kind=\"presence\"} 3",
+            "tombolo_sip_requests_in_total 2",
+            "tombolo_sip_requests_out_by_method_total{method=\"NOTIFY\"} 7",
             "tombolo_sip_requests_in_by_method_total{method=\"SUBSCRIBE\"} 1",
             "tombolo_sip_requests_in_by_method_total{method=\"other\"} 1",
             "tombolo_sip_responses_in_by_class_total{class=\"4xx\"} 1",
@@ -341,7 +313,7 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
-        for absent in ["EVIL", "tombolo_wait_seconds", "method=\"BYE\""] {
+        for absent in ["EVIL", "method=\"BYE\""] {
             assert!(!text.contains(absent), "{absent} was never counted, but is in\n{text}");
         }
     }
@@ -349,11 +321,10 @@ mod tests {
     #[test]
     fn every_line_is_a_comment_or_a_name_with_a_number() {
         let metrics = Metrics::new(1);
-        metrics.stanza_in(StanzaKind::Probe);
-        metrics.stanza_out(StanzaKind::Presence);
-        metrics.request_out(SipMethod::Notify);
+        metrics.stanzas_in(StanzaKind::Iq, 1);
+        metrics.requests_out(SipMethod::Notify, 1);
         metrics.response_out(StatusClass::Success);
-        metrics.wait(0, Duration::from_micros(3));
+        metrics.turn(0, Duration::from_micros(3));
         for line in metrics.render().lines().filter(|line| !line.starts_with('#')) {
             let (name, number) = line.rsplit_once(' ').expect("two parts");
             assert!(name.starts_with("tombolo_") && number.parse::<f64>().is_ok(), "{line}");

@@ -177,7 +177,7 @@ impl CommandLine {
                     .and_then(|settings| run::run(&settings, config.map(|config| (config, role))))
             }
             Command::Check { file } => settings_of(Some(&file), None, None).map(|settings| {
-                println!(
+                say!(
                     "{}: good; role {}, {} local domains, {} partners",
                     file.display(),
                     settings.role.as_str(),
@@ -225,7 +225,7 @@ async fn asked(command: Command, data_dir: &Path) -> Result<(), AskError> {
         Command::Partner { command: PartnerCommand::Retry { domain } } => {
             let path = format!("/api/v1/partners/{}/retry", segment(&domain));
             let answer: Value = order(data_dir, &path, &json!({})).await?;
-            println!("{} sessions are tried now; see: tombolo partner show {domain}", answer["sessions"]);
+            say!("{} sessions are tried now; see: tombolo partner show {domain}", answer["sessions"]);
         }
         Command::Explain { from, to, json } => {
             let path = format!("/api/v1/explain?from={}&to={}", segment(&from), segment(&to));
@@ -239,7 +239,7 @@ async fn asked(command: Command, data_dir: &Path) -> Result<(), AskError> {
         }
         Command::Shutdown => {
             let _: Value = order(data_dir, "/api/v1/shutdown", &json!({})).await?;
-            println!("ending");
+            say!("ending");
         }
         Command::Run { .. } | Command::Check { .. } | Command::Demo { .. } => {}
     }
@@ -256,14 +256,14 @@ async fn ask_about_user(command: UserCommand, data_dir: &Path) -> Result<(), Ask
             let path = format!("/api/v1/users/{}/add", segment(&aor));
             let body = json!({ "password": password, "approve": approve });
             let user: UserAnswer = order(data_dir, &path, &body).await?;
-            println!("{} may register; watchers: {}", user.aor, user.approve);
+            say!("{} may register; watchers: {}", user.aor, user.approve);
         }
         UserCommand::List { json } => {
             let users: Vec<UserAnswer> = ask(data_dir, "/api/v1/users").await?;
             if json {
                 print_json(&users);
             } else {
-                users.iter().for_each(|user| println!("{:<40} approve = {}", user.aor, user.approve));
+                users.iter().for_each(|user| say!("{:<40} approve = {}", user.aor, user.approve));
             }
         }
         UserCommand::Pending { aor, json } => {
@@ -272,10 +272,10 @@ async fn ask_about_user(command: UserCommand, data_dir: &Path) -> Result<(), Ask
             if json {
                 print_json(&pending);
             } else if pending.pending.is_empty() {
-                println!("nobody waits for {}", pending.aor);
+                say!("nobody waits for {}", pending.aor);
             } else {
-                pending.pending.iter().for_each(|watcher| println!("{watcher}"));
-                println!("Next: tombolo user approve {} CONTACT, or deny", pending.aor);
+                pending.pending.iter().for_each(|watcher| say!("{watcher}"));
+                say!("Next: tombolo user approve {} CONTACT, or deny", pending.aor);
             }
         }
         UserCommand::Approve { aor, contact } => decide(data_dir, &aor, contact, "approve").await?,
@@ -288,7 +288,7 @@ async fn decide(data_dir: &Path, aor: &str, contact: Option<String>, verb: &str)
     let path = format!("/api/v1/users/{}/{verb}", segment(aor));
     let decision: DecisionAnswer = order(data_dir, &path, &json!({ "contact": contact })).await?;
     let done = if verb == "approve" { "approved" } else { "denied" };
-    decision.watchers.iter().for_each(|watcher| println!("{done}: {watcher}"));
+    decision.watchers.iter().for_each(|watcher| say!("{done}: {watcher}"));
     Ok(())
 }
 
@@ -303,14 +303,14 @@ fn read_password() -> Result<String, String> {
 }
 
 fn print_json(value: &impl serde::Serialize) {
-    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+    say!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
 }
 
 fn print_status(status: &StatusAnswer) {
     let readiness = if status.is_ready { "ready" } else { "starting" };
-    println!("{} {readiness}, up {} s", status.role, status.uptime_seconds);
-    println!(
-        "users {}  pairs {}  dialogs {} + {}  sip peers {} on {} flows  waiting {}  refused {}",
+    say!("{} {readiness}, up {} s", status.role, status.uptime_seconds);
+    say!(
+        "users {}  pairs {}  dialogs {} as notifier, {} as subscriber  sip peers {} on {} flows  waiting {}  refused {}",
         status.users,
         status.pairs,
         status.notifier_dialogs,
@@ -321,10 +321,10 @@ fn print_status(status: &StatusAnswer) {
         status.refused_inputs
     );
     for stream in &status.streams {
-        println!("stream {} {}: {}", stream.stream, stream.direction, stream.pairs.join(", "));
+        say!("stream {} {}: {}", stream.stream, stream.direction, stream.pairs.join(", "));
         match &stream.tls {
-            None => println!("  {} in the clear", stream.proof),
-            Some(tls) => println!(
+            None => say!("  {} in the clear", stream.proof),
+            Some(tls) => say!(
                 "  {} over {} {}, certificate {}{}",
                 stream.proof,
                 tls.version,
@@ -336,7 +336,7 @@ fn print_status(status: &StatusAnswer) {
     }
     status.sessions.iter().for_each(print_session);
     for certificate in &status.certificates {
-        println!("certificate {}: {} days left", certificate.name, certificate.days_left);
+        say!("certificate {}: {} days left", certificate.name, certificate.days_left);
     }
 }
 
@@ -344,9 +344,9 @@ fn print_reload(answer: &ReloadAnswer, json: bool) -> Result<(), AskError> {
     if json {
         print_json(answer);
     } else {
-        println!("in use now: {}", answer.taken.join(", "));
+        say!("in use now: {}", answer.taken.join(", "));
         if !answer.needs_restart.is_empty() {
-            println!("differs, and needs a restart: {}", answer.needs_restart.join(", "));
+            say!("differs, and needs a restart: {}", answer.needs_restart.join(", "));
         }
     }
     if answer.errors.is_empty() {
@@ -362,37 +362,40 @@ fn print_session(session: &SessionAnswer) {
         (false, true) => "lost",
         (false, false) => "idle",
     };
-    println!(
+    say!(
         "session {} ↔ {}: {state}, {} stanzas out, {} messages wait",
-        session.local, session.partner, session.stanzas_out, session.waiting_messages
+        session.local,
+        session.partner,
+        session.stanzas_out,
+        session.waiting_messages
     );
     if let Some(failure) = session.last_failure.as_ref().filter(|_| !session.is_connected) {
-        println!("  last: {failure}");
+        say!("  last: {failure}");
     }
 }
 
 fn print_partner(partner: &PartnerAnswer) {
-    println!("{} ({}), proved by {}", partner.domain, partner.kind, partner.authenticate.join(" or "));
+    say!("{} ({}), proved by {}", partner.domain, partner.kind, partner.authenticate.join(" or "));
     if !partner.further_domains.is_empty() {
-        println!("  also {}", partner.further_domains.join(", "));
+        say!("  also {}", partner.further_domains.join(", "));
     }
     if let Some(proxy) = &partner.proxy {
-        println!("  dialled at {proxy}");
+        say!("  dialled at {proxy}");
     }
     partner.sessions.iter().for_each(print_session);
 }
 
 fn print_explanation(answer: &Value) {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
-    println!("{} → {}", text(&answer["from"]), text(&answer["to"]));
+    say!("{} → {}", text(&answer["from"]), text(&answer["to"]));
     for capability in ["watch", "message"] {
         let explanation = &answer[capability];
-        println!("{capability}: {}", text(&explanation["outcome"]));
+        say!("{capability}: {}", text(&explanation["outcome"]));
         for step in explanation["steps"].as_array().into_iter().flatten() {
-            println!("  {}", text(step.get("text").unwrap_or(step)));
+            say!("  {}", text(step.get("text").unwrap_or(step)));
         }
     }
     if !answer["subscription"].is_null() {
-        println!("subscription {}, seen: {}", text(&answer["subscription"]), text(&answer["heard"]));
+        say!("subscription {}, seen: {}", text(&answer["subscription"]), text(&answer["heard"]));
     }
 }

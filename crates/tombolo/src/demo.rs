@@ -104,9 +104,9 @@ impl Stage {
 
     fn say(&mut self, what: &str) {
         if self.json {
-            println!("{}", json!({ "event": what }));
+            say!("{}", json!({ "event": what }));
         } else {
-            println!("{what}");
+            say!("{what}");
         }
     }
 
@@ -116,9 +116,9 @@ impl Stage {
         let milliseconds = span.as_secs_f64() * 1000.0;
         self.told += 1;
         if self.json {
-            println!("{}", json!({ "event": what, "milliseconds": milliseconds }));
+            say!("{}", json!({ "event": what, "milliseconds": milliseconds }));
         } else {
-            println!("{milliseconds:8.2} ms  {what}");
+            say!("{milliseconds:8.2} ms  {what}");
         }
     }
 
@@ -301,10 +301,12 @@ impl Stage {
         let told = self.told;
         self.say(&format!("{told} crossings, all as they should be"));
         if !self.json {
-            println!("Next: tombolo status; or a real server: cargo xtask lab up");
+            say!("Next: tombolo status; or a real server: cargo xtask lab up");
         }
-        // What was sent last is to be read before the connections go.
+        // What was sent last is to be read before the connections go, and streams are closed by both sides.
         tokio::time::sleep(Duration::from_millis(100)).await;
+        self.partner.close();
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
