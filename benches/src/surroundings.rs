@@ -201,6 +201,7 @@ impl Surroundings {
                 answers.push(NotifyAnswer {
                     partition: token.partition,
                     row: token.row,
+                    mac: self.key.mac(token),
                     cseq: cseq.parse().expect("a number"),
                     status: 200,
                     retry_after: None,

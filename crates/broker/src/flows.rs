@@ -57,6 +57,11 @@ impl Flows {
         true
     }
 
+    /// True when a flow is some peer's.
+    pub fn is_bound(&self, flow: FlowId) -> bool {
+        self.by_flow.read().contains_key(&flow)
+    }
+
     /// The peer that a message by a flow is for: the front end; the phone of the user whom a request's From names, of
     /// that instance where a REGISTER names one; the phone whose request a response answers. `None` for everybody else,
     /// who must prove themselves first.

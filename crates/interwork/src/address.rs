@@ -75,14 +75,15 @@ pub fn uri_of(address: &Address) -> String {
     uri_with("sip:", address)
 }
 
-/// `pres:user@domain` for a bare address (RFC 3859).
-pub fn pres_uri_of(address: &Address) -> String {
-    uri_with("pres:", address)
-}
-
 /// `sip:user@domain;gr=device`: a device as a GRUU (RFC 5627), or the bare URI without one.
 pub fn uri_of_device(address: &Address, device: Option<&str>) -> String {
     let mut uri = uri_of(address);
+    write_device(device, &mut uri);
+    uri
+}
+
+/// Appends what names a device of a URI's user, if one is named.
+pub fn write_device(device: Option<&str>, uri: &mut String) {
     if let Some(device) = device.filter(|device| !device.is_empty()) {
         uri.push_str(";gr=");
         for octet in device.bytes() {
@@ -93,7 +94,6 @@ pub fn uri_of_device(address: &Address, device: Option<&str>) -> String {
             }
         }
     }
-    uri
 }
 
 /// `sip:user@domain` for an `xmpp:` URI of a user (RFC 5122); `None` when it names nobody.
@@ -114,15 +114,25 @@ pub fn sip_domain(domain: &str) -> String {
 
 fn uri_with(scheme: &str, address: &Address) -> String {
     let mut uri = String::with_capacity(address.as_str().len() + scheme.len() + 8);
+    write_uri(scheme, address, &mut uri);
+    uri
+}
+
+/// Appends the URI of a bare address in a scheme, which brings its colon: `sip:`, or `pres:` (RFC 3859).
+pub fn write_uri(scheme: &str, address: &Address, uri: &mut String) {
     uri.push_str(scheme);
-    escape_user(&unescape_local(address.local()), &mut uri);
+    let local = address.local();
+    if local.contains('\\') {
+        escape_user(&unescape_local(local), uri);
+    } else {
+        escape_user(local, uri);
+    }
     uri.push('@');
     if address.domain().is_ascii() {
         uri.push_str(address.domain());
     } else {
         uri.push_str(&sip_domain(address.domain()));
     }
-    uri
 }
 
 /// What a local part may not hold, and its escapes (XEP-0106 §4.2).

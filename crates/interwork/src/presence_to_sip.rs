@@ -3,14 +3,14 @@
 use tombolo_fanout::ViewId;
 use tombolo_presence::{Address, Availability, Device, Note, PresenceState};
 use tombolo_sip::{
-    pidf::{self, Activities, Activity, Basic, Contact, Pidf, StatusChild, Tuple},
+    pidf::{self, Activity, Basic, Contact, Pidf, StatusChild, Tuple},
     uri::UriRef,
 };
 use tombolo_xmpp::stanza::Show;
 
 use crate::{
-    address::{address_of_uri, pres_uri_of, uri_of_device},
-    tuple_id::{resource_of, tuple_id_of},
+    address::{address_of_uri, write_device, write_uri},
+    tuple_id::{resource_of, write_tuple_id},
 };
 
 /// What an available XMPP resource with this `<show/>` is.
@@ -29,6 +29,8 @@ pub fn availability_of(show: Option<Show>) -> Availability {
 pub struct PidfWriter {
     last: Option<(Address, ViewId)>,
     body: Vec<u8>,
+    /// Filled anew for each document, so that its texts and lists keep their room.
+    document: Pidf,
 }
 
 impl PidfWriter {
@@ -51,21 +53,29 @@ impl PidfWriter {
 
     fn write(&mut self, presentity: &Address, state: &PresenceState) {
         self.body.clear();
-        pidf::write(&document_of(presentity, state), &mut self.body);
+        fill_document(&mut self.document, presentity, state);
+        pidf::write(&self.document, &mut self.body);
     }
 }
 
 /// The document that tells of `state`: one tuple a device (STOX-P-43).
 pub fn document_of(presentity: &Address, state: &PresenceState) -> Pidf {
-    Pidf {
-        entity: pres_uri_of(presentity),
-        tuples: state.devices.iter().map(|device| tuple_of(presentity, device)).collect(),
-        notes: state.notes.iter().map(note_out).collect(),
-        ..Pidf::default()
-    }
+    let mut document = Pidf::default();
+    fill_document(&mut document, presentity, state);
+    document
 }
 
-fn tuple_of(presentity: &Address, device: &Device) -> Tuple {
+fn fill_document(document: &mut Pidf, presentity: &Address, state: &PresenceState) {
+    document.entity.clear();
+    write_uri("pres:", presentity, &mut document.entity);
+    document.tuples.resize_with(state.devices.len(), Tuple::default);
+    for (tuple, device) in document.tuples.iter_mut().zip(&state.devices) {
+        fill_tuple(tuple, presentity, device);
+    }
+    fill_notes(&mut document.notes, state.notes.iter());
+}
+
+fn fill_tuple(tuple: &mut Tuple, presentity: &Address, device: &Device) {
     let (show, activity) = match device.availability {
         Availability::Chat => (Some("chat"), None),
         Availability::Away => (Some("away"), Some(Activity::Away)),
@@ -73,27 +83,32 @@ fn tuple_of(presentity: &Address, device: &Device) -> Tuple {
         Availability::DoNotDisturb => (Some("dnd"), Some(Activity::Busy)),
         Availability::Available | Availability::Unavailable => (None, None),
     };
-    let show = show.map(|show| StatusChild {
+    tuple.id.clear();
+    write_tuple_id(&device.id, &mut tuple.id);
+    tuple.basic = Some(if device.availability.is_open() { Basic::Open } else { Basic::Closed });
+    tuple.status_children.clear();
+    tuple.status_children.extend(show.map(|show| StatusChild {
         namespace: CLIENT_NAMESPACE.into(),
         name: "show".into(),
         text: show.into(),
-    });
-    Tuple {
-        id: tuple_id_of(&device.id),
-        basic: Some(if device.availability.is_open() { Basic::Open } else { Basic::Closed }),
-        status_children: show.into_iter().collect(),
-        activities: activity.into_iter().collect::<Activities>(),
-        contact: Some(Contact {
-            uri: uri_of_device(presentity, (!device.id.is_empty()).then_some(&*device.id)),
-            priority_thousandths: device.priority.and_then(pidf_priority),
-        }),
-        notes: device.notes.iter().filter(|note| !note.text.is_empty()).map(note_out).collect(),
-        ..Tuple::default()
-    }
+    }));
+    tuple.activities.values.clear();
+    tuple.activities.values.extend(activity);
+    let mut uri = tuple.contact.take().map(|contact| contact.uri).unwrap_or_default();
+    uri.clear();
+    write_uri("sip:", presentity, &mut uri);
+    write_device(Some(&*device.id), &mut uri);
+    tuple.contact = Some(Contact { uri, priority_thousandths: device.priority.and_then(pidf_priority) });
+    fill_notes(&mut tuple.notes, device.notes.iter().filter(|note| !note.text.is_empty()));
 }
 
-fn note_out(note: &Note) -> pidf::Note {
-    pidf::Note { lang: note.lang.as_deref().map(Into::into), text: note.text.as_ref().into() }
+fn fill_notes<'a>(notes: &mut Vec<pidf::Note>, known: impl Iterator<Item = &'a Note> + Clone) {
+    notes.resize_with(known.clone().count(), || pidf::Note { lang: None, text: String::new() });
+    for (note, known) in notes.iter_mut().zip(known) {
+        note.lang = known.lang.as_deref().map(Into::into);
+        note.text.clear();
+        note.text.push_str(&known.text);
+    }
 }
 
 /// Reads a presence body. `expected` is whom it must be about (STOX-P-52).

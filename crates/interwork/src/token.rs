@@ -39,42 +39,79 @@ impl TokenKey {
 
     /// The text of `token`: 24 characters that a tag and a branch may hold.
     pub fn sign(&self, token: Token) -> String {
-        let mut octets = [0; TOKEN_BYTES];
-        octets[0] = match token.kind {
-            TokenKind::Notifier => 1,
-            TokenKind::Subscriber => 2,
-        };
-        octets[1..3].copy_from_slice(&token.partition.to_be_bytes());
-        octets[3..11].copy_from_slice(&token.row.to_be_bytes());
-        let mac = self.mac(&octets[..BODY_BYTES]);
-        octets[BODY_BYTES..].copy_from_slice(&mac);
-        encode(&octets)
+        token.text(&self.mac(token)).as_str().to_owned()
     }
 
     /// Reads a text that [`TokenKey::sign`] made; `None` for anything else.
     pub fn verify(&self, text: &str) -> Option<Token> {
+        let (token, mac) = Token::read_unverified(text)?;
+        (self.mac(token) == mac).then_some(token)
+    }
+
+    /// The MAC of `token`, for whoever keeps it to spare the signing and the verifying.
+    pub fn mac(&self, token: Token) -> TokenMac {
+        let mut mac = self.0.clone();
+        mac.update(&token.body());
+        let full = mac.finalize().into_bytes();
+        let mut short = [0; MAC_BYTES];
+        short.copy_from_slice(&full[..MAC_BYTES]);
+        TokenMac(short)
+    }
+}
+
+/// The MAC of a token. Compares in the same time whatever the octets are.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenMac([u8; MAC_BYTES]);
+
+impl PartialEq for TokenMac {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Token {
+    /// The text of this token, given its MAC.
+    pub fn text(self, mac: &TokenMac) -> TokenText {
+        let mut octets = [0; TOKEN_BYTES];
+        octets[..BODY_BYTES].copy_from_slice(&self.body());
+        octets[BODY_BYTES..].copy_from_slice(&mac.0);
+        TokenText(encode(&octets))
+    }
+
+    /// What a text says to be. Whoever acts on it compares the MAC with the token's own.
+    pub fn read_unverified(text: &str) -> Option<(Self, TokenMac)> {
         let octets = decode(text)?;
         let (body, mac) = octets.split_at(BODY_BYTES);
-        if !bool::from(self.mac(body).ct_eq(mac)) {
-            return None;
-        }
         let kind = match body[0] {
             1 => TokenKind::Notifier,
             2 => TokenKind::Subscriber,
             _ => return None,
         };
         let partition = u16::from_be_bytes([body[1], body[2]]);
-        let row = u64::from_be_bytes(body[3..11].try_into().ok()?);
-        Some(Token { kind, partition, row })
+        let row = u64::from_be_bytes(body[3..].try_into().ok()?);
+        Some((Self { kind, partition, row }, TokenMac(mac.try_into().ok()?)))
     }
 
-    fn mac(&self, body: &[u8]) -> [u8; MAC_BYTES] {
-        let mut mac = self.0.clone();
-        mac.update(body);
-        let full = mac.finalize().into_bytes();
-        let mut short = [0; MAC_BYTES];
-        short.copy_from_slice(&full[..MAC_BYTES]);
-        short
+    fn body(self) -> [u8; BODY_BYTES] {
+        let mut body = [0; BODY_BYTES];
+        body[0] = match self.kind {
+            TokenKind::Notifier => 1,
+            TokenKind::Subscriber => 2,
+        };
+        body[1..3].copy_from_slice(&self.partition.to_be_bytes());
+        body[3..].copy_from_slice(&self.row.to_be_bytes());
+        body
+    }
+}
+
+/// The text of a token.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenText([u8; TOKEN_TEXT_LEN]);
+
+impl TokenText {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("")
     }
 }
 
@@ -95,14 +132,13 @@ const TOKEN_BYTES: usize = BODY_BYTES + MAC_BYTES;
 /// by us, on text that came back unchanged.
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-fn encode(octets: &[u8; TOKEN_BYTES]) -> String {
-    octets
-        .chunks_exact(3)
-        .flat_map(|three| {
-            let word = u32::from(three[0]) << 16 | u32::from(three[1]) << 8 | u32::from(three[2]);
-            [18, 12, 6, 0].map(|shift| char::from(ALPHABET[(word >> shift & 63) as usize]))
-        })
-        .collect()
+fn encode(octets: &[u8; TOKEN_BYTES]) -> [u8; TOKEN_TEXT_LEN] {
+    let mut text = [0; TOKEN_TEXT_LEN];
+    for (three, four) in octets.chunks_exact(3).zip(text.chunks_exact_mut(4)) {
+        let word = u32::from(three[0]) << 16 | u32::from(three[1]) << 8 | u32::from(three[2]);
+        four.copy_from_slice(&[18, 12, 6, 0].map(|shift| ALPHABET[(word >> shift & 63) as usize]));
+    }
+    text
 }
 
 fn decode(text: &str) -> Option<[u8; TOKEN_BYTES]> {

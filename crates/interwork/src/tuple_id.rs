@@ -5,9 +5,8 @@
 
 use std::fmt::Write;
 
-/// The tuple id for a resource; `ID-` alone for the empty one.
-pub fn tuple_id_of(resource: &str) -> String {
-    let mut id = String::with_capacity(PREFIX.len() + resource.len());
+/// Appends the tuple id for a resource; `ID-` alone for the empty one.
+pub fn write_tuple_id(resource: &str, id: &mut String) {
     id.push_str(PREFIX);
     for (at, character) in resource.char_indices() {
         let looks_escaped = character == '_' && resource[at + 1..].starts_with('x');
@@ -17,10 +16,9 @@ pub fn tuple_id_of(resource: &str) -> String {
             write!(id, "_x{:x}_", u32::from(character)).expect("a String takes everything");
         }
     }
-    id
 }
 
-/// The resource for a tuple id: what [`tuple_id_of`] wrote comes back, any other id stands for itself.
+/// The resource for a tuple id: what [`write_tuple_id`] wrote comes back, any other id stands for itself.
 pub fn resource_of(id: &str) -> String {
     let mut rest = id.strip_prefix(PREFIX).unwrap_or(id);
     let mut resource = String::with_capacity(rest.len());
@@ -65,6 +63,12 @@ fn is_name_character(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn tuple_id_of(resource: &str) -> String {
+        let mut id = String::new();
+        write_tuple_id(resource, &mut id);
+        id
+    }
 
     #[test]
     fn stox_p_42_resources_become_legal_ids_and_come_back() {

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     presence_to_xmpp::bare_presence,
     rows::{Row, number_key, table},
+    token::{Token, TokenKind},
 };
 
 /// When a watcher whose request nobody answered should ask again.
@@ -46,7 +47,9 @@ impl Owner {
             ..*texts
         };
         let is_granted = if watches_user { pair.subscription.is_from() } else { pair.subscription.is_to() };
-        let mut dialog = Dialog::new(row, id, tombolo_fanout::WatchId::default(), lane, &texts)?;
+        let token = Token { kind: TokenKind::Notifier, partition: self.addresses.partition(pair.user), row };
+        let mac = self.settings.key.mac(token);
+        let mut dialog = Dialog::new(row, id, tombolo_fanout::WatchId::default(), lane, mac, &texts)?;
         dialog.watches_user = watches_user;
         dialog.routes = routes;
         dialog.phase = if is_granted { Phase::Active } else { Phase::Pending };

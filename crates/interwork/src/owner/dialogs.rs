@@ -9,7 +9,7 @@ use tombolo_sip::event::Reason;
 use tombolo_slab::Slab;
 use tombolo_wheel::TimerId;
 
-use crate::owner::pairs::PairId;
+use crate::{owner::pairs::PairId, token::TokenMac};
 
 /// Where a subscription stands (RFC 6665 §4.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,15 +44,18 @@ pub struct Dialog {
     pub phase: Phase,
     /// The texts of the dialog, one behind the other; see [`DialogTexts`].
     text: Box<str>,
-    ends: [u16; TEXTS],
+    /// Where all but the last end.
+    ends: [u16; TEXTS - 1],
     /// Route header values.
     pub routes: Option<Routes>,
     /// The last CSeq that we used.
     pub local_cseq: u32,
     /// The last CSeq that we saw.
     pub remote_cseq: u32,
-    /// The CSeq of the NOTIFY that was not answered yet; zero when all were.
-    pub in_flight: u32,
+    /// The NOTIFY of [`Dialog::local_cseq`] was not answered yet.
+    pub is_in_flight: bool,
+    /// The MAC of our tag: made once, since each NOTIFY names the tag and each answer brings it back.
+    pub mac: TokenMac,
     /// When it ends, in seconds since the Unix epoch. Once it is ending: after how many seconds the watcher may ask
     /// again, zero when nothing is said about that.
     pub expires_at: u32,
@@ -86,7 +89,7 @@ pub struct DialogTexts<'a> {
 const TEXTS: usize = 6;
 
 impl DialogTexts<'_> {
-    fn pack(&self) -> Option<(Box<str>, [u16; TEXTS])> {
+    fn pack(&self) -> Option<(Box<str>, [u16; TEXTS - 1])> {
         let parts = [
             self.call_id,
             self.remote_tag,
@@ -96,7 +99,7 @@ impl DialogTexts<'_> {
             self.event_id,
         ];
         let text = parts.concat();
-        let mut ends = [0; TEXTS];
+        let mut ends = [0; TEXTS - 1];
         let mut end = 0;
         for (part, slot) in parts.iter().zip(&mut ends) {
             end += part.len();
@@ -113,6 +116,7 @@ impl Dialog {
         pair: PairId,
         watch: WatchId,
         lane: LaneId,
+        mac: TokenMac,
         texts: &DialogTexts<'_>,
     ) -> Option<Self> {
         let (text, ends) = texts.pack()?;
@@ -129,7 +133,8 @@ impl Dialog {
             routes: None,
             local_cseq: 0,
             remote_cseq: 0,
-            in_flight: 0,
+            is_in_flight: false,
+            mac,
             expires_at: 0,
             give_up_at: u32::MAX,
             notified_at: 0,
@@ -141,8 +146,9 @@ impl Dialog {
     /// The texts.
     pub fn texts(&self) -> DialogTexts<'_> {
         let part = |n: usize| {
-            let begin = if n == 0 { 0 } else { self.ends[n - 1] };
-            &self.text[usize::from(begin)..usize::from(self.ends[n])]
+            let end_of = |n: usize| self.ends.get(n).map_or(self.text.len(), |end| usize::from(*end));
+            let begin = if n == 0 { 0 } else { end_of(n - 1) };
+            &self.text[begin..end_of(n)]
         };
         DialogTexts {
             call_id: part(0),

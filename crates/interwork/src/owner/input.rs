@@ -10,6 +10,7 @@ use tombolo_xmpp::stream::ReceivedStanza;
 use crate::{
     error::NoResponse,
     owner::keys::{LaneKey, PeerKey},
+    token::TokenMac,
 };
 
 /// One thing that happened, for the shard that owns the local user concerned.
@@ -164,6 +165,8 @@ pub struct NotifyAnswer {
     pub partition: u16,
     /// See `partition`.
     pub row: u64,
+    /// The MAC of both, from the branch; the shard compares it with that of the dialog.
+    pub mac: TokenMac,
     /// The CSeq that it answers.
     pub cseq: u32,
     /// Its status code.

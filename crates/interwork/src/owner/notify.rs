@@ -17,27 +17,41 @@ use crate::{
 };
 
 impl Owner {
-    /// A NOTIFY was answered.
+    /// A NOTIFY was answered; the MAC says that the branch was ours.
     pub(super) fn handle_notify_answer(&mut self, answer: NotifyAnswer, now: Now) {
         let Some(at) = self.dialogs.find(answer.row) else { return };
+        if self.dialogs.dialog(at).is_some_and(|dialog| dialog.mac == answer.mac) {
+            self.handle_notify_outcome(at, answer.cseq, answer.status, answer.retry_after, now);
+        }
+    }
+
+    /// What became of a NOTIFY of the dialog at a place.
+    pub(super) fn handle_notify_outcome(
+        &mut self,
+        at: u32,
+        cseq: u32,
+        status: u16,
+        retry_after: Option<u32>,
+        now: Now,
+    ) {
         let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
-        if dialog.in_flight != answer.cseq || answer.status < 200 {
+        if !dialog.is_in_flight || dialog.local_cseq != cseq || status < 200 {
             return;
         }
-        dialog.in_flight = 0;
+        dialog.is_in_flight = false;
         if let Some(timer) = dialog.activity.take() {
             self.wheel.cancel(timer);
         }
         // RFC 6665 §4.2.2: these end the subscription; any other failure leaves it.
-        if dialog.is_ending() || ends_subscription(answer.status) || answer.status == 408 {
+        if dialog.is_ending() || ends_subscription(status) || status == 408 {
             return self.drop_dialog(at);
         }
         let (watch, notified_at) = (dialog.watch, dialog.notified_at);
         let since = self.milliseconds(now).saturating_sub(notified_at);
         let mut interval = self.settings.watcher_interval.as_millis() as u32;
-        if answer.status >= 300 {
+        if status >= 300 {
             // SIP-E-20: it asks for a pause; what it did not take is said again after it.
-            interval = interval.max(answer.retry_after.unwrap_or(PAUSE_SECONDS).saturating_mul(1000));
+            interval = interval.max(retry_after.unwrap_or(PAUSE_SECONDS).saturating_mul(1000));
             self.shard.mark_whole(watch);
         }
         if since >= interval {
@@ -54,7 +68,7 @@ impl Owner {
     pub(super) fn handle_dialog_activity(&mut self, at: u32) {
         let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
         dialog.activity = None;
-        if dialog.in_flight != 0 {
+        if dialog.is_in_flight {
             // Timer F without a final response ends the subscription (RFC 6665 §4.2.2).
             return self.drop_dialog(at);
         }
@@ -65,7 +79,7 @@ impl Owner {
     /// What is due must not wait for the interval: authorizations, ends, answers to SUBSCRIBE.
     pub(super) fn send_soon(&mut self, at: u32) {
         let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
-        if dialog.in_flight == 0 {
+        if !dialog.is_in_flight {
             if let Some(timer) = dialog.activity.take() {
                 self.wheel.cancel(timer);
             }
@@ -92,11 +106,11 @@ impl Owner {
         let dialogs = self.shard.owners_in(lane).filter(|owner| owner & DIALOG_BIT != 0);
         let in_lane: Vec<u32> = dialogs
             .map(|owner| owner & !DIALOG_BIT)
-            .filter(|at| self.dialogs.dialog(*at).is_some_and(|dialog| dialog.in_flight != 0))
+            .filter(|at| self.dialogs.dialog(*at).is_some_and(|dialog| dialog.is_in_flight))
             .collect();
         for at in in_lane {
             let Some(dialog) = self.dialogs.dialog_mut(at) else { continue };
-            dialog.in_flight = 0;
+            dialog.is_in_flight = false;
             let watch = dialog.watch;
             self.shard.mark_whole(watch);
             self.send_soon(at);

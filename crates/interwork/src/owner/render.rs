@@ -21,7 +21,7 @@ use crate::{
     presence_to_sip::{PidfWriter, language_of},
     presence_to_xmpp::{Halves, bare_presence, difference},
     request::RequestDraft,
-    token::{Token, TokenKey, TokenKind},
+    token::{Token, TokenKind, TokenText},
 };
 
 /// The stanzas that bring anybody from one view of a user to another.
@@ -73,16 +73,16 @@ impl Owner {
         let mut drafts = Vec::new();
         let mut pidf = PidfWriter::default();
         let wall = now.unix_seconds();
-        let Self { shard, pairs, addresses, dialogs, settings, .. } = self;
+        let Self { shard, pairs, addresses, dialogs, .. } = self;
         shard.poll_lane(lane, grant, |update| {
             let at = update.owner & !DIALOG_BIT;
             let Some(dialog) = dialogs.dialog_mut(at) else { return 0 };
             let Some(pair) = pairs.pair(dialog.pair) else { return 0 };
-            let notify = NotifyWriter::new(dialog, pair, addresses, settings_key(settings), wall);
+            let notify = NotifyWriter::new(dialog, pair, addresses, wall);
             let body = notify.body(&update, &mut pidf);
             let lang = language_of(update.views.content(update.to)).filter(|_| !body.is_empty());
             dialog.local_cseq += 1;
-            dialog.in_flight = dialog.local_cseq;
+            dialog.is_in_flight = true;
             written.push((at, update.watch));
             if way.is_reliable {
                 let before = out.len();
@@ -117,10 +117,6 @@ impl Owner {
         let count = if way.is_reliable { count } else { 0 };
         self.out.push_back(Output::Notifies { peer, count, bytes: out });
     }
-}
-
-fn settings_key(settings: &super::OwnerSettings) -> &TokenKey {
-    &settings.key
 }
 
 /// Writes what a pair's contact is owed; true when a subscription stanza was among it.
@@ -193,7 +189,7 @@ fn kind_name(kind: SubscriptionKind) -> &'static str {
 
 /// Writes one NOTIFY of a dialog.
 struct NotifyWriter<'a> {
-    token: String,
+    token: TokenText,
     state: SubscriptionState,
     /// Whom the document is about.
     presentity: &'a Address,
@@ -201,9 +197,9 @@ struct NotifyWriter<'a> {
 }
 
 impl<'a> NotifyWriter<'a> {
-    fn new(dialog: &Dialog, pair: &Pair, addresses: &'a Addresses, key: &TokenKey, wall: u64) -> Self {
+    fn new(dialog: &Dialog, pair: &Pair, addresses: &'a Addresses, wall: u64) -> Self {
         let partition = addresses.partition(pair.user);
-        let token = key.sign(Token { kind: TokenKind::Notifier, partition, row: dialog.row });
+        let token = Token { kind: TokenKind::Notifier, partition, row: dialog.row }.text(&dialog.mac);
         let expires = u32::try_from(u64::from(dialog.expires_at).saturating_sub(wall)).unwrap_or(u32::MAX);
         let live =
             |state| SubscriptionState { state, reason: None, expires: Some(expires), retry_after: None };
@@ -238,6 +234,7 @@ impl<'a> NotifyWriter<'a> {
 
     fn write(&self, dialog: &Dialog, way: &PeerWay, lang: Option<&str>, body: &[u8], out: &mut Vec<u8>) {
         let texts = dialog.texts();
+        let token = self.token.as_str();
         let cseq = Decimal::new(dialog.local_cseq);
         let (uri, routes) =
             crate::request::route(texts.remote_target, dialog.routes.as_deref().map(Vec::as_slice));
@@ -249,7 +246,7 @@ impl<'a> NotifyWriter<'a> {
             &way.via,
             ";branch=",
             NOTIFY_BRANCH,
-            &self.token,
+            token,
             ".",
             cseq.text(),
         ]);
@@ -258,13 +255,13 @@ impl<'a> NotifyWriter<'a> {
             push(&["Route: ", route, "\r\n"]);
         }
         let [from, to] = self.uris(&texts);
-        push(&["From: <", from[0], from[1], ">;tag=", &self.token]);
+        push(&["From: <", from[0], from[1], ">;tag=", token]);
         push(&["\r\nTo: <", to[0], to[1], ">"]);
         if !texts.remote_tag.is_empty() {
             push(&[";tag=", texts.remote_tag]);
         }
         push(&["\r\nCall-ID: ", texts.call_id, "\r\nCSeq: ", cseq.text(), " NOTIFY\r\n"]);
-        push(&["Contact: <sip:", &self.token, "@", &way.contact, ">\r\nEvent: presence"]);
+        push(&["Contact: <sip:", token, "@", &way.contact, ">\r\nEvent: presence"]);
         if !texts.event_id.is_empty() {
             push(&[";id=", texts.event_id]);
         }
@@ -305,11 +302,11 @@ impl<'a> NotifyWriter<'a> {
             method: "NOTIFY",
             uri: uri.to_owned(),
             routes: routes.into_iter().map(ToOwned::to_owned).collect(),
-            from: format!("<{}>;tag={}", from.concat(), self.token),
+            from: format!("<{}>;tag={}", from.concat(), self.token.as_str()),
             to: crate::request::party(&to.concat(), texts.remote_tag),
             call_id: texts.call_id.to_owned(),
             cseq: dialog.local_cseq,
-            contact_user: Some(self.token.clone()),
+            contact_user: Some(self.token.as_str().to_owned()),
             headers,
             content_type: (!body.is_empty()).then(|| "application/pidf+xml".to_owned()),
             body: body.to_vec(),

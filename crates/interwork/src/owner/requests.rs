@@ -5,7 +5,7 @@ use tombolo_sip::{message::Message, method::Method};
 
 use super::{
     Asked, Owner,
-    input::{NotifyAnswer, RequestId, SipRequest},
+    input::{RequestId, SipRequest},
 };
 use crate::{
     error::NoResponse,
@@ -80,8 +80,9 @@ impl Owner {
             }
             Asked::Notify { row, cseq } => {
                 let retry_after = message.and_then(retry_after);
-                // Only the row is looked at: the peer's transaction matched the response already.
-                self.handle_notify_answer(NotifyAnswer { partition: 0, row, cseq, status, retry_after }, now);
+                if let Some(at) = self.dialogs.find(row) {
+                    self.handle_notify_outcome(at, cseq, status, retry_after, now);
+                }
             }
             Asked::Message(message) => self.handle_message_status(message, status, now),
             Asked::Nothing => {}

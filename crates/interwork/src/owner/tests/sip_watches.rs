@@ -5,7 +5,10 @@ use std::time::Duration;
 use tombolo_policy::Approve;
 
 use super::stage::*;
-use crate::owner::{Input, LaneKey};
+use crate::{
+    owner::{Input, LaneKey, NotifyAnswer},
+    token::{Token, TokenKey, TokenKind},
+};
 
 fn session() -> LaneKey {
     LaneKey::Session { local: domain(HOME), remote: domain("xmpp.example"), number: 0 }
@@ -428,6 +431,25 @@ fn sip_e_21_one_notify_is_in_flight_and_the_newest_state_follows() {
     stage.input(Input::NotifyAnswers(vec![answer]));
     assert!(body_of(&stage.notify()).contains(">chat<"));
     assert!(stage.notifies.is_empty());
+}
+
+#[test]
+fn an_answer_whose_mac_is_not_that_of_the_dialog_changes_nothing() {
+    let mut stage = Stage::new();
+    let response = stage.romeo_watches_juliet("a");
+    stage.answers_notify = None;
+    stage.presence("juliet@xmpp.example/b", ROMEO, "", "<show>away</show>");
+    let notify = stage.notify();
+    stage.answers_notify = Some(481);
+    let right = stage.answer_to(&notify).expect("an answer");
+    let other = Token { kind: TokenKind::Notifier, partition: right.partition, row: right.row + 1 };
+    let forged = NotifyAnswer { mac: TokenKey::new(&[9; 32]).mac(other), ..right };
+    stage.input(Input::NotifyAnswers(vec![forged]));
+    stage.resubscribe(&phone_of(ROMEO, "a"), &response, 2, 600);
+    assert_eq!(stage.status(), 200);
+    stage.input(Input::NotifyAnswers(vec![right]));
+    stage.resubscribe(&phone_of(ROMEO, "a"), &response, 3, 600);
+    assert_eq!(stage.status(), 481);
 }
 
 #[test]

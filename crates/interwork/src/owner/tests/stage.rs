@@ -344,10 +344,12 @@ impl Stage {
             .and_then(|branch| branch.strip_prefix(crate::owner::NOTIFY_BRANCH))
             .and_then(|rest| rest.split_once('.'))
             .expect("our branch");
-        let token = TokenKey::new(&[9; 32]).verify(token).expect("our token");
+        let key = TokenKey::new(&[9; 32]);
+        let token = key.verify(token).expect("our token");
         Some(crate::owner::NotifyAnswer {
             partition: token.partition,
             row: token.row,
+            mac: key.mac(token),
             cseq: cseq.parse().expect("a number"),
             status,
             retry_after: None,
