@@ -11,6 +11,7 @@ use tombolo_runtime::Clock;
 
 const ROMEO: &str = "romeo@sip.example";
 const JULIET: &str = "juliet@xmpp.example";
+const MERCUTIO: &str = "mercutio@sip.example";
 const EVENT: &str = "Event: presence\r\nExpires: 600\r\n";
 
 fn pidf(note: &str) -> String {
@@ -413,4 +414,36 @@ fn sip_e_30_the_limit_of_a_partner_holds_over_all_shards() {
             assert!(answer.contains(expected), "{from}: {answer}");
         }
     });
+}
+
+#[test]
+fn two_users_on_one_address_or_connection_register_ask_and_are_reached_each_for_himself() {
+    for (transport, remote) in [(Transport::Udp, "192.0.2.1:5060"), (Transport::Tcp, "192.0.2.1:40000")] {
+        run(async move {
+            let mut gateway = Gateway::start(Approve::All);
+            let phone = flow(1, transport, remote);
+            gateway.register(&phone, "romeo").await;
+            let second = gateway.ask(&phone, "REGISTER", "mercutio", HOME, "Expires: 600\r\n", "").await;
+            assert_eq!(second.status(), Some(200), "{transport:?}");
+            for user in ["romeo", "mercutio"] {
+                let answer = gateway.ask(&phone, "SUBSCRIBE", user, JULIET, EVENT, "").await;
+                assert_eq!(answer.status(), Some(200), "{transport:?} {user}");
+                gateway.answer_all(&phone, 200);
+            }
+            // From line to line: out by the flow, and the other line's answer comes back by it. A datagram would have
+            // to prove itself first.
+            if transport.is_reliable() {
+                let text =
+                    gateway.request("MESSAGE", "romeo", MERCUTIO, "Content-Type: text/plain\r\n", "hi");
+                gateway.says(&phone, &text);
+                gateway.settle().await;
+                let heard = gateway.answer_all(&phone, 200);
+                let [delivery] = &heard[..] else { panic!("{heard:?}") };
+                assert!(delivery.is_request() && delivery.request_uri_text().starts_with("sip:mercutio@"));
+                gateway.settle().await;
+                let statuses: Vec<_> = gateway.heard(&phone).iter().filter_map(|m| m.status()).collect();
+                assert_eq!(statuses, [200], "Mercutio's line has it, and Romeo's hears so");
+            }
+        });
+    }
 }
