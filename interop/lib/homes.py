@@ -26,12 +26,15 @@ class FrontEnd:
                                  and "pending" in m.text, timeout=timeout)
 
     async def grant(self, phone, contact):
-        self._decide(phone, contact, self._allowed, self._blocked)
+        await self._decide(phone, contact, self._allowed, self._blocked)
 
     async def refuse(self, phone, contact):
-        self._decide(phone, contact, self._blocked, self._allowed)
+        await self._decide(phone, contact, self._blocked, self._allowed)
 
-    def _decide(self, phone, contact, into, out_of):
+    async def _decide(self, phone, contact, into, out_of):
+        # Kamailio tells the user while another of its workers is still busy with the SUBSCRIBE; a decision that comes
+        # within these milliseconds is overwritten there by `pending`, and no later PUBLISH is told to the watcher.
+        await asyncio.sleep(0.5)
         # Of two rules for one watcher the more permissive counts, so a watcher stands in one of them only.
         watcher = f"sip:{contact}"
         into.setdefault(phone.aor, set()).add(watcher)
