@@ -105,6 +105,9 @@ pub struct Peer {
 pub struct Stream {
     /// Which way stanzas flow.
     pub direction: StreamDirection,
+    /// The pair whose session an outgoing stream carries for as long as it lives, whatever is proved on it. Nobody's when
+    /// incoming.
+    pub session: Option<DomainPair>,
     /// The pairs that are proved on it.
     pub pairs: Vec<DomainPair>,
     /// How the first one was proved.
@@ -440,6 +443,12 @@ impl Directory {
     /// A stream that is up.
     pub fn stream(&self, id: StreamId) -> Option<Stream> {
         self.streams.read().get(&id).cloned()
+    }
+
+    /// The session that an outgoing stream carries.
+    pub fn session_of_stream(&self, id: StreamId) -> Option<Addr<SessionActor>> {
+        let pair = self.streams.read().get(&id)?.session.clone()?;
+        Some(self.session(&pair.local, &pair.remote))
     }
 
     /// A stream ended.

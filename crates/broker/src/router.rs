@@ -57,13 +57,14 @@ impl StreamSink for Router {
                     let certificate = tls.as_ref().map(|tls| &*tls.certificate);
                     tracing::warn!(partner = %pair.remote, before, certificate, "a partner shows another certificate");
                 }
-                let pairs = vec![pair.clone()];
-                directory.add_stream(stream, Stream { direction, pairs, method, tls: tls.map(Arc::from) });
-                if direction == StreamDirection::Outgoing {
-                    // The dial's own pair names the session even if the partner answered for another.
-                    let pair = dial.and_then(|dial| directory.session_of_dial(dial)).unwrap_or(pair);
-                    let up = ToSession::StreamUp { stream, window: window_bytes };
-                    directory.session(&pair.local, &pair.remote).do_send(up);
+                // The dial's own pair names the session even if the partner answered for another.
+                let session = (direction == StreamDirection::Outgoing).then(|| {
+                    dial.and_then(|dial| directory.session_of_dial(dial)).unwrap_or_else(|| pair.clone())
+                });
+                let (pairs, tls) = (vec![pair], tls.map(Arc::from));
+                directory.add_stream(stream, Stream { direction, session, pairs, method, tls });
+                if let Some(session) = directory.session_of_stream(stream) {
+                    session.do_send(ToSession::StreamUp { stream, window: window_bytes });
                 }
             }
             FromEdge::PairProved { stream, pair } => {
@@ -84,19 +85,16 @@ impl StreamSink for Router {
                 });
             }
             FromEdge::Written { stream, last, bytes } => {
-                if let Some(pair) =
-                    directory.stream(stream).and_then(|stream| stream.pairs.into_iter().next())
-                {
-                    let written = ToSession::Written { stream, last, bytes };
-                    directory.session(&pair.local, &pair.remote).do_send(written);
+                if let Some(session) = directory.session_of_stream(stream) {
+                    session.do_send(ToSession::Written { stream, last, bytes });
                 }
             }
             FromEdge::StreamDown { stream, end, last_written } => {
-                if let Some(Stream { direction, pairs, .. }) = directory.remove_stream(stream)
-                    && let Some(pair) = pairs.into_iter().next()
-                {
-                    tracing::info!(partner = %pair.remote, cause = %end, stream = stream.0, "s2s stream ended");
-                    if direction == StreamDirection::Outgoing {
+                if let Some(Stream { session, pairs, .. }) = directory.remove_stream(stream) {
+                    // Every pair of it may have been lost before.
+                    let partner = session.as_ref().or(pairs.first()).map(|pair| pair.remote.as_str());
+                    tracing::info!(partner, cause = %end, stream = stream.0, "s2s stream ended");
+                    if let Some(pair) = session {
                         let down = ToSession::StreamDown { stream, end, last_written };
                         directory.session(&pair.local, &pair.remote).do_send(down);
                     }

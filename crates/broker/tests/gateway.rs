@@ -1,5 +1,6 @@
 //! The gateway's actors as a whole: who is believed, what is asked of whom, and what survives.
 
+#[allow(dead_code, reason = "other tests use the rest of it")]
 mod common;
 
 use std::time::Duration;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tombolo_broker::{Account, Broker, BrokerSettings};
 use tombolo_edge::{
     DialId, DomainPair, EdgePort, FlowFacts, FlowId, FlowPort, FlowSink, FromEdge, FromFlow, ProofMethod,
-    STREAM_WINDOW_BYTES, StreamDirection, StreamId, StreamSink, ToEdge, ToFlow, Transport,
+    STREAM_WINDOW_BYTES, StreamDirection, StreamEnd, StreamId, StreamSink, ToEdge, ToFlow, Transport,
 };
 use tombolo_policy::{
     Approve, FrontEnd, Home, LocalDomain, NextHop, Partner, PartnerKind, SipTransport, Table,
@@ -70,6 +70,14 @@ pub struct Gateway {
     pub dials: Vec<(DialId, Transport, String, Option<u16>)>,
     /// Streams that were to be ended for their peers' silence.
     pub given_up: usize,
+    /// Streams that the gateway opened, in order.
+    pub opened: Vec<(StreamId, DomainPair)>,
+    /// Stanzas that each of them wrote.
+    written: HashMap<StreamId, u64>,
+    /// What a dial comes to in place of a stream.
+    pub no_stream: Option<StreamEnd>,
+    /// Dials of streams, with and without success.
+    pub stream_dials: usize,
 }
 
 /// Runs a test's future where actors can live.
@@ -174,6 +182,10 @@ impl Gateway {
             stanzas: Vec::new(),
             dials: Vec::new(),
             given_up: 0,
+            opened: Vec::new(),
+            written: HashMap::new(),
+            no_stream: None,
+            stream_dials: 0,
         }
     }
 
@@ -215,7 +227,12 @@ impl Gateway {
     fn take_edge(&mut self, value: ToEdge) {
         match value {
             ToEdge::Dial { dial, pair } => {
+                self.stream_dials += 1;
+                if let Some(end) = self.no_stream.clone() {
+                    return self.edge_reports(FromEdge::DialFailed { dial, end });
+                }
                 let stream = self.new_stream();
+                self.opened.push((stream, pair.clone()));
                 self.edge_reports(FromEdge::StreamUp {
                     stream,
                     direction: StreamDirection::Outgoing,
@@ -238,7 +255,9 @@ impl Gateway {
                 {
                     self.stanzas.push(stanza.to_owned());
                 }
-                let written = FromEdge::Written { stream, last: u64::from(count), bytes: bytes.len() as u32 };
+                let last = self.written.entry(stream).or_default();
+                *last += u64::from(count);
+                let written = FromEdge::Written { stream, last: *last, bytes: bytes.len() as u32 };
                 self.edge_reports(written);
             }
             ToEdge::GiveUp { .. } => self.given_up += 1,
@@ -255,7 +274,8 @@ impl Gateway {
         assert!(FlowSink::offer(&*self.broker.router(), value).is_ok(), "nothing is full");
     }
 
-    fn edge_reports(&self, value: FromEdge) {
+    /// What an edge would report.
+    pub fn edge_reports(&self, value: FromEdge) {
         assert!(StreamSink::offer(&*self.broker.router(), value).is_ok(), "nothing is full");
     }
 
@@ -273,6 +293,12 @@ impl Gateway {
             window_bytes: STREAM_WINDOW_BYTES,
         });
         stream
+    }
+
+    /// A stream that the gateway opened ends.
+    pub fn stream_ends(&self, stream: StreamId, end: StreamEnd) {
+        let last_written = self.written.get(&stream).copied().unwrap_or_default();
+        self.edge_reports(FromEdge::StreamDown { stream, end, last_written });
     }
 
     pub fn stanzas_come(&self, stream: StreamId, stanzas: &[&str]) {
