@@ -1,6 +1,6 @@
 //! One shard on its arbiter: everything about presence is in `interwork::Owner`.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use actix::{Actor, AsyncContext, Context, Handler, WrapFuture, fut::ActorFutureExt};
 use tokio::sync::oneshot;
@@ -17,6 +17,9 @@ use crate::{
     messages::{AskShard, Requester, ToPeer, ToSession, ToShard, ToUser},
     session::ShardIndex,
 };
+
+/// How often the lag of the thread is measured.
+const LAG_PERIOD: Duration = Duration::from_secs(1);
 
 /// The actor of one shard.
 pub struct FanoutActor {
@@ -119,6 +122,16 @@ impl FanoutActor {
         }
     }
 
+    /// Everything on this thread waits as long as a timer that is due.
+    fn watch_lag(&self, ctx: &mut Context<Self>) {
+        let mut due = self.directory.clock.now().instant + LAG_PERIOD;
+        ctx.run_interval(LAG_PERIOD, move |actor, _| {
+            let now = actor.directory.clock.now().instant;
+            actor.directory.metrics.lag(actor.index, now.saturating_duration_since(due));
+            due = now + LAG_PERIOD;
+        });
+    }
+
     fn persist(&mut self, token: PersistToken, rows: Vec<Row>, ctx: &mut Context<Self>) {
         let me = ctx.address();
         let (clock, metrics) = (self.directory.clock.clone(), self.directory.metrics.clone());
@@ -187,6 +200,7 @@ impl Actor for FanoutActor {
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.set_mailbox_capacity(1024);
         self.inbox.wake_actor(ctx.address().recipient());
+        self.watch_lag(ctx);
         self.drive(ctx);
     }
 }

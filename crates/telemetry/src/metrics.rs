@@ -50,6 +50,7 @@ pub struct Metrics {
     rows_committed: Counter,
     commits: Lag,
     turns: Vec<Lag>,
+    lags: Vec<Lag>,
 }
 
 impl Metrics {
@@ -135,6 +136,7 @@ impl Metrics {
             ),
             commits: Lag::default(),
             turns: lags(shards),
+            lags: lags(shards),
             registry: Mutex::new(registry),
         }
     }
@@ -147,6 +149,7 @@ impl Metrics {
         let end = text.rfind("# EOF").unwrap_or(text.len());
         text.truncate(end);
         summary(&mut text, "turn_seconds", "Time of a shard's turn", &self.turns);
+        summary(&mut text, "lag_seconds", "How late a shard's thread comes to what is due", &self.lags);
         summary(
             &mut text,
             "commit_seconds",
@@ -165,6 +168,13 @@ impl Metrics {
     /// A shard's turn took so long.
     pub fn turn(&self, shard: usize, span: Duration) {
         if let Some(lag) = self.turns.get(shard) {
+            lag.record(span);
+        }
+    }
+
+    /// The thread of a shard came so late to what was due.
+    pub fn lag(&self, shard: usize, span: Duration) {
+        if let Some(lag) = self.lags.get(shard) {
             lag.record(span);
         }
     }
@@ -288,6 +298,7 @@ mod tests {
         metrics.refused_request();
         metrics.turn(0, Duration::from_micros(150));
         metrics.turn(1, Duration::from_micros(150));
+        metrics.lag(1, Duration::from_millis(4));
         metrics.request_in(SipMethod::Subscribe);
         metrics.request_in(SipMethod::of("EVIL"));
         metrics.requests_out(SipMethod::Notify, 7);
@@ -309,6 +320,7 @@ mod tests {
             "tombolo_certificate_days_left{name=\"corp.example\"} -2",
             "tombolo_commit_seconds_count 1",
             "tombolo_turn_seconds_count 2",
+            "tombolo_lag_seconds_count 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
