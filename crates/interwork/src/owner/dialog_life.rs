@@ -193,6 +193,7 @@ impl Owner {
         &self,
         user: &Address,
         contact: &Address,
+        watches_user: bool,
         request: &SipRequest,
     ) -> Option<&'static str> {
         let limits = &self.settings.watch_limits;
@@ -216,7 +217,8 @@ impl Owner {
         if pair.is_none() && self.is_partner_full(contact) {
             return Some("too many contacts of one partner");
         }
-        if pair.is_none() && self.count_waiting(user) >= self.settings.pending_per_user {
+        // Strangers who wait take no room from the user's own requests.
+        if watches_user && pair.is_none() && self.count_waiting(user) >= self.settings.pending_per_user {
             return Some("too many watchers wait for the user");
         }
         None

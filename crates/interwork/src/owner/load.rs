@@ -183,13 +183,14 @@ impl Owner {
         let ids: Vec<_> = self.pairs.iter().map(|(id, _)| id).collect();
         for id in ids {
             let Some(pair) = self.pairs.pair(id) else { continue };
-            let (watch, upstream) = (pair.watch, pair.upstream);
+            let (watch, upstream, may_watch) = (pair.watch, pair.upstream, pair.verdict.may_watch_contact);
             let (is_from, is_to) = (pair.subscription.is_from(), pair.subscription.is_to());
             let (waits, asks) = (pair.subscription.is_pending_in(), pair.subscription.is_pending_out());
             if pair.asking.or(pair.granting).is_some() {
                 self.shard.mark_due(watch);
             }
-            let is_behind = !pair.is_local() && self.is_behind_front_end(pair);
+            let is_local = pair.is_local();
+            let is_behind = !is_local && self.is_behind_front_end(pair);
             if is_behind
                 && is_from
                 && let Some(pair) = self.pairs.pair_mut(id)
@@ -198,7 +199,7 @@ impl Owner {
             }
             if is_behind && (is_from || waits) && self.upstreams.upstream(upstream).is_none() {
                 self.start_upstream(id, now);
-            } else if is_from && !is_behind {
+            } else if is_from && !is_behind && !is_local {
                 self.show_user(id);
                 self.shard.mark_whole(watch);
             }
@@ -208,13 +209,15 @@ impl Owner {
             if !is_from && !waits {
                 self.end_contact_watchers(id, Reason::Rejected, now);
             }
+            // The policy may have changed while the process was not there.
+            self.end_what_is_forbidden(id, now);
             for at in self.dialogs_of(id, true).into_iter().chain(self.dialogs_of(id, false)) {
                 self.refresh_dialog_view(at);
                 if let Some(dialog) = self.dialogs.dialog(at) {
                     self.shard.mark_whole(dialog.watch);
                 }
             }
-            if is_to && !self.dialogs_of(id, false).is_empty() {
+            if is_to && may_watch && !self.dialogs_of(id, false).is_empty() {
                 self.probe(id, now);
             }
         }

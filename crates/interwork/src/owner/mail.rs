@@ -20,7 +20,7 @@ use super::{
     input::{MessageId, SipRequest},
     output::{Output, OwnerEvent},
     presence_in::addresses_of,
-    watchers::came_back,
+    watchers::{HOMES_NOT_JOINED, came_back},
 };
 use crate::{
     address::{sip_uri_of_xmpp_uri, uri_of, uri_of_device},
@@ -243,9 +243,7 @@ impl Owner {
                 "the front end sent a request for its own domain",
             );
         }
-        if self.policy.local_domain(contact.domain()).is_some() {
-            return self.pass_local(request, &incoming, &user, &contact);
-        }
+        let is_local = self.policy.local_domain(contact.domain()).is_some();
         let question = Question {
             local: &user,
             remote: &contact,
@@ -255,7 +253,11 @@ impl Owner {
             approve: self.accounts.approve.get(&user).copied().unwrap_or_default(),
         };
         if matches!(self.policy.decide(&question).outcome, Outcome::Deny(_)) {
-            return self.answer(&request, Reply::status(403), "the policy refuses the message");
+            let reason = if is_local { HOMES_NOT_JOINED } else { "the policy refuses the message" };
+            return self.answer(&request, Reply::status(403), reason);
+        }
+        if is_local {
+            return self.pass_local(request, &incoming, &user, &contact);
         }
         let Some(lane) = self.lane_to(&user, &contact) else {
             return self.answer(&request, Reply::status(400), "the addresses cannot be a pair");
@@ -294,13 +296,6 @@ impl Owner {
         user: &Address,
         contact: &Address,
     ) {
-        if self.front_end_of(contact).is_some() {
-            return self.answer(
-                &request,
-                Reply::status(403),
-                "home: nothing is relayed to a front end from a phone",
-            );
-        }
         if !self.accounts.approve.contains_key(contact) {
             return self.answer(&request, Reply::status(404), "there is no such local user");
         }

@@ -94,6 +94,11 @@ impl Pair {
         self.has(mark::LOCAL)
     }
 
+    /// The contact is granted, and the policy lets it see the user.
+    pub fn may_see(&self) -> bool {
+        self.subscription.is_from() && self.verdict.may_watch_user
+    }
+
     /// What is stored of the pair.
     pub fn row(&self) -> PairRow {
         PairRow {

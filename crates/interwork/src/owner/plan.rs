@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use tombolo_fanout::ViewId;
-use tombolo_policy::{Capability, Detail, Direction, Outcome, Question};
+use tombolo_policy::{Capability, Direction, Outcome, Question};
 use tombolo_presence::{Address, Now, Subscription, SubscriptionKind};
 use tombolo_sip::event::Reason;
 use tombolo_xmpp::stream::ReceivedStanza;
@@ -207,15 +207,19 @@ impl Owner {
             Control::Watch(request) => self.plan_watch(id, request, plan, now),
             Control::Decide { is_approved } => self.plan_decision(id, is_approved, plan),
             Control::Upstream { is_granted } => {
-                // The front end speaks for its user.
-                if is_granted {
-                    grant(plan);
-                } else {
+                // The front end speaks for its user, within the policy.
+                if !is_granted {
                     revoke(plan);
+                } else if self.may_watch_user(id) {
+                    grant(plan);
                 }
             }
             Control::Stanza(_) => {}
         }
+    }
+
+    fn may_watch_user(&self, id: PairId) -> bool {
+        self.pairs.pair(id).is_some_and(|pair| pair.verdict.may_watch_user)
     }
 
     /// The contact asks to see the user.
@@ -223,6 +227,10 @@ impl Owner {
         let Some(pair) = self.pairs.pair(id) else { return };
         let is_behind_front_end = self.is_behind_front_end(pair);
         let needs_no_answer = pair.verdict.needs_no_answer;
+        if !pair.verdict.may_watch_user {
+            // The policy changed behind the checks of `handle_subscribe`.
+            return self.event(OwnerEvent::StanzaRefused { reason: "the policy lets the contact not watch" });
+        }
         let step = plan.row.subscription.inbound(SubscriptionKind::Subscribe);
         if step.reply == Some(SubscriptionKind::Subscribed) {
             // Granted before: say so again, with the state (STOX-P-19).
@@ -250,6 +258,9 @@ impl Owner {
 
     fn plan_decision(&mut self, id: PairId, is_approved: bool, plan: &mut Plan) {
         let Some(pair) = self.pairs.pair(id) else { return };
+        if is_approved && !pair.verdict.may_watch_user {
+            return;
+        }
         if !pair.is_local() {
             if is_approved {
                 grant(plan)
@@ -355,7 +366,7 @@ impl Owner {
         }
         let is_local = self.policy.local_domain(contact.domain()).is_some();
         let lane = self.lane_to(user, contact)?;
-        let verdict = self.verdict(user, contact, is_local);
+        let verdict = self.verdict(user, contact);
         let user_id = self.addresses.intern(user);
         let contact_id = self.addresses.intern(contact);
         // The number of a pair is known only after its row is in: the watch is told right after.
@@ -413,20 +424,8 @@ impl Owner {
     }
 
     /// What the policy says of a pair, to be stored in it.
-    pub(super) fn verdict(&self, user: &Address, contact: &Address, is_local: bool) -> PairVerdict {
+    pub(super) fn verdict(&self, user: &Address, contact: &Address) -> PairVerdict {
         let approve = self.accounts.approve.get(user).copied().unwrap_or_default();
-        let generation = self.policy.generation() as u32;
-        if is_local {
-            // Colleagues are trusted at least as far as the partners whom the user trusts.
-            let needs_no_answer = approve != tombolo_policy::Approve::Ask;
-            return PairVerdict {
-                generation,
-                may_watch_contact: true,
-                may_watch_user: true,
-                needs_no_answer,
-                detail: Detail::Full,
-            };
-        }
         let question = |direction| Question {
             local: user,
             remote: contact,
@@ -438,7 +437,7 @@ impl Owner {
         let inbound = self.policy.decide(&question(Direction::Inbound));
         let outbound = self.policy.decide(&question(Direction::Outbound));
         PairVerdict {
-            generation,
+            generation: self.policy.generation() as u32,
             may_watch_contact: !matches!(outbound.outcome, Outcome::Deny(_)),
             may_watch_user: !matches!(inbound.outcome, Outcome::Deny(_)),
             needs_no_answer: matches!(inbound.outcome, Outcome::Allow),

@@ -54,10 +54,10 @@ impl Owner {
         if let Some(id) = known
             && self.is_proposing(id)
         {
-            // Its place is behind what is being stored.
+            // Its place is behind what is being stored. A `subscribe` is checked when its turn comes.
             let control = match subscription_kind(presence.kind) {
-                Some(kind) => Control::FromContact(kind),
-                None => Control::Stanza(Box::new(stanza.clone())),
+                Some(kind) if kind != SubscriptionKind::Subscribe => Control::FromContact(kind),
+                _ => Control::Stanza(Box::new(stanza.clone())),
             };
             return self.control(id, control, now);
         }
@@ -98,7 +98,7 @@ impl Owner {
         if self.front_end_of(user).is_none() && !self.accounts.approve.contains_key(user) {
             return self.event(OwnerEvent::StanzaRefused { reason: "there is no such local user" });
         }
-        if known.is_none() && !self.verdict(user, contact, false).may_watch_user {
+        if known.is_none() && !self.verdict(user, contact).may_watch_user {
             self.event(OwnerEvent::StanzaRefused { reason: "the policy lets the contact not watch" });
             if let Some(bytes) = xmpp_error::reply(stanza, "not-allowed", None) {
                 self.say(user, contact, bytes);
@@ -215,7 +215,7 @@ impl Owner {
             write::presence(&mut bytes, &head, kind, b"");
             return self.say(user, contact, bytes);
         }
-        if self.is_behind_front_end(pair) {
+        if pair.may_see() && self.is_behind_front_end(pair) {
             // Without a live dialog one is started; its first NOTIFY is the answer (STOX-P-07, STOX-P-20).
             if self.is_upstream_live(pair.upstream) {
                 self.shard.mark_whole(watch);

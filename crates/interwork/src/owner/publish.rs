@@ -195,7 +195,7 @@ impl Owner {
         let mut cuts: Vec<(tombolo_policy::Detail, ViewId)> = Vec::new();
         for pair_id in pairs {
             let Some(pair) = self.pairs.pair(pair_id) else { continue };
-            if !pair.subscription.is_from() {
+            if !pair.may_see() {
                 continue;
             }
             if pair.is_local() {
@@ -220,18 +220,20 @@ impl Owner {
         }
     }
 
-    /// Gives a pair's contact the view of the user that it may see now.
+    /// Gives a pair's contact the view of the user that it may see now: none when the policy forbids it.
     pub(super) fn show_user(&mut self, id: PairId) {
         let Some(pair) = self.pairs.pair(id) else { return };
         if !pair.subscription.is_from() || pair.is_local() {
             return;
         }
         let watch = pair.watch;
-        if let Some(upstream) = self.upstreams.upstream(pair.upstream) {
-            let view = upstream.view;
-            return self.shard.handle_change(watch, view);
+        if !pair.may_see() {
+            return self.shard.handle_change(watch, ViewId::EMPTY);
         }
-        let state = self.user_state(pair.user, pair);
+        let state = match self.upstreams.upstream(pair.upstream) {
+            Some(upstream) => self.shard.views.content(upstream.view).clone(),
+            None => self.user_state(pair.user, pair),
+        };
         let view = self.cut_view(id, &state);
         self.shard.handle_change(watch, view);
         self.shard.views.release(view);

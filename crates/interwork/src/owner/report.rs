@@ -9,7 +9,7 @@ use tombolo_sip::event::Reason;
 use super::{
     Owner,
     output::{Output, Relation, Report},
-    pairs::PairId,
+    pairs::{PairId, PairVerdict},
     plan::Control,
 };
 
@@ -29,9 +29,11 @@ impl Owner {
         };
         let mut watchers = Vec::new();
         for id in pairs {
-            // A grant answers a request; a refusal also takes a grant back.
-            let is_granted = self.pairs.pair(id).is_some_and(|pair| pair.subscription.is_from());
-            if self.is_waiting(id) || (!is_approved && is_granted) {
+            let Some(pair) = self.pairs.pair(id) else { continue };
+            // A grant answers a request, as far as the policy lets it; a refusal also takes a grant back.
+            let is_granted = pair.subscription.is_from();
+            let is_allowed = !is_approved || pair.verdict.may_watch_user;
+            if is_allowed && (self.is_waiting(id) || (!is_approved && is_granted)) {
                 watchers.push(self.names_of(id).1);
                 self.control(id, Control::Decide { is_approved }, now);
             }
@@ -81,23 +83,49 @@ impl Owner {
         let ids: Vec<PairId> = self.pairs.iter().map(|(id, _)| id).collect();
         for id in ids {
             let (user, contact) = self.names_of(id);
-            let Some(pair) = self.pairs.pair(id) else { continue };
-            let verdict = self.verdict(&user, &contact, pair.is_local());
-            let old = pair.verdict;
-            let Some(pair) = self.pairs.pair_mut(id) else { continue };
-            pair.verdict = verdict;
-            let (watch, is_from) = (pair.watch, pair.subscription.is_from());
-            if is_from && (old.may_watch_user, old.detail) != (verdict.may_watch_user, verdict.detail) {
-                if verdict.may_watch_user {
-                    self.show_user(id);
-                } else {
-                    self.shard.handle_change(watch, tombolo_fanout::ViewId::EMPTY);
-                }
+            let verdict = self.verdict(&user, &contact);
+            self.take_verdict(id, verdict, now);
+        }
+    }
+
+    /// A pair's verdict is this from now on.
+    fn take_verdict(&mut self, id: PairId, verdict: PairVerdict, now: Now) {
+        let Some(pair) = self.pairs.pair_mut(id) else { return };
+        let old = std::mem::replace(&mut pair.verdict, verdict);
+        let (upstream, subscription) = (pair.upstream, pair.subscription);
+        if (old.may_watch_user, old.detail) != (verdict.may_watch_user, verdict.detail) {
+            self.show_user(id);
+            self.refresh_dialogs(id);
+        }
+        if verdict.may_watch_user
+            && !old.may_watch_user
+            && (subscription.is_from() || subscription.is_pending_in())
+        {
+            if self.is_upstream_live(upstream) && !subscription.is_from() {
+                // It granted while nothing could be granted.
+                self.control(id, Control::Upstream { is_granted: true }, now);
+            } else {
+                self.start_upstream(id, now);
             }
-            // Also of those whom the contact has not answered yet.
-            if old.may_watch_contact && !verdict.may_watch_contact {
-                self.end_watchers(id, Reason::Rejected, None, now);
-            }
+        }
+        self.end_what_is_forbidden(id, now);
+    }
+
+    /// Ends the watches of a pair that the policy does not allow, also those that nobody has answered yet.
+    pub(super) fn end_what_is_forbidden(&mut self, id: PairId, now: Now) {
+        let Some(pair) = self.pairs.pair(id) else { return };
+        let verdict = pair.verdict;
+        if !verdict.may_watch_contact {
+            self.end_watchers(id, Reason::Rejected, None, now);
+        }
+        if !verdict.may_watch_user {
+            self.end_contact_watchers(id, Reason::Rejected, now);
+        }
+    }
+
+    fn refresh_dialogs(&mut self, id: PairId) {
+        for at in self.dialogs_of(id, true) {
+            self.refresh_dialog_view(at);
         }
     }
 }

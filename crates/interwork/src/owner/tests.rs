@@ -7,6 +7,7 @@ mod limits;
 mod local_pairs;
 mod messages;
 mod notify_mapping;
+mod policy_changes;
 mod restart;
 mod sip_dialogs;
 mod sip_messages;

@@ -48,7 +48,7 @@ pub struct Upstream {
     pub local_cseq: u32,
     /// The notifier's side of the dialog; `None` until its first NOTIFY.
     pub dialog: Option<Box<RemoteSide>>,
-    /// What the contact may see of the user by it.
+    /// What it brought of the user, uncut: how much of it the contact may see can change.
     pub view: ViewId,
     /// Fires when the machine needs something.
     pub timer: Option<TimerId>,
@@ -147,7 +147,8 @@ impl Owner {
 
     /// Asks the front end, unless it is asked already.
     pub(super) fn start_upstream(&mut self, id: PairId, now: Now) {
-        let Some(pair) = self.pairs.pair(id) else { return };
+        // For whom may not see anything nobody is asked.
+        let Some(pair) = self.pairs.pair(id).filter(|pair| pair.verdict.may_watch_user) else { return };
         let at = pair.upstream;
         let user = self.addresses.address(pair.user).clone();
         if let Some(upstream) = self.upstreams.upstream(at) {
@@ -425,16 +426,14 @@ impl Owner {
     fn take_upstream_state(&mut self, at: u32, id: PairId, body: Option<PresenceState>, now: Now) {
         let Some(pair) = self.pairs.pair(id).filter(|_| self.is_upstream_live(at)) else { return };
         let watch = pair.watch;
-        let is_granted = pair.subscription.is_from();
+        let (is_granted, may_see) = (pair.subscription.is_from(), pair.may_see());
         if let Some(state) = body {
-            let view = self.cut_view(id, &state);
+            let view = self.intern(state);
             self.set_upstream_view(at, view);
-            if is_granted {
-                self.shard.handle_change(watch, view);
-                if let Some(pair) = self.pairs.pair_mut(id).filter(|pair| pair.has(mark::UNSURE)) {
-                    pair.set(mark::UNSURE, false);
-                    self.shard.mark_whole(watch);
-                }
+            self.show_user(id);
+            if may_see && let Some(pair) = self.pairs.pair_mut(id).filter(|pair| pair.has(mark::UNSURE)) {
+                pair.set(mark::UNSURE, false);
+                self.shard.mark_whole(watch);
             }
         }
         if !is_granted {
@@ -443,7 +442,7 @@ impl Owner {
         }
     }
 
-    /// Keeps what the contact may see; takes over the caller's hold.
+    /// Keeps what is known of the user; takes over the caller's hold.
     fn set_upstream_view(&mut self, at: u32, view: ViewId) {
         let Some(upstream) = self.upstreams.upstream_mut(at) else { return self.shard.views.release(view) };
         let old = std::mem::replace(&mut upstream.view, view);
@@ -459,12 +458,9 @@ impl Owner {
     /// No dialog brings state any more: the contact is told that the user is unknown.
     fn lose_upstream(&mut self, at: u32) {
         let Some(id) = self.upstreams.upstream(at).map(|upstream| upstream.pair) else { return };
-        let view =
-            self.cut_view(id, &super::presence_in::unknown_state("The user's server cannot be reached"));
+        let view = self.intern(super::presence_in::unknown_state("The user's server cannot be reached"));
         self.set_upstream_view(at, view);
-        if let Some(pair) = self.pairs.pair(id).filter(|pair| pair.subscription.is_from()) {
-            self.shard.handle_change(pair.watch, view);
-        }
+        self.show_user(id);
     }
 
     pub(super) fn handle_upstream_due(&mut self, at: u32, now: Now) {

@@ -62,11 +62,14 @@ impl Owner {
         }
         let watches_user = self.policy.local_domain(target.domain()).is_some();
         let (user, contact) = if watches_user { (&target, &watcher) } else { (&watcher, &target) };
+        let verdict = self.verdict(user, contact);
+        if watches_user && !verdict.may_watch_user {
+            return self.answer(&request, Reply::status(403), HOMES_NOT_JOINED);
+        }
         if watches_user && !self.accounts.approve.contains_key(user) {
             return self.answer(&request, Reply::status(404), "there is no such local user");
         }
-        let verdict = self.verdict(user, contact, watches_user);
-        if !verdict.may_watch_contact {
+        if !watches_user && !verdict.may_watch_contact {
             return self.answer(
                 &request,
                 Reply::status(403),
@@ -90,7 +93,7 @@ impl Owner {
         if subscribe.contact.is_none() {
             return self.answer(&request, Reply::status(400), "a SUBSCRIBE without Contact");
         }
-        if let Some(reason) = self.is_over_limit(user, contact, &request) {
+        if let Some(reason) = self.is_over_limit(user, contact, watches_user, &request) {
             let retry = [("Retry-After", LIMIT_RETRY_SECONDS.to_string())];
             return self.answer(&request, Reply { headers: &retry, ..Reply::status(480) }, reason);
         }
@@ -259,7 +262,7 @@ impl Owner {
         let pair = known.and_then(|id| self.pairs.pair(id));
         // STOX-P-35: a stranger learns nothing, and no row is made.
         let state = match pair {
-            Some(pair) if watches_user && pair.subscription.is_from() => self.user_state(pair.user, pair),
+            Some(pair) if watches_user && pair.may_see() => self.user_state(pair.user, pair),
             Some(pair) if !watches_user && pair.subscription.is_to() => {
                 self.shard.views.content(pair.heard).clone()
             }
@@ -320,6 +323,7 @@ impl Owner {
         let Some(pair) = self.pairs.pair(dialog.pair) else { return };
         let (watch, phase, watches_user) = (dialog.watch, dialog.phase, dialog.watches_user);
         let view = match phase {
+            Phase::Active if watches_user && !pair.may_see() => ViewId::EMPTY,
             Phase::Active if watches_user => {
                 self.users.get(&pair.user).map_or(ViewId::EMPTY, |user| user.view)
             }
@@ -362,7 +366,9 @@ impl Owner {
         }
         let Some(pair) = self.pairs.pair_mut(id) else { return };
         let old = std::mem::replace(&mut pair.heard, ViewId::EMPTY);
-        pair.set(mark::STALE | mark::PROBE | mark::PROBING, false);
+        pair.set(mark::PROBE | mark::PROBING, false);
+        // What a later watch hears first is of one device, and says nothing of the others.
+        pair.set(mark::STALE, pair.subscription.is_to());
         self.shard.views.hold(ViewId::EMPTY);
         self.shard.views.release(old);
     }
@@ -391,6 +397,10 @@ impl Owner {
 pub fn came_back(request: &SipRequest, target: &Address) -> bool {
     matches!(&request.peer, super::PeerKey::FrontEnd(domain) if domain.as_str() == target.domain())
 }
+
+/// Why nothing passes between two of our users of whom one lives behind a front end.
+pub const HOMES_NOT_JOINED: &str =
+    "home: between two local users nothing is relayed unless both homes are built-in";
 
 /// When somebody over a limit should ask again.
 const LIMIT_RETRY_SECONDS: u32 = 600;

@@ -10,8 +10,8 @@ use crate::owner::Input;
 const MERCUTIO: &str = "mercutio@sip.example";
 
 #[test]
-fn a_colleague_sees_at_once_where_partners_are_trusted() {
-    let mut stage = Stage::new();
+fn a_colleague_sees_at_once_where_all_are_trusted() {
+    let mut stage = Stage::with(Approve::All, |_| {});
     stage.publish(ROMEO, "open", "", "At Rosaline's");
     stage.subscribe(&phone_of(MERCUTIO, "m"), MERCUTIO, ROMEO, "c1", "");
     assert_eq!(stage.status(), 200);
@@ -25,8 +25,9 @@ fn a_colleague_sees_at_once_where_partners_are_trusted() {
 
 #[test]
 fn a_colleague_waits_where_the_user_is_asked() {
-    for is_approved in [true, false] {
-        let mut stage = Stage::with(Approve::Ask, |_| {});
+    // To trust partners is not to trust colleagues.
+    for (approve, is_approved) in [(Approve::Ask, true), (Approve::Ask, false), (Approve::Partner, true)] {
+        let mut stage = Stage::with(approve, |_| {});
         stage.publish(ROMEO, "open", "", "");
         stage.subscribe(&phone_of(MERCUTIO, "m"), MERCUTIO, ROMEO, "c1", "");
         let notify = stage.notify();

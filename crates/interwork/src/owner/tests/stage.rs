@@ -38,7 +38,8 @@ pub const NURSE: &str = "nurse@xmpp.example";
 pub struct Stage {
     /// Which start of the process it is.
     start: u32,
-    approve: Approve,
+    accounts: HashMap<Address, Approve>,
+    table: Arc<Table>,
     pub owner: Owner,
     pub now: Now,
     /// Stanzas that left, in order.
@@ -162,16 +163,27 @@ impl Stage {
 
     /// A shard that no phone reached yet.
     pub fn started_alone(start: u32, approve: Approve, table: Arc<Table>, now: Now, rows: Vec<Row>) -> Self {
+        let accounts = [ROMEO, "mercutio@sip.example"].map(|aor| (address(aor), approve));
+        Self::started_for(start, accounts.into(), table, now, rows)
+    }
+
+    fn started_for(
+        start: u32,
+        accounts: HashMap<Address, Approve>,
+        table: Arc<Table>,
+        now: Now,
+        rows: Vec<Row>,
+    ) -> Self {
         let mut settings = OwnerSettings::new(TokenKey::new(&[9; 32]), start, 42 + 2 * u64::from(start));
         settings.watcher_interval = Duration::ZERO;
-        let mut owner = Owner::new(settings, table, now);
-        let accounts = [ROMEO, "mercutio@sip.example"].map(|aor| (address(aor), approve));
-        owner.handle(Input::Accounts(Arc::new(Accounts { approve: accounts.into() })), now);
+        let mut owner = Owner::new(settings, table.clone(), now);
+        owner.handle(Input::Accounts(Arc::new(Accounts { approve: accounts.clone() })), now);
         let unread = owner.load(rows, now);
         assert_eq!(unread, 0, "every stored row is read");
         let mut stage = Self {
             start,
-            approve,
+            accounts,
+            table,
             owner,
             now,
             stanzas: VecDeque::new(),
@@ -232,9 +244,20 @@ impl Stage {
             })
             .collect();
         let mut again =
-            Self::started_alone(self.start + 1, self.approve, table(|_| {}), self.now.after(later), rows);
+            Self::started_for(self.start + 1, self.accounts, self.table, self.now.after(later), rows);
         again.rows = self.rows;
         again
+    }
+
+    /// What holds of the partner from now on.
+    pub fn partner_is(&mut self, partner: impl FnOnce(&mut Partner)) {
+        self.will_have_partner(partner);
+        self.input(Input::Policy(self.table.clone()));
+    }
+
+    /// What the next start finds of the partner.
+    pub fn will_have_partner(&mut self, partner: impl FnOnce(&mut Partner)) {
+        self.table = table(partner);
     }
 
     pub fn input(&mut self, input: Input) {
