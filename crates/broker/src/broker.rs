@@ -323,3 +323,66 @@ const MEET_AT_ONCE: usize = 256;
 const MEET_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// Batches that wait for a shard.
 const SHARD_INBOX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tombolo_edge::ToEdge;
+
+    use super::*;
+    use crate::directory::LINGER;
+
+    #[derive(Default)]
+    struct Outside(Mutex<Vec<DomainPair>>);
+
+    impl EdgePort for Outside {
+        fn send(&self, value: ToEdge) {
+            if let ToEdge::Dial { pair, .. } = value {
+                self.0.lock().push(pair);
+            }
+        }
+    }
+
+    impl FlowPort for Outside {
+        fn send(&self, _: ToFlow) {}
+    }
+
+    #[test]
+    fn what_is_sent_to_a_session_that_is_about_to_end_is_heard_by_its_successor() {
+        actix::System::new().block_on(async {
+            tokio::time::pause();
+            let broker = Broker::start(BrokerSettings {
+                placement: Placement::single(),
+                clock: Clock::system(),
+                store: Arc::new(tombolo_store::MemoryStore::new()),
+                metrics: Arc::new(Metrics::new(1)),
+                policy: Arc::new(ArcSwap::from_pointee(Table::new(1, vec![], vec![]).expect("empty"))),
+                accounts: Accounts::default(),
+                digest: vec![Algorithm::Sha256],
+                secret: [7; 32],
+                seed: 1,
+                watcher_interval: Duration::ZERO,
+                idle_close: Duration::from_secs(600),
+            });
+            let broker = broker.expect("the store loads");
+            let outside = Arc::new(Outside::default());
+            broker.connect(outside.clone(), outside.clone());
+            let [local, remote] =
+                ["a.example", "b.example"].map(|n| Domain::from_prepared(n).expect("legal"));
+            let first = broker.directory.session(&local, &remote);
+            // Nothing that it does keeps it.
+            first.send(ToSession::Pong(1)).await.expect("it is there");
+            tokio::time::sleep(LINGER + Duration::from_secs(1)).await;
+            assert!(broker.directory.sessions().is_empty());
+            let message = ToSession::Message { shard: 0, message: None, bytes: b"<iq/>".to_vec() };
+            first.send(message).await.expect("it is still there");
+            let second = broker.directory.session(&local, &remote);
+            assert!(first != second);
+            second.send(ToSession::Pong(1)).await.expect("it is there");
+            assert_eq!(*outside.0.lock(), [DomainPair { local, remote }]);
+            tokio::time::sleep(LINGER + Duration::from_secs(1)).await;
+            assert!(!first.connected() && second.connected());
+        });
+    }
+}

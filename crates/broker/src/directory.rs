@@ -245,6 +245,11 @@ impl Directory {
         }
     }
 
+    /// True when some shard has a pair with a contact of a domain.
+    pub fn has_pairs_with(&self, domain: &str) -> bool {
+        self.partner_pairs.lock().has_any(domain)
+    }
+
     /// Puts a new policy in force.
     pub fn set_policy(&self, table: &Arc<Table>) {
         self.policy.store(table.clone());
@@ -271,7 +276,16 @@ impl Directory {
         session
     }
 
-    /// The sessions that were started.
+    /// A session's actor is about to end.
+    pub fn forget_session(&self, pair: &DomainPair, session: &Addr<SessionActor>) {
+        let mut sessions = self.sessions.write();
+        if sessions.get(pair) == Some(session) {
+            sessions.remove(pair);
+            self.metrics.sessions(sessions.len() as i64);
+        }
+    }
+
+    /// The sessions that are there.
     pub fn sessions(&self) -> Vec<(DomainPair, Addr<SessionActor>)> {
         self.sessions.read().iter().map(|(pair, session)| (pair.clone(), session.clone())).collect()
     }

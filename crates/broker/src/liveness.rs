@@ -52,12 +52,19 @@ impl Liveness {
         self.wrote_since = true;
     }
 
-    /// A ping was answered, whatever the answer is.
-    pub(crate) fn answered(&mut self, id: u64, now: Instant) {
-        if self.asked.take_if(|(asked, _)| *asked == id).is_some() {
+    /// A ping was answered, whatever the answer is; `false` when nobody had asked that.
+    pub(crate) fn answered(&mut self, id: u64, now: Instant) -> bool {
+        let is_answer = self.asked.take_if(|(asked, _)| *asked == id).is_some();
+        if is_answer {
             self.has_answered = true;
             self.next = now + self.ask_every;
         }
+        is_answer
+    }
+
+    /// True while an answer is awaited.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.asked.is_some()
     }
 
     /// When to look again.
@@ -104,7 +111,7 @@ mod tests {
         liveness.wrote();
         assert_eq!(liveness.due(1, now + EVERY - WITHIN), None, "not oftener than it may");
         assert_eq!(liveness.due(1, now + EVERY), Some(Due::Ping(1)));
-        liveness.answered(1, now + EVERY);
+        assert!(liveness.answered(1, now + EVERY));
         assert_eq!(liveness.due(2, now + 10 * EVERY), None, "nothing was written since");
     }
 
@@ -118,9 +125,9 @@ mod tests {
         liveness.wrote();
         let asked = liveness.poll_timeout().expect("it asks again");
         assert_eq!(liveness.due(3, asked), Some(Due::Ping(3)));
-        liveness.answered(1, asked);
+        assert!(!liveness.answered(1, asked));
         assert_eq!(liveness.poll_timeout(), Some(asked + WITHIN), "an old number answers nothing");
-        liveness.answered(3, asked);
+        assert!(liveness.answered(3, asked));
         liveness.wrote();
         assert_eq!(liveness.due(4, asked + EVERY), Some(Due::Ping(4)));
         assert_eq!(liveness.due(5, asked + EVERY + WITHIN), Some(Due::Dead));

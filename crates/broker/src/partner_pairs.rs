@@ -51,6 +51,11 @@ impl PartnerPairs {
         has_changed.then(|| (name.into(), is_full))
     }
 
+    /// True when some shard has a pair with a domain.
+    pub fn has_any(&self, domain: &str) -> bool {
+        self.pairs.contains_key(domain)
+    }
+
     /// Another policy is in force: the shards forget who is full, and say anew what they have.
     pub fn forget_full(&mut self) {
         self.full.clear();

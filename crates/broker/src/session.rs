@@ -5,7 +5,8 @@
 //!
 //! Presence is pulled: a shard that owes something asks, and is granted a part of the stream's window when there is
 //! room; what it then hands over is written in that order. Messages are pushed, and wait here, bounded, while there is
-//! no stream. A dial that fails bounces what waits and is tried again, ever more rarely.
+//! no stream. A dial that fails bounces what waits and is tried again, ever more rarely; a stream that ends as soon as it
+//! is up counts as one. A lost partner that nobody has a pair with is not tried for its own sake.
 
 use std::{
     collections::VecDeque,
@@ -15,7 +16,10 @@ use std::{
 use tombolo_edge::{StreamEnd, StreamId};
 use tombolo_interwork::owner::MessageId;
 
+use self::stream::{Letter, Remains, Stream};
 use crate::liveness::{Due, Liveness};
+
+mod stream;
 
 /// Which shard of this process.
 pub type ShardIndex = usize;
@@ -41,6 +45,9 @@ pub struct SessionSettings {
     pub ping_wait: Duration,
     /// A break so long after the last write loses nothing: whatever was written has arrived.
     pub confirm_after: Duration,
+    /// A stream that lived so long, or whose peer answered a ping, shows that the partner works: the next dial that fails
+    /// is a first one.
+    pub steady_after: Duration,
 }
 
 impl Default for SessionSettings {
@@ -55,6 +62,7 @@ impl Default for SessionSettings {
             ping_every: Duration::from_secs(300),
             ping_wait: Duration::from_secs(60),
             confirm_after: Duration::from_secs(30),
+            steady_after: Duration::from_secs(30),
         }
     }
 }
@@ -80,7 +88,8 @@ pub enum SessionOutput {
         /// The stanzas.
         bytes: Vec<u8>,
     },
-    /// What became of a message.
+    /// What became of a message. One that was written hears of it a second time when its stream breaks before it can be
+    /// taken as received.
     Fate {
         /// The shard that sent it.
         shard: ShardIndex,
@@ -101,29 +110,21 @@ pub enum SessionOutput {
         /// Why not, as a stanza error condition.
         condition: &'static str,
     },
+    /// A lost partner is not tried any more, as nobody has anything to do with it: tell every shard that it is not lost.
+    Forgotten,
     /// Close a stream in order.
     Close(StreamId),
     /// End a stream whose peer does not answer.
     GiveUp(StreamId),
 }
 
-#[derive(Debug)]
-struct Letter {
-    shard: ShardIndex,
-    message: Option<MessageId>,
-    bytes: Vec<u8>,
-}
-
-#[derive(Debug)]
-struct Stream {
-    id: StreamId,
-    /// Octets that may still be granted or written.
-    window: usize,
-    /// Number of the last stanza that was handed over.
-    last: u64,
-    /// Messages that were handed over and not reported as written.
-    unwritten: VecDeque<(u64, Letter)>,
-    wrote_at: Instant,
+/// How a session's partner stands, as others know it.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    /// The policy in force lets the two domains federate.
+    pub is_configured: bool,
+    /// Some shard has a pair with a contact of the partner's domain.
+    pub has_pairs: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -152,6 +153,9 @@ pub struct Session {
     pinged: Option<(String, String)>,
     /// Of the stream that is up, or was last.
     liveness: Option<Liveness>,
+    standing: Standing,
+    /// What the senders of messages to a lost partner are told.
+    condition: &'static str,
     out: VecDeque<SessionOutput>,
 }
 
@@ -171,6 +175,8 @@ impl Session {
             random: seed | 1,
             pinged: None,
             liveness: None,
+            standing: Standing { is_configured: true, has_pairs: true },
+            condition: "",
             out: VecDeque::new(),
         }
     }
@@ -192,8 +198,11 @@ impl Session {
             Dial::Idle => None,
             Dial::Running { until } | Dial::Waiting { until } => Some(until),
         };
-        let idle = self.stream.as_ref().map(|stream| stream.wrote_at + self.settings.idle_close);
-        let liveness = self.liveness.as_ref().filter(|_| self.stream.is_some());
+        let stream = self.stream.as_ref().filter(|stream| stream.takes());
+        // A shard may be about to use its grant.
+        let idle = stream.filter(|_| self.granted.is_empty());
+        let idle = idle.map(|stream| stream.wrote_at + self.settings.idle_close);
+        let liveness = self.liveness.as_ref().filter(|_| stream.is_some() && self.pinged.is_some());
         let ping = liveness.and_then(Liveness::poll_timeout);
         dial.into_iter().chain(idle).chain(ping).min()
     }
@@ -205,6 +214,7 @@ impl Session {
             && self.wanting.is_empty()
             && self.mail.is_empty()
             && self.granted.is_empty()
+            && !self.is_lost
     }
 
     /// Messages that wait.
@@ -233,12 +243,19 @@ impl Session {
         let at = self.granted.iter().position(|(granted, _)| *granted == shard);
         let granted = at.map_or(0, |at| self.granted.swap_remove(at).1);
         let Some(stream) = &mut self.stream else {
-            // The stream ended meanwhile; the shard was told that what it sent since is lost.
+            if count > 0 {
+                // Handed over while the stream ended: nobody has it.
+                self.out.push_back(SessionOutput::LaneLost { is_clean: false });
+            }
             return;
         };
-        stream.window = (stream.window + granted).saturating_sub(bytes.len());
+        if !stream.takes() {
+            stream.has_dropped |= count > 0;
+            return;
+        }
+        stream.window += granted;
         if count > 0 {
-            stream.last += u64::from(count);
+            stream.hand_over(count, bytes.len());
             stream.wrote_at = now;
             if let Some(liveness) = &mut self.liveness {
                 liveness.wrote();
@@ -265,9 +282,10 @@ impl Session {
         // While the partner is known to be unreachable nobody is kept waiting for the next try.
         if let Dial::Waiting { .. } = self.dial
             && self.stream.is_none()
+            && self.is_lost
             && message.is_some()
         {
-            return self.bounce(&letter, "remote-server-timeout");
+            return self.bounce(&letter, self.condition);
         }
         self.mail_bytes += letter.bytes.len();
         self.mail.push_back(letter);
@@ -280,9 +298,7 @@ impl Session {
             return self.out.push_back(SessionOutput::Close(id));
         }
         self.dial = Dial::Idle;
-        self.failures = 0;
-        self.stream =
-            Some(Stream { id, window: window as usize, last: 0, unwritten: VecDeque::new(), wrote_at: now });
+        self.stream = Some(Stream::new(id, window as usize, now));
         let SessionSettings { ping_every, ping_wait, .. } = self.settings;
         self.liveness = Some(Liveness::begin(ping_every, ping_wait, self.liveness.as_ref(), now));
         if std::mem::take(&mut self.is_lost) {
@@ -294,40 +310,64 @@ impl Session {
     /// Octets were written, up to the stanza with number `last`.
     pub fn handle_written(&mut self, id: StreamId, last: u64, bytes: u32, now: Instant) {
         let Some(stream) = self.stream.as_mut().filter(|stream| stream.id == id) else { return };
-        stream.window += bytes as usize;
-        while let Some((number, _)) = stream.unwritten.front()
-            && *number <= last
+        if !self.liveness.as_ref().is_some_and(Liveness::is_asking)
+            && let Some(before) = now.checked_sub(self.settings.confirm_after)
         {
-            if let Some((_, Letter { shard, message: Some(message), .. })) = stream.unwritten.pop_front() {
-                self.out.push_back(SessionOutput::Fate { shard, message, fate: Ok(()) });
-            }
+            stream.confirm(before);
+        }
+        for (shard, message) in stream.handle_written(last, bytes, now) {
+            self.out.push_back(SessionOutput::Fate { shard, message, fate: Ok(()) });
         }
         self.go_on(now);
     }
 
-    /// The stream ended. Messages that were not written go by the next one, under the same id and in order.
+    /// The stream ended. Messages that were not written go by the next one, under the same id and in order; those that
+    /// were written and may not have arrived are told so.
     pub fn handle_stream_down(&mut self, id: StreamId, end: &StreamEnd, last_written: u64, now: Instant) {
         let Some(mut stream) = self.stream.take_if(|stream| stream.id == id) else { return };
-        let is_clean = end.is_clean() || now.duration_since(stream.wrote_at) > self.settings.confirm_after;
+        let SessionSettings { confirm_after, steady_after, .. } = self.settings;
+        // Whoever owes an answer may have received nothing for long.
+        let is_doubtful = stream.is_given_up || self.liveness.as_ref().is_some_and(Liveness::is_asking);
+        if !is_doubtful && let Some(before) = now.checked_sub(confirm_after) {
+            stream.confirm(before);
+        }
+        let is_in_order = end.is_clean() && !stream.is_given_up;
+        let has_arrived = is_in_order || (!is_doubtful && stream.is_quiet(confirm_after, now));
+        let is_steady = stream.is_answered || now.duration_since(stream.began_at) >= steady_after;
+        let is_ours = stream.is_closing;
+        let Remains { is_whole, unwritten, unreported, unconfirmed } = stream.end(last_written);
+        let is_clean = has_arrived && is_whole && self.granted.is_empty();
         self.granted.clear();
-        while let Some((number, letter)) = stream.unwritten.pop_back() {
-            if number > last_written {
-                self.mail_bytes += letter.bytes.len();
-                self.mail.push_front(letter);
-            } else if let Some(message) = letter.message {
-                let fate = Ok(());
-                self.out.push_back(SessionOutput::Fate { shard: letter.shard, message, fate });
-            }
+        for letter in unwritten.into_iter().rev() {
+            self.mail_bytes += letter.bytes.len();
+            self.mail.push_front(letter);
+        }
+        let uncertain = if has_arrived { Ok(()) } else { Err(UNCERTAIN) };
+        let unconfirmed = unconfirmed.into_iter().filter(|_| !has_arrived);
+        for (shard, message) in unconfirmed.chain(unreported) {
+            self.out.push_back(SessionOutput::Fate { shard, message, fate: uncertain });
         }
         self.out.push_back(SessionOutput::LaneLost { is_clean });
-        if !is_clean && !std::mem::replace(&mut self.is_lost, true) {
-            let condition = end.condition();
-            self.out.push_back(SessionOutput::Reachable { is_reachable: false, condition });
+        // A partner that ends a stream in order is there, even if it did not take everything.
+        if !is_clean && !is_in_order {
+            self.lose(end.condition());
         }
-        if self.is_lost {
+        if is_steady {
+            self.failures = 0;
+        } else if !is_ours {
+            self.failures = self.failures.saturating_add(1);
+        }
+        if self.is_lost || !(is_steady || is_ours) {
             self.dial = Dial::Waiting { until: now + self.backoff() };
         }
         self.go_on(now);
+    }
+
+    fn lose(&mut self, condition: &'static str) {
+        self.condition = condition;
+        if !std::mem::replace(&mut self.is_lost, true) {
+            self.out.push_back(SessionOutput::Reachable { is_reachable: false, condition });
+        }
     }
 
     /// A dial gave no stream: what waits is bounced, each once (XS-DNS-06).
@@ -337,21 +377,27 @@ impl Session {
         }
         let condition = end.condition();
         self.failures = self.failures.saturating_add(1);
-        self.dial = Dial::Waiting { until: now + self.backoff() };
-        self.mail_bytes = 0;
-        while let Some(letter) = self.mail.pop_front() {
-            self.bounce(&letter, condition);
-        }
-        if !std::mem::replace(&mut self.is_lost, true) {
-            self.out.push_back(SessionOutput::Reachable { is_reachable: false, condition });
-        }
+        let wait = match end {
+            // Our own policy: a dial does not change it.
+            StreamEnd::Refused(_) => LOOK_AGAIN,
+            _ => self.backoff(),
+        };
+        self.dial = Dial::Waiting { until: now + wait };
+        self.bounce_mail(condition);
+        self.lose(condition);
     }
 
     /// The partner answered a ping.
     pub fn handle_pong(&mut self, id: u64, now: Instant) {
-        if let Some(liveness) = &mut self.liveness {
-            liveness.answered(id, now);
+        let is_answered = self.liveness.as_mut().is_some_and(|liveness| liveness.answered(id, now));
+        if let Some(stream) = self.stream.as_mut().filter(|_| is_answered) {
+            stream.is_answered = true;
         }
+    }
+
+    /// How the partner stands. Decides, when time has passed, whether a lost one is tried again.
+    pub fn handle_standing(&mut self, standing: Standing) {
+        self.standing = standing;
     }
 
     /// An operator wants a partner that is waited for tried now.
@@ -370,21 +416,43 @@ impl Session {
             }
             Dial::Waiting { until } if until <= now => {
                 self.dial = Dial::Idle;
-                // A lost partner is dialled for its own sake: its contacts are to be known again.
                 if self.is_lost && self.stream.is_none() {
-                    self.start_dial(now);
+                    self.try_again(now);
                 }
             }
             _ => {}
         }
         if let Some(stream) = &mut self.stream
+            && stream.takes()
+            && self.granted.is_empty()
             && stream.wrote_at + self.settings.idle_close <= now
         {
-            stream.wrote_at = now;
+            stream.is_closing = true;
             self.out.push_back(SessionOutput::Close(stream.id));
         }
         self.look_after(now);
         self.go_on(now);
+    }
+
+    /// A lost partner is dialled for its own sake while there are pairs with it: their contacts are to be known again.
+    fn try_again(&mut self, now: Instant) {
+        let Standing { is_configured, has_pairs } = self.standing;
+        if !is_configured {
+            self.bounce_mail("not-allowed");
+        }
+        if !has_pairs && self.mail.is_empty() {
+            self.is_lost = false;
+            self.out.push_back(SessionOutput::Forgotten);
+            // Nothing that shards still owe concerns anybody: they get rid of it, and ask anew for what comes later.
+            for (shard, _) in self.wanting.drain(..) {
+                self.granted.push((shard, LEAST_GRANT_BYTES));
+                self.out.push_back(SessionOutput::Grant { shard, bytes: LEAST_GRANT_BYTES });
+            }
+        } else if is_configured {
+            self.start_dial(now);
+        } else {
+            self.dial = Dial::Waiting { until: now + LOOK_AGAIN };
+        }
     }
 
     /// Asks whether the partner still listens, or finds that it does not.
@@ -395,6 +463,9 @@ impl Session {
             return;
         };
         let id = next_random(&mut self.random);
+        if !stream.takes() {
+            return;
+        }
         match liveness.due(id, now) {
             Some(Due::Ping(id)) => {
                 let bytes = format!(
@@ -402,13 +473,21 @@ impl Session {
                      <ping xmlns='urn:xmpp:ping'/></iq>"
                 )
                 .into_bytes();
-                // So little may pass the window: the report of what was written gives it back.
-                stream.window = stream.window.saturating_sub(bytes.len());
-                stream.last += 1;
+                stream.hand_over(1, bytes.len());
                 self.out.push_back(SessionOutput::Stanzas { stream: stream.id, count: 1, bytes });
             }
-            Some(Due::Dead) => self.out.push_back(SessionOutput::GiveUp(stream.id)),
+            Some(Due::Dead) => {
+                stream.is_given_up = true;
+                self.out.push_back(SessionOutput::GiveUp(stream.id));
+            }
             None => {}
+        }
+    }
+
+    fn bounce_mail(&mut self, condition: &'static str) {
+        self.mail_bytes = 0;
+        while let Some(letter) = self.mail.pop_front() {
+            self.bounce(&letter, condition);
         }
     }
 
@@ -425,19 +504,22 @@ impl Session {
             }
             return;
         };
+        if !stream.takes() {
+            // What waits goes by the next one.
+            return;
+        }
         while stream.window > 0
             && let Some(letter) = self.mail.pop_front()
         {
             self.mail_bytes -= letter.bytes.len();
-            stream.window = stream.window.saturating_sub(letter.bytes.len());
-            stream.last += 1;
+            let number = stream.hand_over(1, letter.bytes.len());
             stream.wrote_at = now;
             if let Some(liveness) = &mut self.liveness {
                 liveness.wrote();
             }
             let bytes = letter.bytes.clone();
             self.out.push_back(SessionOutput::Stanzas { stream: stream.id, count: 1, bytes });
-            stream.unwritten.push_back((stream.last, letter));
+            stream.keep(number, letter);
         }
         // What is left of the window is divided among those who ask, so that no shard starves the others.
         while stream.window >= LEAST_GRANT_BYTES
@@ -479,6 +561,10 @@ pub(crate) fn number_of_pong(id: &str) -> Option<u64> {
     u64::from_str_radix(id.strip_prefix(PING_ID)?, 16).ok()
 }
 
+/// What the sender of a message is told that was written and may not have arrived.
+const UNCERTAIN: &str = "remote-server-timeout";
+/// How often it is looked whether a partner that we refuse is one again.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 const LEAST_BACKOFF: Duration = Duration::from_millis(200);
 /// What the ids of our pings begin with.
 const PING_ID: &str = "tombolo-ping-";

@@ -1,8 +1,8 @@
 //! A federated session on its arbiter: carries between shards, the edge and the pure [`Session`].
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use actix::{Actor, Context, Handler};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 use bytes::Bytes;
 use tombolo_edge::{DomainPair, StreamEnd, ToEdge};
 use tombolo_interwork::owner::{Input, LaneKey};
@@ -10,9 +10,9 @@ use tombolo_interwork::owner::{Input, LaneKey};
 use crate::{
     alarm::{Alarm, Alarmed},
     broker::SessionReport,
-    directory::Directory,
+    directory::{Directory, LINGER},
     messages::ToSession,
-    session::{Session, SessionOutput},
+    session::{Session, SessionOutput, Standing},
 };
 
 /// The actor of one local domain and one partner domain.
@@ -23,6 +23,10 @@ pub struct SessionActor {
     alarm: Alarm,
     last_failure: Option<StreamEnd>,
     stanzas_out: u64,
+    /// When it may end, as long as nothing happens.
+    idle_until: Option<Instant>,
+    /// The directory does not know it any more: what comes still is for its successor.
+    is_leaving: bool,
 }
 
 impl SessionActor {
@@ -30,7 +34,16 @@ impl SessionActor {
     pub fn new(pair: DomainPair, seed: u64, directory: Arc<Directory>) -> Self {
         let settings = directory.session_settings;
         let session = Session::new(settings, seed).with_ping(pair.local.as_str(), pair.remote.as_str());
-        Self { pair, session, directory, alarm: Alarm::default(), last_failure: None, stanzas_out: 0 }
+        Self {
+            pair,
+            session,
+            directory,
+            alarm: Alarm::default(),
+            last_failure: None,
+            stanzas_out: 0,
+            idle_until: None,
+            is_leaving: false,
+        }
     }
 
     fn lane(&self) -> LaneKey {
@@ -41,7 +54,19 @@ impl SessionActor {
         while let Some(output) = self.session.poll_output() {
             self.carry(output);
         }
-        self.set_alarm(self.session.poll_timeout(), ctx);
+        // To be asked for a report keeps nobody here.
+        let linger = || self.directory.clock.now().instant + LINGER;
+        self.idle_until = self.session.is_idle().then(|| self.idle_until.unwrap_or_else(linger));
+        self.set_alarm(self.idle_until.or(self.session.poll_timeout()), ctx);
+    }
+
+    /// How the partner stands, in what all shards and the policy say.
+    fn standing(&self) -> Standing {
+        let DomainPair { local, remote } = &self.pair;
+        Standing {
+            is_configured: self.directory.policy.load().federates(local, remote).is_ok(),
+            has_pairs: self.directory.has_pairs_with(remote.as_str()),
+        }
     }
 
     fn carry(&mut self, output: SessionOutput) {
@@ -77,6 +102,12 @@ impl SessionActor {
                     self.directory.tell_shard(shard, input);
                 }
             }
+            SessionOutput::Forgotten => {
+                tracing::info!(partner = %self.pair.remote, "nobody needs the lost partner any more");
+                let lane = self.lane();
+                let input = || Input::PartnerReachable { lane: lane.clone(), is_reachable: true };
+                self.directory.tell_shards(input);
+            }
             SessionOutput::GiveUp(stream) => {
                 let partner = &self.pair.remote;
                 tracing::warn!(%partner, stream = stream.0, "the partner does not answer any more");
@@ -105,7 +136,18 @@ impl Alarmed for SessionActor {
     }
 
     fn handle_alarm(&mut self, ctx: &mut Context<Self>) {
-        self.session.handle_timeout(self.directory.clock.now().instant);
+        let now = self.directory.clock.now().instant;
+        if self.is_leaving {
+            return ctx.stop();
+        }
+        if self.idle_until.is_some_and(|until| until <= now) {
+            // Nobody finds it from now on; whoever has found it just now is still heard.
+            self.directory.forget_session(&self.pair, &ctx.address());
+            self.is_leaving = true;
+            return self.set_alarm(Some(now + LINGER), ctx);
+        }
+        self.session.handle_standing(self.standing());
+        self.session.handle_timeout(now);
         self.drive(ctx);
     }
 }
@@ -119,6 +161,9 @@ impl Handler<ToSession> for SessionActor {
 
     fn handle(&mut self, message: ToSession, ctx: &mut Context<Self>) {
         let now = self.directory.clock.now().instant;
+        if self.is_leaving && !matches!(message, ToSession::Report(_)) {
+            return self.directory.session(&self.pair.local, &self.pair.remote).do_send(message);
+        }
         match message {
             ToSession::Want { shard, owed_bytes } => self.session.handle_want(shard, owed_bytes, now),
             ToSession::Stanzas { shard, count, bytes } => {
@@ -147,6 +192,7 @@ impl Handler<ToSession> for SessionActor {
             ToSession::Report(answer) => {
                 // Whoever asked may have gone meanwhile.
                 let _ = answer.send(self.report());
+                return;
             }
         }
         self.drive(ctx);

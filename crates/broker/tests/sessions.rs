@@ -57,3 +57,87 @@ fn what_is_written_frees_the_window_though_the_stream_had_lost_its_pair() {
         assert_eq!(gateway.stanzas.len(), 1001);
     });
 }
+
+/// Lets time pass in small steps, in which everybody may do something.
+async fn pass(gateway: &mut Gateway, span: Duration) {
+    for _ in 0..span.as_secs() {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        gateway.settle().await;
+    }
+}
+
+#[test]
+fn a_session_of_a_mistyped_domain_ends_and_one_with_a_pair_is_tried_on() {
+    for has_pair in [false, true] {
+        run(async {
+            tokio::time::pause();
+            let mut gateway = Gateway::start(Approve::Partner);
+            gateway.no_stream = Some(StreamEnd::NotFound);
+            if has_pair {
+                let stream = gateway.stream_from_partner(HOME);
+                let subscribe = format!("<presence from='{JULIET}' to='romeo@{HOME}' type='subscribe'/>");
+                gateway.stanzas_come(stream, &[&subscribe]);
+                gateway.settle().await;
+            } else {
+                provoke(&mut gateway).await;
+            }
+            assert_eq!(gateway.stream_dials, 1);
+            assert!(gateway.broker.sessions().await[0].is_lost);
+            pass(&mut gateway, Duration::from_secs(600)).await;
+            assert_eq!(gateway.broker.sessions().await.len(), usize::from(has_pair));
+            let dials = gateway.stream_dials;
+            assert!(if has_pair { dials > 10 } else { dials == 1 }, "{dials}");
+            // It comes back whenever there is something to say.
+            gateway.no_stream = None;
+            pass(&mut gateway, Duration::from_secs(60)).await;
+            provoke(&mut gateway).await;
+            let answered = gateway.stanzas.iter().filter(|stanza| stanza.contains("type='result'"));
+            assert_eq!(answered.count(), 1, "{:?}", gateway.stanzas);
+        });
+    }
+}
+
+#[test]
+fn a_session_that_rests_ends_after_a_while_and_is_started_again() {
+    run(async {
+        tokio::time::pause();
+        let mut gateway = Gateway::start(Approve::Partner);
+        for seconds in [29, 31, 29, 31] {
+            gateway.stanzas.clear();
+            provoke(&mut gateway).await;
+            assert!(gateway.stanzas[0].contains("type='result'"), "{:?}", gateway.stanzas);
+            let (stream, _) = gateway.opened.remove(0);
+            tokio::time::advance(Duration::from_secs(100)).await;
+            gateway.stream_ends(stream, StreamEnd::Closed);
+            gateway.settle().await;
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            gateway.settle().await;
+            assert_eq!(gateway.broker.sessions().await.len(), usize::from(seconds < 30), "after {seconds} s");
+        }
+    });
+}
+
+#[test]
+fn a_partner_that_is_removed_while_it_is_lost_is_not_dialled_any_more() {
+    run(async {
+        tokio::time::pause();
+        let mut gateway = Gateway::start(Approve::Partner);
+        gateway.no_stream = Some(StreamEnd::Unreachable("down".into()));
+        let stream = gateway.stream_from_partner(HOME);
+        let subscribe = format!("<presence from='{JULIET}' to='romeo@{HOME}' type='subscribe'/>");
+        gateway.stanzas_come(stream, &[&subscribe]);
+        gateway.settle().await;
+        assert!(gateway.stream_dials > 0);
+        let nobody = tombolo_policy::Table::new(2, gateway.broker.policy().local_domains().to_vec(), vec![]);
+        gateway.broker.set_policy(std::sync::Arc::new(nobody.expect("no conflict")));
+        gateway.settle().await;
+        let dials = gateway.stream_dials;
+        pass(&mut gateway, Duration::from_secs(600)).await;
+        assert!(gateway.stream_dials <= dials + 1, "{} more", gateway.stream_dials - dials);
+        // Put back, it is tried within a minute or so.
+        gateway.no_stream = None;
+        gateway.broker.set_policy(std::sync::Arc::new(table(u32::MAX)));
+        pass(&mut gateway, Duration::from_secs(62)).await;
+        assert_eq!(gateway.opened.len(), 1);
+    });
+}

@@ -16,6 +16,37 @@ fn outputs(session: &mut Session) -> Vec<SessionOutput> {
 }
 
 const STREAM: StreamId = StreamId(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn broken() -> StreamEnd {
+    StreamEnd::Broken("cable".into())
+}
+
+fn fate(message: u64, fate: Result<(), &'static str>) -> SessionOutput {
+    SessionOutput::Fate { shard: 0, message: MessageId(message), fate }
+}
+
+/// A session whose stream was handed ten stanzas of a shard at this time.
+fn written_to(now: Instant) -> Session {
+    let mut session = session();
+    session.handle_stream_up(STREAM, 65_536, now);
+    session.handle_want(0, 10_000, now);
+    session.handle_stanzas(0, 10, vec![b' '; 10_000], now);
+    outputs(&mut session);
+    session
+}
+
+fn is_clean(session: &mut Session) -> bool {
+    let ends: Vec<_> = outputs(session)
+        .into_iter()
+        .filter_map(|output| match output {
+            SessionOutput::LaneLost { is_clean } => Some(is_clean),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ends.len(), 1, "said once");
+    ends[0]
+}
 
 #[test]
 fn a_wish_dials_once_and_is_granted_when_the_stream_is_up() {
@@ -86,7 +117,11 @@ fn unwritten_messages_go_by_the_next_stream_in_order() {
     outputs(&mut session);
     session.handle_stream_down(STREAM, &StreamEnd::Broken("cable".into()), 2, now);
     let down = outputs(&mut session);
-    assert!(down.contains(&SessionOutput::Fate { shard: 0, message: MessageId(2), fate: Ok(()) }));
+    assert!(
+        down.contains(&fate(2, Err("remote-server-timeout"))),
+        "written, and perhaps never read: {down:?}"
+    );
+    assert!(!down.iter().any(|output| matches!(output, SessionOutput::Fate { message: MessageId(3), .. })));
     assert!(down.contains(&SessionOutput::LaneLost { is_clean: false }));
     session.handle_stream_up(StreamId(2), 65_536, now);
     let up = outputs(&mut session);
@@ -135,7 +170,7 @@ fn xs_str_10_messages_keep_their_order_over_forced_reconnects() {
 fn a_stream_closed_in_order_loses_nobody() {
     let (mut session, now) = (session(), start());
     session.handle_stream_up(STREAM, 65_536, now);
-    session.handle_stream_down(STREAM, &StreamEnd::Closed, 0, now);
+    session.handle_stream_down(STREAM, &StreamEnd::Closed, 0, now + MINUTE);
     assert_eq!(outputs(&mut session), [SessionOutput::LaneLost { is_clean: true }]);
     assert!(session.is_idle());
 }
@@ -242,4 +277,259 @@ fn too_many_waiting_messages_are_refused() {
     }
     let refused = SessionOutput::Fate { shard: 0, message: MessageId(2), fate: Err("resource-constraint") };
     assert!(outputs(&mut session).contains(&refused));
+}
+
+#[test]
+fn what_was_never_written_is_lost_however_long_ago_it_was_handed_over() {
+    let now = start();
+    // The peer reads nothing, and after a minute its connection is given up.
+    let mut session = written_to(now);
+    session.handle_stream_down(STREAM, &StreamEnd::Broken("the peer takes nothing".into()), 4, now + MINUTE);
+    assert!(!is_clean(&mut session));
+    // It closes in order while stanzas wait: they are lost, and the partner is not.
+    let mut session = written_to(now);
+    session.handle_stream_down(STREAM, &StreamEnd::Closed, 9, now + MINUTE);
+    assert!(!session.is_lost());
+    assert!(!is_clean(&mut session));
+    // What an edge wrote before its link broke stays written.
+    let mut session = written_to(now);
+    session.handle_written(STREAM, 10, 10_000, now);
+    session.handle_stream_down(STREAM, &StreamEnd::LinkLost, 0, now + MINUTE);
+    assert!(!session.is_lost());
+    assert!(is_clean(&mut session));
+    let mut session = written_to(now);
+    session.handle_written(STREAM, 9, 9_000, now);
+    session.handle_stream_down(STREAM, &StreamEnd::LinkLost, 0, now + MINUTE);
+    assert!(!is_clean(&mut session));
+}
+
+#[test]
+fn a_slow_write_counts_from_its_end() {
+    let now = start();
+    let mut session = written_to(now);
+    session.handle_written(STREAM, 10, 10_000, now + MINUTE);
+    session.handle_stream_down(STREAM, &broken(), 10, now + MINUTE + Duration::from_secs(29));
+    assert!(!is_clean(&mut session));
+}
+
+#[test]
+fn stanzas_that_a_grant_brings_after_the_end_of_the_stream_are_lost() {
+    let now = start();
+    let mut session = session();
+    session.handle_stream_up(STREAM, 65_536, now);
+    session.handle_want(0, 10_000, now);
+    outputs(&mut session);
+    session.handle_stream_down(STREAM, &StreamEnd::Closed, 0, now + MINUTE);
+    assert!(!is_clean(&mut session));
+    session.handle_stanzas(0, 3, b"<presence/>".to_vec(), now + MINUTE);
+    assert_eq!(outputs(&mut session), [SessionOutput::LaneLost { is_clean: false }]);
+    session.handle_stanzas(0, 0, Vec::new(), now + MINUTE);
+    assert_eq!(outputs(&mut session), [], "nothing is lost of nothing");
+}
+
+#[test]
+fn a_stream_that_we_close_is_handed_nothing_more_and_its_end_loses_nobody() {
+    let now = start();
+    let mut session = written_to(now);
+    session.handle_written(STREAM, 10, 10_000, now);
+    let idle = now + Duration::from_secs(600);
+    // A shard that may be about to use its grant keeps the stream open.
+    session.handle_want(1, 10, now);
+    session.handle_timeout(idle);
+    assert!(matches!(outputs(&mut session)[..], [SessionOutput::Grant { shard: 1, .. }]));
+    session.handle_stanzas(1, 0, Vec::new(), idle);
+    assert_eq!(session.poll_timeout(), Some(idle));
+    session.handle_timeout(idle);
+    assert_eq!(outputs(&mut session), [SessionOutput::Close(STREAM)]);
+    session.handle_timeout(idle + MINUTE);
+    session.handle_want(0, 10, idle);
+    session.handle_message(0, Some(MessageId(1)), b"<message/>".to_vec(), idle);
+    assert_eq!(outputs(&mut session), [], "neither a grant nor a message, nor another close");
+    // The peer does not answer the close.
+    let end = StreamEnd::Broken("the peer did not end its side in time".into());
+    session.handle_stream_down(STREAM, &end, 10, idle + Duration::from_secs(5));
+    assert_eq!(
+        outputs(&mut session),
+        [SessionOutput::LaneLost { is_clean: true }, SessionOutput::Dial],
+        "what waits goes by a new stream"
+    );
+    session.handle_stream_up(StreamId(2), 65_536, idle + MINUTE);
+    let up = outputs(&mut session);
+    assert!(matches!(
+        up[..],
+        [SessionOutput::Stanzas { stream: StreamId(2), .. }, SessionOutput::Grant { shard: 0, .. }]
+    ));
+}
+
+#[test]
+fn a_partner_that_is_given_up_as_dead_is_lost_and_dialled_whenever_the_last_write_was() {
+    let now = start();
+    let mut session = Session::new(SessionSettings::default(), 7).with_ping("a.example", "b.example");
+    session.handle_stream_up(STREAM, 65_536, now);
+    session.handle_message(0, Some(MessageId(1)), b"<message/>".to_vec(), now);
+    session.handle_written(STREAM, 1, 10, now);
+    let said = run(&mut session, now, Duration::from_secs(300));
+    let id = number_of_ping(&said[said.len() - 1].1);
+    session.handle_pong(id, now + Duration::from_secs(301));
+    let later = now + Duration::from_secs(590);
+    session.handle_message(0, Some(MessageId(2)), b"<message/>".to_vec(), later);
+    session.handle_written(STREAM, 3, 10, later);
+    outputs(&mut session);
+    let said = run(&mut session, later, Duration::from_secs(300));
+    let (at, last) = &said[said.len() - 1];
+    assert_eq!(*last, SessionOutput::GiveUp(STREAM));
+    let dead = later + *at;
+    session.handle_want(0, 10, dead);
+    assert_eq!(outputs(&mut session), [], "it is handed nothing more");
+    session.handle_stream_down(STREAM, &StreamEnd::StreamError("connection-timeout".into()), 4, dead);
+    let down = outputs(&mut session);
+    assert!(down.contains(&SessionOutput::LaneLost { is_clean: false }), "{down:?}");
+    assert!(down.iter().any(|output| matches!(output, SessionOutput::Reachable { is_reachable: false, .. })));
+    assert!(down.contains(&fate(2, Err("remote-server-timeout"))), "{down:?}");
+    assert!(!down.contains(&fate(1, Err("remote-server-timeout"))), "a pong came after it");
+    session.handle_timeout(dead + MINUTE);
+    assert!(outputs(&mut session).contains(&SessionOutput::Dial));
+}
+
+#[test]
+fn a_break_while_a_ping_is_not_answered_loses_what_was_written_before() {
+    let now = start();
+    for is_answered in [true, false] {
+        let mut session = Session::new(SessionSettings::default(), 7).with_ping("a.example", "b.example");
+        session.handle_stream_up(STREAM, 65_536, now);
+        session.handle_want(0, 10, now);
+        session.handle_stanzas(0, 1, vec![b'x'; 10], now);
+        session.handle_written(STREAM, 1, 10, now);
+        outputs(&mut session);
+        let said = run(&mut session, now, Duration::from_secs(300));
+        let id = number_of_ping(&said[said.len() - 1].1);
+        session.handle_written(STREAM, 2, 10, now + Duration::from_secs(300));
+        if is_answered {
+            session.handle_pong(id, now + Duration::from_secs(301));
+        }
+        session.handle_stream_down(STREAM, &broken(), 2, now + Duration::from_secs(340));
+        assert_eq!(is_clean(&mut session), is_answered);
+    }
+}
+
+fn number_of_ping(output: &SessionOutput) -> u64 {
+    let SessionOutput::Stanzas { bytes, .. } = output else { panic!("{output:?}") };
+    let text = std::str::from_utf8(bytes).expect("text");
+    let (_, rest) = text.split_once("id='").expect("an id");
+    number_of_pong(rest.split_once('\'').expect("quoted").0).expect("ours")
+}
+
+#[test]
+fn xs_dns_07_a_partner_that_ends_each_stream_at_once_is_dialled_ever_more_rarely() {
+    for end in [StreamEnd::Closed, broken()] {
+        let (mut session, begun) = (session(), start());
+        let mut dials = Vec::new();
+        let mut now = begun;
+        session.handle_want(0, 10, now);
+        for round in 1..=200 {
+            if !outputs(&mut session).contains(&SessionOutput::Dial) {
+                now = session.poll_timeout().expect("it tries again");
+                session.handle_timeout(now);
+                assert!(outputs(&mut session).contains(&SessionOutput::Dial), "{end:?}");
+            }
+            dials.push(now - begun);
+            session.handle_stream_up(StreamId(round), 65_536, now);
+            session.handle_stream_down(StreamId(round), &end, 0, now);
+            session.handle_want(0, 10, now);
+        }
+        let in_an_hour = dials.iter().filter(|at| **at < 60 * MINUTE).count();
+        assert!((60..200).contains(&in_an_hour), "{end:?}: {in_an_hour} in an hour");
+        // One that works again is dialled soon after its next break.
+        session.handle_stream_up(StreamId(999), 65_536, now);
+        session.handle_stream_down(StreamId(999), &broken(), 0, now + MINUTE);
+        let next = session.poll_timeout().expect("it tries again");
+        assert!(next <= now + MINUTE + Duration::from_secs(4), "{:?}", next - now);
+    }
+}
+
+#[test]
+fn messages_wait_out_the_pause_after_a_stream_that_ended_in_order_at_once() {
+    let (mut session, now) = (session(), start());
+    session.handle_stream_up(STREAM, 65_536, now);
+    session.handle_stream_down(STREAM, &StreamEnd::Closed, 0, now);
+    session.handle_message(0, Some(MessageId(1)), b"<message/>".to_vec(), now);
+    assert_eq!(outputs(&mut session), [SessionOutput::LaneLost { is_clean: true }]);
+    let next = session.poll_timeout().expect("it dials for the message");
+    session.handle_timeout(next);
+    assert_eq!(outputs(&mut session), [SessionOutput::Dial]);
+}
+
+#[test]
+fn a_message_that_may_not_have_arrived_is_told_so_after_it_was_written() {
+    let now = start();
+    let seconds = Duration::from_secs;
+    let mut session = session();
+    session.handle_stream_up(STREAM, 65_536, now);
+    for n in 1..=4 {
+        session.handle_message(0, Some(MessageId(n)), b"<message/>".to_vec(), now);
+    }
+    outputs(&mut session);
+    session.handle_written(STREAM, 1, 10, now);
+    session.handle_written(STREAM, 2, 10, now + seconds(20));
+    assert_eq!(outputs(&mut session), [fate(1, Ok(())), fate(2, Ok(()))]);
+    session.handle_stream_down(STREAM, &broken(), 3, now + seconds(40));
+    let fates: Vec<_> = outputs(&mut session)
+        .into_iter()
+        .filter(|output| matches!(output, SessionOutput::Fate { .. }))
+        .collect();
+    let uncertain = Err("remote-server-timeout");
+    assert_eq!(fates, [fate(2, uncertain), fate(3, uncertain)], "the fourth goes by the next stream");
+    // After an end in order all of them are there.
+    session.handle_stream_up(StreamId(2), 65_536, now + MINUTE);
+    session.handle_written(StreamId(2), 1, 10, now + MINUTE);
+    outputs(&mut session);
+    session.handle_stream_down(StreamId(2), &StreamEnd::Closed, 1, now + MINUTE);
+    assert_eq!(outputs(&mut session), [SessionOutput::LaneLost { is_clean: true }]);
+}
+
+#[test]
+fn a_lost_partner_that_nobody_has_a_pair_with_is_forgotten_and_the_session_ends() {
+    let (mut session, mut now) = (session(), start());
+    session.handle_message(0, Some(MessageId(1)), b"<message/>".to_vec(), now);
+    session.handle_want(3, 10, now);
+    session.handle_dial_failed(&StreamEnd::NotFound, now);
+    outputs(&mut session);
+    session.handle_standing(Standing { is_configured: true, has_pairs: true });
+    for _ in 0..10 {
+        assert!(!session.is_idle());
+        now = session.poll_timeout().expect("it tries again");
+        session.handle_timeout(now);
+        assert_eq!(outputs(&mut session), [SessionOutput::Dial]);
+        session.handle_dial_failed(&StreamEnd::NotFound, now);
+    }
+    session.handle_standing(Standing { is_configured: true, has_pairs: false });
+    now = session.poll_timeout().expect("it looks again");
+    session.handle_timeout(now);
+    let said = outputs(&mut session);
+    assert!(
+        matches!(said[..], [SessionOutput::Forgotten, SessionOutput::Grant { shard: 3, .. }]),
+        "and the shard that waits is let go: {said:?}"
+    );
+    session.handle_stanzas(3, 0, Vec::new(), now);
+    assert!(session.is_idle() && session.poll_timeout().is_none());
+}
+
+#[test]
+fn a_partner_that_is_none_any_more_is_not_dialled_until_it_is_one_again() {
+    let (mut session, mut now) = (session(), start());
+    session.handle_want(0, 10, now);
+    session.handle_dial_failed(&StreamEnd::Refused("no partner".into()), now);
+    session.handle_message(0, Some(MessageId(1)), b"<message/>".to_vec(), now);
+    assert!(outputs(&mut session).contains(&fate(1, Err("not-allowed"))));
+    session.handle_standing(Standing { is_configured: false, has_pairs: true });
+    for _ in 0..10 {
+        let next = session.poll_timeout().expect("it looks again");
+        assert_eq!(next, now + MINUTE);
+        now = next;
+        session.handle_timeout(now);
+        assert_eq!(outputs(&mut session), []);
+    }
+    session.handle_standing(Standing { is_configured: true, has_pairs: true });
+    session.handle_timeout(now + MINUTE);
+    assert_eq!(outputs(&mut session), [SessionOutput::Dial]);
 }
