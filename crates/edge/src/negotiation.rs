@@ -252,15 +252,22 @@ impl Negotiation {
     }
 }
 
-/// The peer's certificate counts where it proved the pair; ours always, for the peer may have asked it for the same.
+/// The end of the first certificate that the proof rests on: both, where SASL EXTERNAL was used, for each side judged the
+/// other's; none with dialback. One that had run out before the proof was no part of it.
 fn holds_until(
     shared: &XmppShared,
     handshake: Option<&Handshake>,
     pair: &DomainPair,
     method: ProofMethod,
 ) -> Option<Duration> {
-    let theirs = handshake?.certificates.not_after().filter(|_| method == ProofMethod::SaslExternal);
-    theirs.into_iter().chain(shared.certificates.not_after(pair.local.as_str())).min()
+    let theirs = handshake?.certificates.not_after();
+    first_end([theirs, shared.certificates.not_after(pair.local.as_str())], method, shared.clock.now().wall)
+}
+
+/// All since the Unix epoch.
+fn first_end(ends: [Option<Duration>; 2], method: ProofMethod, now: Duration) -> Option<Duration> {
+    let is_by_certificate = method == ProofMethod::SaslExternal;
+    ends.into_iter().flatten().filter(|end| is_by_certificate && *end > now).min()
 }
 
 /// Asks in a task of its own; the answer comes back through the channel.
@@ -297,3 +304,22 @@ const TLS_LIMIT: Duration = Duration::from_secs(15);
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 const READ_BYTES: usize = 2048;
 const MOST_ANSWERS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_ends_with_a_certificate_that_proved_it_and_not_with_one_that_had_run_out_before() {
+        let [past, now, soon, far] = [1, 2, 3, 4].map(|day| Some(Duration::from_secs(86_400 * day)));
+        let end = |ends, method| first_end(ends, method, now.expect("given"));
+        assert_eq!(end([far, soon], ProofMethod::SaslExternal), soon);
+        assert_eq!(end([soon, far], ProofMethod::SaslExternal), soon);
+        assert_eq!(end([far, past], ProofMethod::SaslExternal), far, "ours had run out");
+        assert_eq!(end([far, now], ProofMethod::SaslExternal), far, "at this very moment");
+        assert_eq!(end([past, None], ProofMethod::SaslExternal), None);
+        for method in [ProofMethod::TlsDialback, ProofMethod::PlainDialback] {
+            assert_eq!(end([soon, far], method), None, "a key does not run out");
+        }
+    }
+}

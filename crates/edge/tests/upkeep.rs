@@ -11,13 +11,16 @@ use common::{
 };
 use tombolo_edge::{EdgePort, FromEdge, ProofMethod, StreamDirection::*, StreamEnd, StreamPace, ToEdge};
 use tombolo_policy::{
-    Method::{PlainDialback, SaslExternal},
+    Method::{PlainDialback, SaslExternal, TlsDialback},
     Partner,
 };
 use tombolo_runtime::Clock;
 
 const A: &str = "a.example";
 const B: &str = "b.example";
+
+/// The certificates of tests hold until the year 4096.
+const CERTIFICATE_END: u64 = 67_090_118_400;
 
 /// A partner that may come without TLS.
 fn insecure(name: &str, server: &ClearServer) -> Partner {
@@ -26,8 +29,7 @@ fn insecure(name: &str, server: &ClearServer) -> Partner {
 
 #[test]
 fn xs_tls_07_a_stream_whose_certificate_runs_out_ends_with_reset() {
-    // The certificates of tests hold until the year 4096.
-    const END: u64 = 67_090_118_400;
+    const END: u64 = CERTIFICATE_END;
     run_at(
         || Clock::starting_at(Duration::from_secs(END - 3)),
         |world| async move {
@@ -48,6 +50,35 @@ fn xs_tls_07_a_stream_whose_certificate_runs_out_ends_with_reset() {
             assert!(world.clock.now().wall >= Duration::from_secs(END));
         },
     );
+}
+
+#[test]
+fn a_stream_that_a_key_proved_over_tls_outlives_certificates_that_have_run_out_before_or_do_meanwhile() {
+    for second in [CERTIFICATE_END - 2, CERTIFICATE_END + 86_400] {
+        run_at(
+            move || Clock::starting_at(Duration::from_secs(second)),
+            |world| async move {
+                // Else a certificate that is still good would be the proof.
+                let plan = || Plan { trusts: false, ..Plan::default() };
+                let (a, b) = (world.site(A, plan()), world.site(B, plan()));
+                acquaint(&a, &b, &[TlsDialback]);
+                a.dial(B);
+                let (out, into) = (a.ear.up(Outgoing, 0).await, b.ear.up(Incoming, 0).await);
+                a.write(&out, [1], 10);
+                while world.clock.now().wall
+                    < Duration::from_secs(CERTIFICATE_END) + Duration::from_millis(500)
+                {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                for site in [&a, &b] {
+                    let is_end = |value: &FromEdge| matches!(value, FromEdge::StreamDown { .. });
+                    site.ear.hears_no("the end of a stream", is_end).await;
+                }
+                a.write(&out, [2], 10);
+                assert_eq!(numbers(&b.ear.stanzas_until(into.stream, 2).await), [1, 2]);
+            },
+        );
+    }
 }
 
 #[test]

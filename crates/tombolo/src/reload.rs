@@ -102,7 +102,7 @@ impl Files {
         };
         let mut settings = self.settings.lock();
         let differences = settings.differences(&new);
-        let running = settings.with_live_parts(&new);
+        let mut running = settings.with_live_parts(&new);
         let is_live = |part| differences.iter().any(|other| other.part == part);
         if is_live("partner") {
             match running.try_policy_table(self.policy.load().generation() + 1) {
@@ -116,14 +116,16 @@ impl Files {
                 }
             }
         }
-        for domain in &running.domains {
+        for domain in &mut running.domains {
             let known = settings.domains.iter().find(|known| known.name == domain.name);
-            if let Some(files) = &domain.certificate
-                && known.is_some_and(|known| known.certificate != domain.certificate)
+            if let (Some(files), Some(known)) = (&domain.certificate, known)
+                && known.certificate != domain.certificate
                 && let Err(error) =
                     self.certificates.load(domain.name.as_str(), &files.certificate, &files.key)
             {
                 answer.errors.push(error.to_string());
+                // The next reload sees the difference again.
+                domain.certificate.clone_from(&known.certificate);
             }
         }
         let restart = differences.iter().filter(|difference| difference.needs_restart);

@@ -31,6 +31,30 @@ fn a_reload_by_the_command_line_shows_the_new_certificate_and_a_bad_file_keeps_t
 }
 
 #[test]
+fn a_certificate_path_that_could_not_be_read_is_tried_again_by_the_next_reload() {
+    let running = Running::start(&[]);
+    let first = running.shown();
+    let moved = settings(&[], 20_000).replace("shown.", "moved.");
+    fs::write(running.path("tombolo.toml"), moved).expect("written");
+    // The files are there, since the settings are checked first, but are no certificate and no key yet.
+    for name in ["moved.pem", "moved.key"] {
+        fs::write(running.path(name), "later").expect("written");
+    }
+    let output = running.order(&["reload"]);
+    assert!(!output.status.success() && text(&output.stderr).contains("moved."), "{}", text(&output.stderr));
+    assert_eq!(running.shown(), first);
+
+    show(running.folder.path(), "second");
+    for (from, to) in [("shown.pem", "moved.pem"), ("shown.key", "moved.key")] {
+        fs::copy(running.path(from), running.path(to)).expect("copied");
+    }
+    fs::write(running.path("shown.pem"), "no certificate any more").expect("written");
+    let output = running.order(&["reload"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_ne!(running.shown(), first);
+}
+
+#[test]
 fn a_hangup_signal_reloads_and_the_process_goes_on() {
     let mut running = Running::start(&[]);
     let first = running.shown();
