@@ -1,6 +1,6 @@
 //! Who is where: sessions, peers, users, streams and flows of this process, and what all actors share.
 //!
-//! Its locks are held for one look-up and never across a message. Rows are not here: a shard owns them.
+//! Its locks are held for one look-up and never across a message, but for what all shards must hear in one order. Rows are not here: a shard owns them.
 
 use std::{
     collections::HashMap,
@@ -238,11 +238,11 @@ impl Directory {
 
     /// A shard has so many pairs with a domain. Where that makes a partner full, or not full any more, all shards hear it.
     pub fn note_partner_pairs(&self, shard: ShardIndex, domain: Box<str>, pairs: u32) {
-        let changed = self.partner_pairs.lock().note(shard, domain, pairs, &self.policy.load());
-        if let Some((partner, is_full)) = changed {
+        let tell = |partner: Box<str>, is_full| {
             tracing::warn!(%partner, is_full, "a partner's limit of subscriptions");
             self.tell_shards(|| Input::PartnerFull { partner: partner.clone(), is_full });
-        }
+        };
+        self.partner_pairs.lock().note(shard, domain, pairs, &self.policy, tell);
     }
 
     /// True when some shard has a pair with a contact of a domain.
@@ -252,9 +252,10 @@ impl Directory {
 
     /// Puts a new policy in force.
     pub fn set_policy(&self, table: &Arc<Table>) {
-        self.policy.store(table.clone());
-        self.partner_pairs.lock().forget_full();
-        self.tell_shards(|| Input::Policy(table.clone()));
+        self.partner_pairs.lock().forget_full(|| {
+            self.policy.store(table.clone());
+            self.tell_shards(|| Input::Policy(table.clone()));
+        });
     }
 
     /// The session of two domains, started if there is none.
@@ -497,12 +498,77 @@ struct NotYet;
 
 impl EdgePort for NotYet {
     fn send(&self, value: ToEdge) {
-        tracing::debug!(?value, "dropped: not started yet");
+        // Stanzas hold addresses and what people write.
+        let (value, len) = match value {
+            ToEdge::Dial { .. } => ("dial", 0),
+            ToEdge::Stanzas { bytes, .. } => ("stanzas", bytes.len()),
+            ToEdge::Credit { .. } => ("credit", 0),
+            ToEdge::Close { .. } => ("close", 0),
+            ToEdge::Beat => ("beat", 0),
+            ToEdge::GiveUp { .. } => ("give up", 0),
+        };
+        tracing::debug!(value, len, "dropped: not started yet");
     }
 }
 
 impl FlowPort for NotYet {
     fn send(&self, value: ToFlow) {
-        tracing::debug!(?value, "dropped: not started yet");
+        let (value, len) = match value {
+            ToFlow::Dial { .. } => ("dial", 0),
+            ToFlow::Bytes { bytes, .. } => ("messages", bytes.len()),
+            ToFlow::Avoid { .. } => ("avoid", 0),
+            ToFlow::Close { .. } => ("close", 0),
+        };
+        tracing::debug!(value, len, "dropped: not started yet");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use bytes::Bytes;
+    use tracing::{Event, Metadata, Subscriber, field, span};
+
+    use super::*;
+
+    /// Every field of every event, as text.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<String>>);
+
+    impl field::Visit for Lines {
+        fn record_debug(&mut self, field: &field::Field, value: &dyn Debug) {
+            self.0.lock().push_str(&format!("{field}={value:?} "));
+        }
+    }
+
+    impl Subscriber for Lines {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn event(&self, event: &Event<'_>) {
+            event.record(&mut self.clone());
+        }
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    #[test]
+    fn what_is_dropped_before_the_start_is_logged_without_addresses_and_words() {
+        let lines = Lines::default();
+        tracing::subscriber::with_default(lines.clone(), || {
+            let bytes = Bytes::from_static(b"<message to='juliet@example.com'>word</message>");
+            EdgePort::send(&NotYet, ToEdge::Stanzas { stream: StreamId(1), count: 1, bytes });
+            let bytes = Bytes::from_static(b"MESSAGE sip:juliet@example.com SIP/2.0\r\n\r\nword");
+            FlowPort::send(&NotYet, ToFlow::Bytes { flow: FlowId(1), bytes });
+        });
+        let said = lines.0.lock();
+        assert!(said.contains("\"stanzas\" len=47") && said.contains("\"messages\""), "{said}");
+        assert!(!said.contains("juliet") && !said.contains("word"), "{said}");
     }
 }

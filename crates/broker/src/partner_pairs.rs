@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use arc_swap::ArcSwap;
 use tombolo_policy::Table;
 
 use crate::session::ShardIndex;
@@ -19,15 +20,18 @@ pub struct PartnerPairs {
 }
 
 impl PartnerPairs {
-    /// Takes how many pairs a shard has with a domain. If that makes the domain's partner full, or not full any more,
-    /// gives the name of its entry and which of the two.
+    /// Takes how many pairs a shard has with a domain, under the policy in force. If that makes the domain's partner full,
+    /// or not full any more, `tell` gets the name of its entry and which of the two, before anybody else can change it:
+    /// whoever is told hears of changes in their order.
     pub fn note(
         &mut self,
         shard: ShardIndex,
         domain: Box<str>,
         pairs: u32,
-        policy: &Table,
-    ) -> Option<(Box<str>, bool)> {
+        policy: &ArcSwap<Table>,
+        tell: impl FnOnce(Box<str>, bool),
+    ) {
+        let policy = policy.load();
         let partner = policy.partner(&domain);
         let of_domain = self.pairs.entry(domain.clone()).or_default();
         match pairs {
@@ -37,7 +41,7 @@ impl PartnerPairs {
         if of_domain.is_empty() {
             self.pairs.remove(&domain);
         }
-        let partner = partner?;
+        let Some(partner) = partner else { return };
         let name = partner.domain.as_str();
         let is_its = |domain: &str| policy.partner(domain).is_some_and(|of| of.domain == partner.domain);
         let of_partner = self.pairs.iter().filter(|(domain, _)| is_its(domain));
@@ -48,7 +52,9 @@ impl PartnerPairs {
             true => self.full.insert(name.into()),
             false => self.full.remove(name),
         };
-        has_changed.then(|| (name.into(), is_full))
+        if has_changed {
+            tell(name.into(), is_full);
+        }
     }
 
     /// True when some shard has a pair with a domain.
@@ -56,14 +62,19 @@ impl PartnerPairs {
         self.pairs.contains_key(domain)
     }
 
-    /// Another policy is in force: the shards forget who is full, and say anew what they have.
-    pub fn forget_full(&mut self) {
+    /// `replace` puts another policy in force and tells the shards, who forget who is full and say anew what they have.
+    /// Nothing is noted meanwhile, which they would forget again.
+    pub fn forget_full(&mut self, replace: impl FnOnce()) {
         self.full.clear();
+        replace();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
+    use parking_lot::Mutex;
     use tombolo_policy::{DomainPattern, Home, LocalDomain, Partner};
     use tombolo_presence::Domain;
 
@@ -83,16 +94,60 @@ mod tests {
 
     #[test]
     fn sip_e_30_a_partner_is_full_when_all_shards_and_domains_together_reach_its_limit() {
-        let (mut pairs, policy) = (PartnerPairs::default(), table(10));
+        let (mut pairs, policy) = (PartnerPairs::default(), ArcSwap::from_pointee(table(10)));
         let full = |is_full| Some(("p.example".into(), is_full));
-        assert_eq!(pairs.note(0, "p.example".into(), 5, &policy), None);
-        assert_eq!(pairs.note(1, "p.example".into(), 4, &policy), None);
-        assert_eq!(pairs.note(0, "q.example".into(), 1, &policy), full(true));
-        assert_eq!(pairs.note(0, "q.example".into(), 2, &policy), None, "said once");
-        assert_eq!(pairs.note(1, "p.example".into(), 0, &policy), full(false));
-        assert_eq!(pairs.note(1, "unknown.example".into(), 100, &policy), None);
+        let mut note = |shard, domain: &str, count| {
+            let mut told = None;
+            pairs.note(shard, domain.into(), count, &policy, |partner, is_full| {
+                told = Some((partner, is_full));
+            });
+            told
+        };
+        assert_eq!(note(0, "p.example", 5), None);
+        assert_eq!(note(1, "p.example", 4), None);
+        assert_eq!(note(0, "q.example", 1), full(true));
+        assert_eq!(note(0, "q.example", 2), None, "said once");
+        assert_eq!(note(1, "p.example", 0), full(false));
+        assert_eq!(note(1, "unknown.example", 100), None);
         // A lower limit counts from the first word after it.
-        pairs.forget_full();
-        assert_eq!(pairs.note(0, "p.example".into(), 5, &table(7)), full(true));
+        pairs.forget_full(|| policy.store(table(7).into()));
+        let mut told = None;
+        pairs.note(0, "p.example".into(), 5, &policy, |_, is_full| told = Some(is_full));
+        assert_eq!(told, Some(true));
+    }
+
+    /// Shards that go over the limit and back, with new policies in between: each hears the opposite of what it heard last.
+    #[test]
+    fn whatever_shards_say_at_once_they_hear_in_the_order_in_which_it_came_about() {
+        let (pairs, policy) = (Mutex::new(PartnerPairs::default()), ArcSwap::from_pointee(table(10)));
+        // What a shard believes.
+        let heard = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for shard in 0..4 {
+                let (pairs, policy, heard) = (&pairs, &policy, &heard);
+                scope.spawn(move || {
+                    for round in 0..2000 {
+                        if shard == 3 && round % 100 == 0 {
+                            pairs.lock().forget_full(|| {
+                                thread::yield_now();
+                                heard.lock().push(None);
+                            });
+                        }
+                        pairs.lock().note(shard, "p.example".into(), round % 2 * 10, policy, |_, is_full| {
+                            thread::yield_now();
+                            heard.lock().push(Some(is_full));
+                        });
+                    }
+                });
+            }
+        });
+        let mut believed = false;
+        for change in heard.lock().iter() {
+            match change {
+                Some(is_full) => assert_ne!(std::mem::replace(&mut believed, *is_full), *is_full),
+                None => believed = false,
+            }
+        }
+        assert_eq!(believed, pairs.lock().full.contains("p.example"));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use actix::dev::SendError;
 use bytes::Bytes;
-use tombolo_edge::{FlowFacts, FlowSink, FromEdge, FromFlow, StreamDirection, StreamSink};
+use tombolo_edge::{DomainPair, FlowFacts, FlowSink, FromEdge, FromFlow, StreamDirection, StreamSink};
 use tombolo_interwork::{
     owner::{Input, NOTIFY_BRANCH, NotifyAnswer, PeerKey},
     token::{TOKEN_TEXT_LEN, Token, TokenKind},
@@ -15,7 +15,7 @@ use tombolo_presence::{Domain, partition_of};
 use tombolo_sip::message::Message;
 use tombolo_telemetry::StanzaKind as Kind;
 use tombolo_xmpp::{
-    jid::Jid,
+    jid::{self, Jid},
     stanza::{IqKind, IqStanza, StanzaCondition, StanzaHead, StanzaKind},
     stream::ReceivedStanza,
     write::{ErrorContent, error_reply, iq_result},
@@ -160,7 +160,12 @@ impl Router {
             self.answer_iq(&stanza);
             return None;
         }
-        to.local()?;
+        if to.local().is_none() {
+            if stanza.kind == StanzaKind::Message {
+                self.refuse_message(&stanza);
+            }
+            return None;
+        }
         Some((self.directory.shard_of(partition_of(to.bare())), stanza))
     }
 
@@ -189,9 +194,25 @@ impl Router {
                 error_reply(&mut out, head, &error)
             }
         };
+        if is_answered {
+            self.answer(from, to, out);
+        }
+    }
+
+    /// Nobody reads what is written to a domain itself: whoever did it is told.
+    fn refuse_message(&self, stanza: &ReceivedStanza) {
+        let Ok(head) = StanzaHead::read(&stanza.xml) else { return };
+        let mut out = Vec::new();
+        if error_reply(&mut out, &head, &ErrorContent::from(StanzaCondition::ServiceUnavailable)) {
+            self.answer(&stanza.from, &stanza.to, out);
+        }
+    }
+
+    /// Sends the answer to a stanza of these addresses.
+    fn answer(&self, from: &Jid, to: &Jid, bytes: Vec<u8>) {
         let domains = (Domain::from_prepared(to.domain()), Domain::from_prepared(from.domain()));
-        if let (true, (Some(local), Some(remote))) = (is_answered, domains) {
-            let message = ToSession::Message { shard: 0, message: None, bytes: out };
+        if let (Some(local), Some(remote)) = domains {
+            let message = ToSession::Message { shard: 0, message: None, bytes };
             self.directory.session(&local, &remote).do_send(message);
         }
     }
@@ -203,10 +224,12 @@ impl Router {
         self.directory.metrics.refused_stanza();
         let Ok(head) = StanzaHead::read(xml) else { return };
         let Some(from) = head.from.as_deref().and_then(|from| Jid::parse(from).ok()) else { return };
-        let Some(pair) = facts.pairs.iter().find(|pair| pair.remote.as_str() == from.domain()) else {
-            return;
+        // What is no address cannot be whom the answer is from, but its domain can.
+        let Some(local) = head.to.as_deref().and_then(|to| jid::Domain::of_address(to).ok()) else { return };
+        let is_its = |pair: &&DomainPair| {
+            pair.remote.as_str() == from.domain() && pair.local.as_str() == local.as_str()
         };
-        // What is no address cannot be whom the answer is from.
+        let Some(pair) = facts.pairs.iter().find(is_its) else { return };
         let head = StanzaHead { to: Some(pair.local.as_str().into()), ..head };
         let mut out = Vec::new();
         if error_reply(&mut out, &head, &ErrorContent::from(StanzaCondition::JidMalformed)) {

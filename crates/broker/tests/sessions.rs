@@ -141,3 +141,57 @@ fn a_partner_that_is_removed_while_it_is_lost_is_not_dialled_any_more() {
         assert_eq!(gateway.opened.len(), 1);
     });
 }
+
+#[test]
+fn a_message_to_the_domain_itself_is_refused_to_its_sender() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        let stream = gateway.stream_from_partner(HOME);
+        for kind in ["chat", "normal"] {
+            let message = format!(
+                "<message from='{JULIET}/b' to='{HOME}' type='{kind}' id='7'><body>hi</body></message>"
+            );
+            gateway.stanzas_come(stream, &[&message]);
+            gateway.settle().await;
+            let answer = gateway.stanzas.remove(0);
+            assert!(answer.contains("<service-unavailable ") && answer.contains("type='error'"), "{answer}");
+            assert!(answer.contains(&format!("from='{HOME}' to='{JULIET}/b'")), "{answer}");
+        }
+        gateway.stanzas_come(
+            stream,
+            &[
+                &format!("<message from='{JULIET}/b' to='{HOME}' type='error' id='7'/>"),
+                &format!("<presence from='{JULIET}/b' to='{HOME}'/>"),
+            ],
+        );
+        gateway.settle().await;
+        assert!(gateway.stanzas.is_empty(), "no error for an error or a presence: {:?}", gateway.stanzas);
+    });
+}
+
+#[test]
+fn what_is_for_no_address_is_refused_in_the_name_of_the_domain_that_it_was_for() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        let stream = gateway.stream_from_partner(HOME);
+        let pair = tombolo_edge::DomainPair { local: domain(CORP), remote: domain(PARTNER) };
+        gateway.edge_reports(FromEdge::PairProved { stream, pair });
+        for local in [HOME, CORP] {
+            let message = format!("<message from='{JULIET}/b' to='@{local}' type='chat' id='7'/>");
+            gateway.stanzas_come(stream, &[&message]);
+            gateway.settle().await;
+            let answer = gateway.stanzas.remove(0);
+            assert!(
+                answer.contains("<jid-malformed ") && answer.contains(&format!("from='{local}'")),
+                "{answer}"
+            );
+            assert_eq!(gateway.opened.remove(0).1.local, domain(local), "by the session of that domain");
+        }
+        gateway.stanzas_come(
+            stream,
+            &[&format!("<message from='{JULIET}/b' to='@elsewhere.example' type='chat' id='7'/>")],
+        );
+        gateway.settle().await;
+        assert!(gateway.stanzas.is_empty(), "{:?}", gateway.stanzas);
+    });
+}
