@@ -22,6 +22,18 @@ pub enum Phase {
     Ending(Reason),
 }
 
+/// What became of a dialog's newest NOTIFY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flight {
+    /// None is in flight.
+    Answered,
+    /// It was not answered yet.
+    Open,
+    /// It was not answered yet, and says that the subscription is over: the dialog ends with its answer, and with
+    /// that of no earlier one.
+    Last,
+}
+
 /// A route set behind one pointer, since most dialogs have none.
 pub type Routes = Arc<Vec<Box<str>>>;
 
@@ -52,8 +64,8 @@ pub struct Dialog {
     pub local_cseq: u32,
     /// The last CSeq that we saw.
     pub remote_cseq: u32,
-    /// The NOTIFY of [`Dialog::local_cseq`] was not answered yet.
-    pub is_in_flight: bool,
+    /// What became of the NOTIFY of [`Dialog::local_cseq`].
+    pub flight: Flight,
     /// The MAC of our tag: made once, since each NOTIFY names the tag and each answer brings it back.
     pub mac: TokenMac,
     /// When it ends, in seconds since the Unix epoch. Once it is ending: after how many seconds the watcher may ask
@@ -133,7 +145,7 @@ impl Dialog {
             routes: None,
             local_cseq: 0,
             remote_cseq: 0,
-            is_in_flight: false,
+            flight: Flight::Answered,
             mac,
             expires_at: 0,
             give_up_at: u32::MAX,

@@ -218,7 +218,7 @@ impl Owner {
                 }
             }
             if is_to && may_watch && !self.dialogs_of(id, false).is_empty() {
-                self.probe(id, now);
+                self.probe(id);
             }
         }
     }

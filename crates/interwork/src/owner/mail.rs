@@ -1,7 +1,10 @@
 //! Page-mode messages both ways: in order per sender and recipient, each with a fate that its sender learns
 //! (RFC 7572, D-24).
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -43,7 +46,7 @@ pub struct Mail {
     /// Toward XMPP, by number.
     to_xmpp: HashMap<u64, ToXmpp, RandomState>,
     /// Answered toward SIP lately, oldest first: an error that comes late finds its sender here.
-    answered: VecDeque<u64>,
+    answered: VecDeque<(Instant, u64)>,
     /// CSeq per Call-ID that a thread gave us (STOX-M-04).
     threads: HashMap<String, u32, RandomState>,
 }
@@ -74,12 +77,15 @@ struct ToXmpp {
     user: Address,
     contact: Address,
     peer: PeerKey,
-    wait: Duration,
+    /// The sender gets its answer as soon as the message is written.
+    is_hasty: bool,
     timer: Option<TimerId>,
 }
 
-/// Answered messages that are remembered for a late error.
+/// Answered messages that are remembered for a late error, whenever that comes.
 const ANSWERED: usize = 10_000;
+/// Answered messages that are remembered while the stream may still lose them.
+const UNCONFIRMED: usize = 100_000;
 /// Threads whose CSeq is remembered.
 const THREADS: usize = 10_000;
 
@@ -281,8 +287,9 @@ impl Owner {
             is_local: false,
             user,
             contact,
-            wait,
-            timer: None,
+            is_hasty: wait.is_zero(),
+            // From now on, not from the write: the sender's transaction waits no longer for a dial than for an error.
+            timer: Some(self.wheel.insert(now.instant + wait, Timer::Message(number))),
         };
         self.mail.to_xmpp.insert(number, sent);
         self.out.push_back(Output::Message { lane, message: Some(MessageId(number)), bytes });
@@ -318,7 +325,7 @@ impl Owner {
             is_local: true,
             user: user.clone(),
             contact: contact.clone(),
-            wait: Duration::ZERO,
+            is_hasty: false,
             timer: None,
         };
         self.mail.to_xmpp.insert(number, sent);
@@ -327,35 +334,36 @@ impl Owner {
         self.out.push_back(Output::Deliver { user: contact.clone(), device, message, draft });
     }
 
-    /// The session wrote a message, or could not (D-24).
+    /// The session wrote a message, or could not (D-24); or lost one that it had written, which is an error behind the
+    /// answer.
     pub(super) fn handle_message_fate(
         &mut self,
         message: MessageId,
         fate: Result<(), &'static str>,
         now: Now,
     ) {
-        let Some(sent) = self.mail.to_xmpp.get_mut(&message.0) else { return };
+        let Some(sent) = self.mail.to_xmpp.get(&message.0) else { return };
         match fate {
-            Ok(()) if sent.request.is_none() => {}
-            Ok(()) if sent.wait.is_zero() => self.handle_message_wait_over(message, now),
-            Ok(()) => {
-                let deadline = now.instant + sent.wait;
-                sent.timer = Some(self.wheel.insert(deadline, Timer::Message(message.0)));
-            }
+            Ok(()) if sent.is_hasty => self.handle_message_wait_over(message, now),
+            Ok(()) => {}
             Err(condition) => self.refuse_message(message, condition, Target::Bare, None, None),
         }
     }
 
     /// No refusal came in time: accepted for delivery (D-06).
-    pub(super) fn handle_message_wait_over(&mut self, message: MessageId, _now: Now) {
+    pub(super) fn handle_message_wait_over(&mut self, message: MessageId, now: Now) {
         let Some(sent) = self.mail.to_xmpp.get_mut(&message.0) else { return };
-        sent.timer = None;
+        if let Some(timer) = sent.timer.take() {
+            self.wheel.cancel(timer);
+        }
         let Some(request) = sent.request.take() else { return };
         self.answer(&request, Reply::status(202), "");
-        self.mail.answered.push_back(message.0);
-        if self.mail.answered.len() > ANSWERED
-            && let Some(oldest) = self.mail.answered.pop_front()
-        {
+        self.mail.answered.push_back((now.instant, message.0));
+        let (count, confirm_after) = (self.mail.answered.len(), self.settings.confirm_after);
+        let is_over = |(answered_at, _): &mut (Instant, u64)| {
+            count > UNCONFIRMED || count > ANSWERED && *answered_at + confirm_after <= now.instant
+        };
+        if let Some((_, oldest)) = self.mail.answered.pop_front_if(is_over) {
             self.mail.to_xmpp.remove(&oldest);
         }
     }

@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 use tombolo_fanout::{LaneId, Shard, ViewId};
 use tombolo_policy::Table;
 use tombolo_presence::{Address, Domain, Now, PresenceState};
-use tombolo_wheel::Wheel;
+use tombolo_wheel::{TimerId, Wheel};
 
 use crate::{rows::Row, token::TokenKey};
 
@@ -55,6 +55,7 @@ use dialogs::Dialogs;
 use mail::Mail;
 use pairs::{PairId, Pairs};
 use plan::Proposal;
+use report::Decisions;
 use upstream::Upstreams;
 use users::Users;
 
@@ -73,6 +74,10 @@ enum Timer {
     Probe(PairId),
     /// A publication runs out.
     Publication(AddressId),
+    /// The store took too long.
+    Store(PersistToken),
+    /// What the front end said could not be stored: it is tried again.
+    FrontEnd(PairId),
     /// A message toward XMPP was not refused in time.
     Message(u64),
     /// A partner was lost for longer than the grace.
@@ -96,6 +101,9 @@ pub struct Owner {
     mail: Mail,
     quotas: quotas::Quotas,
     proposals: HashMap<u32, Box<Proposal>, RandomState>,
+    /// The pair whose proposal is being settled: it stays until the last that waited is done.
+    settling: Option<PairId>,
+    decisions: Decisions,
     /// What waits for the store, in the order of its tokens.
     storing: VecDeque<(PersistToken, Storing)>,
     next_token: u64,
@@ -103,9 +111,9 @@ pub struct Owner {
     next_request: u64,
     requests: HashMap<u64, Asked, RandomState>,
     wheel: Wheel<Timer>,
-    /// To whom subscription stanzas were written, and when those are taken as received. The wait is the same for all,
-    /// so that one timer for the first will do.
-    said: VecDeque<(Instant, PairId)>,
+    said: Said,
+    /// Probes that were written and not answered yet.
+    probes: HashMap<PairId, TimerId, RandomState>,
     begun: Instant,
     random: u64,
     /// Rows that nobody waits for, gathered for the next turn's end.
@@ -113,13 +121,26 @@ pub struct Owner {
     out: VecDeque<Output>,
 }
 
+/// To whom subscription stanzas were written, and when those are taken as received.
+#[derive(Debug, Default)]
+struct Said {
+    /// In the order of time. The wait is the same for all, so that one timer for the first will do.
+    queue: VecDeque<(Instant, PairId)>,
+    /// Of each pair, the entry that counts: what was said before it may be lost.
+    newest: HashMap<PairId, Instant, RandomState>,
+}
+
 /// What an answer of the store releases.
 #[derive(Debug)]
 enum Storing {
-    /// A pair's proposal.
-    Pair(PairId),
+    /// A pair's proposal, and when it has waited for too long.
+    Pair(PairId, TimerId),
+    /// A proposal that was refused since the store took too long. What it named, in case it is stored after all.
+    Refused(Box<plan::Traces>),
     /// Nothing.
     Lazily,
+    /// Answered already, before those ahead of it.
+    Answered,
 }
 
 /// What a request of ours was for.
@@ -151,7 +172,7 @@ struct Lane {
     is_lost: bool,
     /// Dialogs in which it is notified.
     dialogs: u32,
-    grace: Option<tombolo_wheel::TimerId>,
+    grace: Option<TimerId>,
 }
 
 impl Lanes {
@@ -198,13 +219,16 @@ impl Owner {
             mail: Mail::default(),
             quotas: quotas::Quotas::default(),
             proposals: HashMap::default(),
+            settling: None,
+            decisions: Decisions::default(),
             storing: VecDeque::new(),
             next_token: 1,
             next_row: 1,
             next_request: 1,
             requests: HashMap::default(),
             wheel,
-            said: VecDeque::new(),
+            said: Said::default(),
+            probes: HashMap::default(),
             begun: now.instant,
             lazy: Vec::new(),
             out: VecDeque::new(),
@@ -265,6 +289,8 @@ impl Owner {
                 Timer::Upstream(at) => self.handle_upstream_due(at, now),
                 Timer::Said => self.handle_said_due(now),
                 Timer::Probe(pair) => self.handle_probe_unanswered(pair),
+                Timer::Store(token) => self.handle_store_late(token, now),
+                Timer::FrontEnd(pair) => self.heed_front_end(pair, now),
                 Timer::Publication(user) => self.handle_publication_due(user, now),
                 Timer::Message(message) => self.handle_message_wait_over(MessageId(message), now),
                 Timer::Grace(lane) => self.handle_grace_over(lane),
@@ -277,14 +303,26 @@ impl Owner {
     /// Asks for credit where something became due, and hands over the rows that nobody waits for.
     fn finish_turn(&mut self) {
         self.tell_quotas();
-        if !self.lazy.is_empty() {
-            let rows = std::mem::take(&mut self.lazy);
-            self.persist(rows, Storing::Lazily);
-        }
+        self.persist_lazy();
         while let Some(lane) = self.shard.poll_wanting() {
             let owed_bytes = self.shard.owed_len(lane).saturating_mul(ABOUT_ONE_UPDATE_BYTES);
             self.out.push_back(Output::Want { lane: self.lanes.lane(lane).key.clone(), owed_bytes });
         }
+    }
+
+    /// Stores what nobody waits for, ahead of all that is stored later: rows of one pair keep their order.
+    fn persist_lazy(&mut self) {
+        if !self.lazy.is_empty() {
+            let rows = std::mem::take(&mut self.lazy);
+            self.persist(rows, Storing::Lazily);
+        }
+    }
+
+    fn persist_proposal(&mut self, rows: Vec<Row>, id: PairId, now: Now) {
+        self.persist_lazy();
+        let limit = Timer::Store(PersistToken(self.next_token));
+        let timer = self.wheel.insert(now.instant + self.settings.store_limit, limit);
+        self.persist(rows, Storing::Pair(id, timer));
     }
 
     fn persist(&mut self, rows: Vec<Row>, storing: Storing) {
@@ -298,14 +336,37 @@ impl Owner {
         if !is_stored {
             self.event(OwnerEvent::StoreFailed);
         }
-        match self.storing.pop_front() {
-            Some((expected, Storing::Pair(pair))) if expected == token => {
-                self.settle_proposal(pair, is_stored, now);
+        // The store refuses at once what is too much for it, while it still writes what came before.
+        let Some(storing) = self.replace_storing(token, Storing::Answered) else { return };
+        while self.storing.pop_front_if(|(_, storing)| matches!(storing, Storing::Answered)).is_some() {}
+        match storing {
+            Storing::Pair(id, timer) => {
+                self.wheel.cancel(timer);
+                self.settle_proposal(id, is_stored, now);
             }
-            Some((expected, Storing::Lazily)) if expected == token => {}
-            Some(other) => self.storing.push_front(other),
-            None => {}
+            Storing::Refused(traces) if is_stored => self.undo(&traces),
+            Storing::Refused(_) | Storing::Lazily | Storing::Answered => {}
         }
+    }
+
+    /// The store took too long: the proposal is refused now, whatever becomes of it.
+    fn handle_store_late(&mut self, token: PersistToken, now: Now) {
+        let Some(Storing::Pair(id, _)) = self.find_storing(token) else { return };
+        let id = *id;
+        let Some(traces) = self.traces(id) else { return };
+        self.event(OwnerEvent::StoreFailed);
+        self.replace_storing(token, Storing::Refused(Box::new(traces)));
+        self.settle_proposal(id, false, now);
+    }
+
+    fn find_storing(&mut self, token: PersistToken) -> Option<&mut Storing> {
+        let (first, _) = self.storing.front()?;
+        let at = usize::try_from(token.0.checked_sub(first.0)?).ok()?;
+        self.storing.get_mut(at).map(|(_, storing)| storing)
+    }
+
+    fn replace_storing(&mut self, token: PersistToken, by: Storing) -> Option<Storing> {
+        self.find_storing(token).map(|storing| std::mem::replace(storing, by))
     }
 
     fn event(&mut self, event: OwnerEvent) {

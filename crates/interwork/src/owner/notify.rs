@@ -5,6 +5,7 @@ use tombolo_sip::event::ends_subscription;
 
 use super::{
     Asked, DUE_PER_TURN, LaneKey, Output, Owner, PeerKey, PeerWay, Timer,
+    dialogs::Flight,
     input::{NotifyAnswer, SipRequest},
     pairs::{PairId, mark},
     presence_in::unknown_state,
@@ -35,18 +36,22 @@ impl Owner {
         now: Now,
     ) {
         let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
-        if !dialog.is_in_flight || dialog.local_cseq != cseq || status < 200 {
+        if dialog.flight == Flight::Answered || dialog.local_cseq != cseq || status < 200 {
             return;
         }
-        dialog.is_in_flight = false;
+        let was_last = std::mem::replace(&mut dialog.flight, Flight::Answered) == Flight::Last;
         if let Some(timer) = dialog.activity.take() {
             self.wheel.cancel(timer);
         }
         // RFC 6665 §4.2.2: these end the subscription; any other failure leaves it.
-        if dialog.is_ending() || ends_subscription(status) || status == 408 {
+        if was_last || ends_subscription(status) || status == 408 {
             return self.drop_dialog(at);
         }
         let (watch, notified_at) = (dialog.watch, dialog.notified_at);
+        if dialog.is_ending() {
+            // The end came while an earlier NOTIFY was in flight: the last one follows now, whatever became of it.
+            return self.shard.unhold(watch);
+        }
         let since = self.milliseconds(now).saturating_sub(notified_at);
         let mut interval = self.settings.watcher_interval.as_millis() as u32;
         if status >= 300 {
@@ -68,7 +73,7 @@ impl Owner {
     pub(super) fn handle_dialog_activity(&mut self, at: u32) {
         let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
         dialog.activity = None;
-        if dialog.is_in_flight {
+        if dialog.flight != Flight::Answered {
             // Timer F without a final response ends the subscription (RFC 6665 §4.2.2).
             return self.drop_dialog(at);
         }
@@ -79,7 +84,7 @@ impl Owner {
     /// What is due must not wait for the interval: authorizations, ends, answers to SUBSCRIBE.
     pub(super) fn send_soon(&mut self, at: u32) {
         let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
-        if !dialog.is_in_flight {
+        if dialog.flight == Flight::Answered {
             if let Some(timer) = dialog.activity.take() {
                 self.wheel.cancel(timer);
             }
@@ -106,11 +111,11 @@ impl Owner {
         let dialogs = self.shard.owners_in(lane).filter(|owner| owner & DIALOG_BIT != 0);
         let in_lane: Vec<u32> = dialogs
             .map(|owner| owner & !DIALOG_BIT)
-            .filter(|at| self.dialogs.dialog(*at).is_some_and(|dialog| dialog.is_in_flight))
+            .filter(|at| self.dialogs.dialog(*at).is_some_and(|dialog| dialog.flight != Flight::Answered))
             .collect();
         for at in in_lane {
             let Some(dialog) = self.dialogs.dialog_mut(at) else { continue };
-            dialog.is_in_flight = false;
+            dialog.flight = Flight::Answered;
             let watch = dialog.watch;
             self.shard.mark_whole(watch);
             self.send_soon(at);
@@ -125,11 +130,15 @@ impl Owner {
         }
         self.shard.handle_lane_lost(lane);
         for id in self.pairs_in(lane) {
-            let Some(pair) = self.pairs.pair_mut(id) else { continue };
+            let Some(pair) = self.pairs.pair(id) else { continue };
+            let watch = pair.watch;
+            let is_probed = pair.has(mark::PROBING);
             if pair.asking.or(pair.granting).is_some() && pair.has(mark::SAID) {
-                pair.set(mark::SAID, false);
-                let watch = pair.watch;
+                self.unsay(id);
                 self.shard.mark_due(watch);
+            }
+            if is_probed {
+                self.probe_again(id);
             }
         }
     }
@@ -155,7 +164,7 @@ impl Owner {
             if pair.subscription.is_to() {
                 pair.set(mark::STALE, true);
                 if !self.dialogs_of(id, false).is_empty() {
-                    self.probe(id, now);
+                    self.probe_again(id);
                 }
             }
         }
@@ -183,26 +192,48 @@ impl Owner {
     /// Something was just said to the pairs; it is taken as received after a while.
     pub(super) fn confirm_later(&mut self, pairs: Vec<PairId>, now: Now) {
         let due = now.instant + self.settings.confirm_after;
-        if self.said.is_empty() && !pairs.is_empty() {
+        if self.said.queue.is_empty() && !pairs.is_empty() {
             self.wheel.insert(due, Timer::Said);
         }
-        self.said.extend(pairs.into_iter().map(|id| (due, id)));
+        for id in pairs {
+            self.said.queue.push_back((due, id));
+            self.said.newest.insert(id, due);
+        }
+    }
+
+    /// What was said to a pair last is not taken as received any more.
+    pub(super) fn unsay(&mut self, id: PairId) {
+        self.said.newest.remove(&id);
+        if let Some(pair) = self.pairs.pair_mut(id) {
+            pair.set(mark::SAID, false);
+        }
     }
 
     /// What was said first has been said long enough ago, and perhaps more.
     pub(super) fn handle_said_due(&mut self, now: Now) {
         for _ in 0..DUE_PER_TURN {
-            let Some((_, id)) = self.said.pop_front_if(|(due, _)| *due <= now.instant) else { break };
-            self.handle_said_long_ago(id);
+            let Some((due, id)) = self.said.queue.pop_front_if(|(due, _)| *due <= now.instant) else { break };
+            // Of what was said several times, only the last time counts.
+            if self.said.newest.get(&id) == Some(&due) {
+                self.said.newest.remove(&id);
+                self.handle_said_long_ago(id, now);
+            }
         }
-        match self.said.front() {
+        match self.said.queue.front() {
             Some((due, _)) => drop(self.wheel.insert(*due, Timer::Said)),
-            None => self.said.shrink_to(64),
+            None => {
+                self.said.queue.shrink_to(64);
+                self.said.newest.shrink_to(64);
+            }
         }
     }
 
     /// What was said is taken as received: nothing of it is due any more.
-    fn handle_said_long_ago(&mut self, id: PairId) {
+    fn handle_said_long_ago(&mut self, id: PairId, now: Now) {
+        if self.is_proposing(id) {
+            // The row as it stands must not be written behind the one that is being stored.
+            return self.confirm_later(vec![id], now);
+        }
         let Some(pair) = self.pairs.pair_mut(id) else { return };
         if !pair.has(mark::SAID) {
             return;

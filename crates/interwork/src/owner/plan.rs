@@ -10,12 +10,16 @@ use tombolo_fanout::ViewId;
 use tombolo_policy::{Capability, Direction, Outcome, Question};
 use tombolo_presence::{Address, Now, Subscription, SubscriptionKind};
 use tombolo_sip::event::Reason;
-use tombolo_xmpp::stream::ReceivedStanza;
+use tombolo_xmpp::{
+    stanza::{PresenceKind, PresenceStanza},
+    stream::ReceivedStanza,
+};
 
 use super::{
-    Owner, Storing,
+    Owner, Timer,
     output::{Output, OwnerEvent},
     pairs::{NO_DIALOG, Pair, PairId, PairVerdict, mark},
+    presence_in::addresses_of,
     watchers::WatchRequest,
 };
 use crate::rows::{PairRow, Row, encode, pair_key, table};
@@ -38,6 +42,8 @@ pub enum Control {
     Decide {
         /// Granted.
         is_approved: bool,
+        /// Who is told of what became of it.
+        decision: u64,
     },
     /// The user's front end lets the contact see the user, or does not any more.
     Upstream {
@@ -82,13 +88,42 @@ pub enum Effect {
     TellUser,
     /// The contact is asked for its state.
     Probe,
+    /// Whoever decided learns that it is done, or that it changes nothing.
+    Decided {
+        /// Names the decision.
+        decision: u64,
+        /// It is done.
+        is_done: bool,
+    },
 }
 
 /// A plan whose rows are being stored.
 #[derive(Debug)]
 pub struct Proposal {
     plan: Plan,
+    /// What the plan comes from, for the refusal.
+    cause: Cause,
+    /// The rows besides that of the pair, which must go again if the plan is refused.
+    others: Vec<Row>,
     waiting: VecDeque<Control>,
+    /// A state of the contact found no place behind the plan.
+    is_state_lost: bool,
+}
+
+/// What of a control input its refusal needs; requests and decisions lie in the effects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    FromContact,
+    FrontEnd,
+    Other,
+}
+
+/// What a proposal would have stored: names of its rows, since the pair may be gone when the store is done.
+#[derive(Debug)]
+pub struct Traces {
+    user: Address,
+    contact: Address,
+    others: Vec<Row>,
 }
 
 impl Owner {
@@ -98,7 +133,7 @@ impl Owner {
             if proposal.waiting.len() < WAITING {
                 proposal.waiting.push_back(control);
             } else {
-                self.refuse_control(control, now);
+                self.refuse_control(id, control, now);
             }
             return;
         }
@@ -114,9 +149,14 @@ impl Owner {
         if let Control::Stanza(stanza) = control {
             return self.handle_stanza(&stanza, now);
         }
-        let Some(pair) = self.pairs.pair(id) else { return self.refuse_control(control, now) };
+        let Some(pair) = self.pairs.pair(id) else { return self.refuse_control(id, control, now) };
         let row = pair.row();
         let mut plan = Plan { row: row.clone(), rows: Vec::new(), effects: Vec::new() };
+        let cause = match &control {
+            Control::FromContact(_) => Cause::FromContact,
+            Control::Upstream { .. } => Cause::FrontEnd,
+            _ => Cause::Other,
+        };
         self.plan(id, control, &mut plan, now);
         if plan.row == row && plan.rows.is_empty() {
             self.apply(id, plan, now);
@@ -124,53 +164,154 @@ impl Owner {
         }
         let Some(pair) = self.pairs.pair(id) else { return };
         let mut rows = std::mem::take(&mut plan.rows);
+        let others = rows.iter().map(|row| Row { key: row.key.clone(), value: None, ..*row }).collect();
         if plan.row != row {
             rows.push(self.pair_row(pair, &plan.row));
         }
-        self.proposals.insert(id.0, Box::new(Proposal { plan, waiting: VecDeque::new() }));
-        self.persist(rows, Storing::Pair(id));
+        let waiting = VecDeque::new();
+        let proposal = Proposal { plan, cause, others, waiting, is_state_lost: false };
+        self.proposals.insert(id.0, Box::new(proposal));
+        self.persist_proposal(rows, id, now);
     }
 
     /// The store answered.
     pub(super) fn settle_proposal(&mut self, id: PairId, is_stored: bool, now: Now) {
         let Some(proposal) = self.proposals.remove(&id.0) else { return };
-        let Proposal { plan, mut waiting } = *proposal;
+        let Proposal { plan, cause, others, mut waiting, is_state_lost } = *proposal;
+        self.settling = Some(id);
         if is_stored {
             self.apply(id, plan, now);
         } else {
-            self.drop_plan(id, plan, now);
+            self.drop_plan(id, plan, cause, others, now);
         }
         // Each of these may open the next proposal; the rest then waits behind that one.
         while let Some(control) = waiting.pop_front() {
-            if let Some(next) = self.proposals.get_mut(&id.0) {
-                next.waiting.push_back(control);
-                next.waiting.append(&mut waiting);
-                return;
-            }
             self.start(id, control, now);
+            if let Some(next) = self.proposals.get_mut(&id.0) {
+                next.waiting.append(&mut waiting);
+                next.is_state_lost |= is_state_lost;
+            }
+        }
+        self.settling = None;
+        if is_state_lost && !self.is_proposing(id) {
+            self.make_up_for_lost_state(id);
         }
         self.drop_if_idle(id);
     }
 
     /// A failed commit becomes a refusal; the row is written again as it stands, in case it landed after all.
-    fn drop_plan(&mut self, id: PairId, plan: Plan, now: Now) {
+    fn drop_plan(&mut self, id: PairId, plan: Plan, cause: Cause, others: Vec<Row>, now: Now) {
         for effect in plan.effects {
-            if let Effect::Open(request) = effect {
-                self.refuse_watch(&request, 500, "the store failed", now);
+            match effect {
+                Effect::Open(request) => self.refuse_watch(&request, 500, "the store failed", now),
+                Effect::Decided { decision, .. } => self.note_decision(decision, None),
+                _ => {}
             }
         }
-        if let Some(pair) = self.pairs.pair(id) {
-            let row = self.pair_row(pair, &pair.row());
-            self.lazy.push(row);
+        match cause {
+            Cause::FromContact => self.refuse_contact(id, "the store failed"),
+            Cause::FrontEnd => self.heed_front_end_later(id, now),
+            Cause::Other => {}
+        }
+        let (user, contact) = self.names_of(id);
+        self.undo(&Traces { user, contact, others });
+    }
+
+    /// What a proposal would store.
+    pub(super) fn traces(&self, id: PairId) -> Option<Traces> {
+        let proposal = self.proposals.get(&id.0)?;
+        let (user, contact) = self.names_of(id);
+        Some(Traces { user, contact, others: proposal.others.clone() })
+    }
+
+    /// Stores the row of a pair as it stands, and takes back what a refused proposal stored besides. What is being
+    /// stored by then comes later.
+    pub(super) fn undo(&mut self, traces: &Traces) {
+        self.lazy.extend(traces.others.iter().cloned());
+        let row = match self.find_pair(traces.user.as_str(), traces.contact.as_str()) {
+            Some(id) if self.is_proposing(id) => return,
+            Some(id) => self.pairs.pair(id).map(|pair| self.pair_row(pair, &pair.row())),
+            None => None,
+        };
+        let nothing = || Row {
+            partition: traces.user.partition(),
+            table: table::PAIR,
+            key: pair_key(&traces.user, &traces.contact),
+            value: None,
+        };
+        self.lazy.push(row.unwrap_or_else(nothing));
+    }
+
+    /// Whoever waits for a control input that cannot be taken is told.
+    fn refuse_control(&mut self, id: PairId, control: Control, now: Now) {
+        let reason = "too much of the pair waits for the store";
+        match control {
+            Control::Watch(request) => self.refuse_watch(&request, 500, reason, now),
+            Control::FromContact(_) => self.refuse_contact(id, reason),
+            Control::Decide { decision, .. } => self.note_decision(decision, None),
+            Control::Upstream { .. } => self.heed_front_end_later(id, now),
+            Control::Stanza(stanza)
+                if PresenceStanza::read(&stanza.xml)
+                    .is_ok_and(|presence| presence.kind == PresenceKind::Subscribe) =>
+            {
+                self.event(OwnerEvent::StanzaRefused { reason });
+                if let Some(bytes) = crate::xmpp_error::reply(&stanza.xml, "resource-constraint", None)
+                    && let Some((contact, user)) = addresses_of(&stanza)
+                {
+                    self.say(&user, &contact, bytes);
+                }
+            }
+            Control::Stanza(_) | Control::Refused(_) => {
+                self.event(OwnerEvent::StanzaRefused { reason });
+                if let Some(proposal) = self.proposals.get_mut(&id.0) {
+                    proposal.is_state_lost = true;
+                }
+            }
         }
     }
 
-    fn refuse_control(&mut self, control: Control, now: Now) {
-        match control {
-            Control::Watch(request) => {
-                self.refuse_watch(&request, 500, "too much waits for the store", now);
+    /// The contact's server is told that its stanza changed nothing.
+    fn refuse_contact(&mut self, id: PairId, reason: &'static str) {
+        self.event(OwnerEvent::StanzaRefused { reason });
+        if self.pairs.pair(id).is_none() {
+            return;
+        }
+        let (user, contact) = self.names_of(id);
+        let bytes = crate::xmpp_error::presence_error(user.as_str(), contact.as_str(), "resource-constraint");
+        self.say(&user, &contact, bytes);
+    }
+
+    /// Stanzas of the contact were dropped: what it says of itself is asked for again, and what it may have asked for
+    /// is said.
+    fn make_up_for_lost_state(&mut self, id: PairId) {
+        let Some(pair) = self.pairs.pair_mut(id) else { return };
+        let (watch, is_to, is_from) = (pair.watch, pair.subscription.is_to(), pair.subscription.is_from());
+        if is_from {
+            self.shard.mark_whole(watch);
+        }
+        if is_to {
+            pair.set(mark::STALE, true);
+            if !self.dialogs_of(id, false).is_empty() {
+                self.probe_again(id);
             }
-            _ => self.event(OwnerEvent::StanzaRefused { reason: "too much of the pair waits for the store" }),
+        }
+    }
+
+    fn heed_front_end_later(&mut self, id: PairId, now: Now) {
+        self.wheel.insert(now.instant + self.settings.store_limit, Timer::FrontEnd(id));
+    }
+
+    /// What the front end said last could not be stored. Where it still holds, it is tried again.
+    pub(super) fn heed_front_end(&mut self, id: PairId, now: Now) {
+        let Some(pair) = self.pairs.pair(id) else { return };
+        let (upstream, subscription) = (pair.upstream, pair.subscription);
+        if !self.is_behind_front_end(pair) {
+            return;
+        }
+        if subscription.is_from() && self.upstreams.upstream(upstream).is_none() {
+            self.control(id, Control::Upstream { is_granted: false }, now);
+        } else if subscription.is_pending_in() && self.is_upstream_live(upstream) {
+            self.control(id, Control::Upstream { is_granted: true }, now);
         }
     }
 
@@ -205,7 +346,11 @@ impl Owner {
             }
             Control::Refused(condition) => plan_refused(&condition, plan),
             Control::Watch(request) => self.plan_watch(id, request, plan, now),
-            Control::Decide { is_approved } => self.plan_decision(id, is_approved, plan),
+            Control::Decide { is_approved, decision } => {
+                let before = plan.row.clone();
+                self.plan_decision(id, is_approved, plan);
+                plan.effects.push(Effect::Decided { decision, is_done: plan.row != before });
+            }
             Control::Upstream { is_granted } => {
                 // The front end speaks for its user, within the policy.
                 if !is_granted {
@@ -236,9 +381,7 @@ impl Owner {
             // Granted before: say so again, with the state (STOX-P-19).
             plan.row.granting = step.reply;
             plan.effects.push(Effect::ShowUser);
-            if let Some(pair) = self.pairs.pair_mut(id) {
-                pair.set(mark::SAID, false);
-            }
+            self.unsay(id);
             return;
         }
         plan.row.subscription = step.next;
@@ -328,7 +471,8 @@ impl Owner {
                     self.out.push_back(Output::MustDecide { user, watcher });
                 }
             }
-            Effect::Probe => self.probe(id, now),
+            Effect::Probe => self.probe(id),
+            Effect::Decided { decision, is_done } => self.note_decision(decision, is_done.then_some(id)),
         }
     }
 
@@ -401,9 +545,11 @@ impl Owner {
         let is_owed = self.pairs.pair(id).is_some_and(|pair| {
             self.shard.views_of(pair.watch).is_some_and(|(current, sent)| current != sent)
         });
-        if !is_idle || is_owed || self.proposals.contains_key(&id.0) {
+        if !is_idle || is_owed || self.proposals.contains_key(&id.0) || self.settling == Some(id) {
             return;
         }
+        self.disarm_probe(id);
+        self.said.newest.remove(&id);
         let Some(pair) = self.pairs.remove(id) else { return };
         self.shard.remove(pair.watch);
         self.shard.views.release(pair.heard);

@@ -64,7 +64,7 @@ impl Owner {
         match presence.kind {
             PresenceKind::Available | PresenceKind::Unavailable => {
                 if let Some(id) = known {
-                    self.handle_state(id, presence, &stanza.from, now);
+                    self.handle_state(id, presence, &stanza.from);
                 }
             }
             PresenceKind::Probe => {
@@ -136,13 +136,15 @@ impl Owner {
     }
 
     /// A state of the contact: only what the user asked for is taken (XP-14, XP-30).
-    fn handle_state(&mut self, id: PairId, presence: &PresenceStanza<'_>, from: &Jid, now: Now) {
+    fn handle_state(&mut self, id: PairId, presence: &PresenceStanza<'_>, from: &Jid) {
         let Some(pair) = self.pairs.pair(id) else { return };
         if !pair.subscription.is_to() || !pair.verdict.may_watch_contact {
             return self.event(OwnerEvent::StanzaRefused { reason: "nobody asked for this presence" });
         }
         let device = device_of(presence, from.resource().unwrap_or(""));
-        let (is_stale, is_answer) = (pair.has(mark::STALE), pair.has(mark::PROBING));
+        // A probe that was not written yet has no answer.
+        let is_answer = pair.has(mark::PROBING) && !pair.has(mark::PROBE);
+        let is_stale = pair.has(mark::STALE);
         let mut state = if is_stale && is_answer {
             PresenceState::default()
         } else {
@@ -154,12 +156,14 @@ impl Owner {
         let is_whole = !is_stale || is_answer || device.id.is_empty() && !device.availability.is_open();
         take_device(&mut state, device);
         if let Some(pair) = self.pairs.pair_mut(id) {
-            pair.set(mark::PROBING, false);
             pair.set(mark::STALE, !is_whole);
+        }
+        if is_answer {
+            self.end_probe(id);
         }
         self.hear(id, state);
         if !is_whole && !self.dialogs_of(id, false).is_empty() {
-            self.probe(id, now);
+            self.probe(id);
         }
     }
 
@@ -239,7 +243,7 @@ impl Owner {
     }
 
     /// Asks the contact for its state; the stanza leaves with the lane's credit.
-    pub(super) fn probe(&mut self, id: PairId, now: Now) {
+    pub(super) fn probe(&mut self, id: PairId) {
         let Some(pair) = self.pairs.pair_mut(id) else { return };
         if pair.is_local() || pair.has(mark::PROBE | mark::PROBING) {
             return;
@@ -247,15 +251,42 @@ impl Owner {
         pair.set(mark::PROBE | mark::PROBING, true);
         let watch = pair.watch;
         self.shard.mark_due(watch);
-        self.wheel.insert(now.instant + self.settings.probe_timeout, Timer::Probe(id));
+    }
+
+    /// Asks the contact for its state, also where a probe is out whose answer will not come.
+    pub(super) fn probe_again(&mut self, id: PairId) {
+        self.end_probe(id);
+        self.probe(id);
+    }
+
+    /// Probes were written: from now on they wait for their answers.
+    pub(super) fn arm_probes(&mut self, pairs: Vec<PairId>, now: Now) {
+        for id in pairs {
+            let timer = self.wheel.insert(now.instant + self.settings.probe_timeout, Timer::Probe(id));
+            if let Some(old) = self.probes.insert(id, timer) {
+                self.wheel.cancel(old);
+            }
+        }
+    }
+
+    /// A probe waits for its answer no more, and is to be written no more.
+    pub(super) fn end_probe(&mut self, id: PairId) {
+        if let Some(pair) = self.pairs.pair_mut(id) {
+            pair.set(mark::PROBING | mark::PROBE, false);
+        }
+        self.disarm_probe(id);
+    }
+
+    pub(super) fn disarm_probe(&mut self, id: PairId) {
+        if let Some(timer) = self.probes.remove(&id) {
+            self.wheel.cancel(timer);
+        }
     }
 
     /// A contact that did not answer a probe is unknown.
     pub(super) fn handle_probe_unanswered(&mut self, id: PairId) {
+        self.probes.remove(&id);
         let Some(pair) = self.pairs.pair_mut(id) else { return };
-        if !pair.has(mark::PROBING) {
-            return;
-        }
         pair.set(mark::PROBING | mark::PROBE, false);
         if pair.has(mark::STALE) {
             self.hear(id, unknown_state("No answer"));

@@ -11,7 +11,7 @@ use tombolo_sip::event::{Reason, SubscriptionState, Substate};
 use super::{
     Asked, LaneKey, Owner, PeerWay, Timer,
     addresses::{AddressId, Addresses},
-    dialogs::{Dialog, DialogTexts, Phase},
+    dialogs::{Dialog, DialogTexts, Flight, Phase},
     output::{NOTIFY_BRANCH, Output, OwnerEvent},
     pairs::{Pair, PairId, mark},
     presence_in::unknown_state,
@@ -40,20 +40,25 @@ impl Owner {
     fn render_stanzas(&mut self, key: &LaneKey, lane: LaneId, grant: usize, now: Now) {
         let mut out = Vec::with_capacity(grant.min(64 * 1024) + 512);
         let mut count = 0;
-        let mut said = Vec::new();
+        let (mut said, mut probed) = (Vec::new(), Vec::new());
         let mut differences = Differences::default();
         let Self { shard, pairs, addresses, .. } = self;
         shard.poll_lane(lane, grant, |update| {
             let before = out.len();
             let id = PairId(update.owner);
-            if let Some(pair) = pairs.pair_mut(id)
-                && write_pair(pair, &update, addresses, &mut differences, &mut out, &mut count)
-            {
-                said.push(id);
+            if let Some(pair) = pairs.pair_mut(id) {
+                let is_probed = pair.has(mark::PROBE);
+                if write_pair(pair, &update, addresses, &mut differences, &mut out, &mut count) {
+                    said.push(id);
+                }
+                if is_probed {
+                    probed.push(id);
+                }
             }
             out.len() - before
         });
         self.confirm_later(said, now);
+        self.arm_probes(probed, now);
         if count > 0 {
             self.event(OwnerEvent::PresenceToXmpp(count));
         }
@@ -82,7 +87,7 @@ impl Owner {
             let body = notify.body(&update, &mut pidf);
             let lang = language_of(update.views.content(update.to)).filter(|_| !body.is_empty());
             dialog.local_cseq += 1;
-            dialog.is_in_flight = true;
+            dialog.flight = if dialog.is_ending() { Flight::Last } else { Flight::Open };
             written.push((at, update.watch));
             if way.is_reliable {
                 let before = out.len();

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 use tombolo_policy::Table;
 use tombolo_presence::{Address, Now, PresenceState};
 use tombolo_sip::event::Reason;
@@ -12,6 +14,23 @@ use super::{
     pairs::{PairId, PairVerdict},
     plan::Control,
 };
+
+/// Decisions of which something is still being stored.
+#[derive(Debug, Default)]
+pub struct Decisions {
+    next: u64,
+    open: HashMap<u64, Decision, RandomState>,
+}
+
+/// A decision about one or more watchers.
+#[derive(Debug)]
+struct Decision {
+    asker: u64,
+    /// How many of its parts are not stored yet.
+    undecided: usize,
+    /// Whom it concerned, so far.
+    watchers: Vec<Address>,
+}
 
 impl Owner {
     /// The user, or somebody for the user, decided about watchers.
@@ -27,18 +46,38 @@ impl Owner {
             Some(watcher) => self.find_pair(user.as_str(), watcher.as_str()).into_iter().collect(),
             None => self.pairs_of(user).into_iter().filter(|id| self.is_waiting(*id)).collect(),
         };
-        let mut watchers = Vec::new();
+        let decision = self.decisions.next;
+        self.decisions.next += 1;
+        // One more than there are, so that it is not told before all were asked.
+        let open = Decision { asker, undecided: 1, watchers: Vec::new() };
+        self.decisions.open.insert(decision, open);
         for id in pairs {
             let Some(pair) = self.pairs.pair(id) else { continue };
             // A grant answers a request, as far as the policy lets it; a refusal also takes a grant back.
             let is_granted = pair.subscription.is_from();
             let is_allowed = !is_approved || pair.verdict.may_watch_user;
             if is_allowed && (self.is_waiting(id) || (!is_approved && is_granted)) {
-                watchers.push(self.names_of(id).1);
-                self.control(id, Control::Decide { is_approved }, now);
+                if let Some(open) = self.decisions.open.get_mut(&decision) {
+                    open.undecided += 1;
+                }
+                self.control(id, Control::Decide { is_approved, decision }, now);
             }
         }
-        self.out.push_back(Output::Decided { asker, watchers });
+        self.note_decision(decision, None);
+    }
+
+    /// One part of a decision is done: it is stored for this pair, or could not be. With the last, whoever decided is
+    /// told whom it concerned.
+    pub(super) fn note_decision(&mut self, decision: u64, done: Option<PairId>) {
+        let watcher = done.map(|id| self.names_of(id).1);
+        let Some(open) = self.decisions.open.get_mut(&decision) else { return };
+        open.watchers.extend(watcher);
+        open.undecided -= 1;
+        if open.undecided == 0
+            && let Some(Decision { asker, watchers, .. }) = self.decisions.open.remove(&decision)
+        {
+            self.out.push_back(Output::Decided { asker, watchers });
+        }
     }
 
     fn is_waiting(&self, id: PairId) -> bool {

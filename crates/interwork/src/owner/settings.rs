@@ -29,8 +29,11 @@ pub struct OwnerSettings {
     pub partner_grace: Duration,
     /// How long a probe may stay unanswered.
     pub probe_timeout: Duration,
-    /// How long after the write a subscription stanza is taken as received.
+    /// How long after it left the shard a subscription stanza is taken as received: longer than a stream may take to
+    /// write it, or to be found dead.
     pub confirm_after: Duration,
+    /// How long the store may take for a row that somebody waits for, before that is refused.
+    pub store_limit: Duration,
     /// How often expiries and CSeqs are stored.
     pub flush_interval: Duration,
     /// The most watchers of one user that may wait for a decision.
@@ -74,7 +77,8 @@ impl OwnerSettings {
             notify_timeout: Duration::from_secs(32),
             partner_grace: Duration::from_secs(60),
             probe_timeout: Duration::from_secs(30),
-            confirm_after: Duration::from_secs(30),
+            confirm_after: Duration::from_secs(90),
+            store_limit: Duration::from_secs(2),
             flush_interval: Duration::from_secs(60),
             pending_per_user: 1000,
             pairs_per_user: 50_000,

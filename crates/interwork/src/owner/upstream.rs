@@ -140,12 +140,14 @@ impl Owner {
         Some(PeerKey::FrontEnd(Domain::from_prepared(user.domain())?))
     }
 
-    /// True when the dialog brings state at the moment.
+    /// True when the dialog brings state at the moment; what one still says that we are ending counts for nothing.
     pub(super) fn is_upstream_live(&self, at: u32) -> bool {
-        self.upstreams.upstream(at).is_some_and(|upstream| upstream.machine.state() == State::Active)
+        self.upstreams.upstream(at).is_some_and(|upstream| {
+            upstream.machine.state() == State::Active && !upstream.machine.is_ending()
+        })
     }
 
-    /// Asks the front end, unless it is asked already.
+    /// Asks the front end, unless it is asked already. While an earlier subscription is ending, it is asked behind that.
     pub(super) fn start_upstream(&mut self, id: PairId, now: Now) {
         // For whom may not see anything nobody is asked.
         let Some(pair) = self.pairs.pair(id).filter(|pair| pair.verdict.may_watch_user) else { return };
@@ -320,7 +322,7 @@ impl Owner {
                 self.report_failure(id, status);
                 self.drop_upstream(at);
             }
-            ResponseVerdict::Ended => self.drop_upstream(at),
+            ResponseVerdict::Ended => self.finish_upstream(at, now),
         }
     }
 
@@ -355,6 +357,10 @@ impl Owner {
         if !is_ours {
             return self.answer(request, Reply::status(481), "no such subscription");
         }
+        if upstream.dialog.is_none() && notify.contact.is_none() {
+            // Without it no request of ours could be sent in the dialog (RFC 6665 §4.4.1, RFC 3261 §12.1.1).
+            return self.answer(request, Reply::status(400), "a NOTIFY without Contact");
+        }
         let id = upstream.pair;
         let news = Notify { cseq: notify.cseq, subscription_state: notify.subscription_state };
         let random = self.random() as u32;
@@ -371,16 +377,15 @@ impl Owner {
             NotifyVerdict::Repeated => return self.answer(request, Reply::status(200), ""),
             NotifyVerdict::Accepted { .. } | NotifyVerdict::Ended(_) => {}
         }
-        // A body that cannot be read is refused, and the state stays (STOX-P-60).
-        let body = match self.read_body(id, &notify) {
-            Ok(body) => body,
+        // A body that cannot be read is refused, and the state stays (STOX-P-60). The rest of the NOTIFY counts.
+        let body = self.read_body(id, &notify);
+        match &body {
+            Ok(_) => self.answer(request, Reply::status(200), ""),
             Err(reason) => {
                 self.event(OwnerEvent::BadPidf);
-                self.arm_upstream(at);
-                return self.answer(request, Reply::status(400), reason);
+                self.answer(request, Reply::status(400), reason);
             }
-        };
-        self.answer(request, Reply::status(200), "");
+        }
         if let Some(upstream) = self.upstreams.upstream_mut(at) {
             let target = notify.contact.unwrap_or_default();
             match &mut upstream.dialog {
@@ -398,14 +403,17 @@ impl Owner {
                 if is_new {
                     self.keep_upstream_row(at, now);
                 }
-                self.take_upstream_state(at, id, body, now);
+                if let Ok(body) = body {
+                    self.take_upstream_state(at, id, body, now);
+                }
             }
             NotifyVerdict::Ended(End::Cancelled) => {
                 self.drop_upstream(at);
                 self.control(id, Control::Upstream { is_granted: false }, now);
             }
             NotifyVerdict::Ended(End::Retry) => self.leave_dialog(at),
-            NotifyVerdict::Ended(End::Invariant | End::Unsubscribed | End::Fetched) => self.drop_upstream(at),
+            NotifyVerdict::Ended(End::Unsubscribed) => self.finish_upstream(at, now),
+            NotifyVerdict::Ended(End::Invariant | End::Fetched) => self.drop_upstream(at),
             NotifyVerdict::Unknown | NotifyVerdict::OutOfOrder | NotifyVerdict::Repeated => {}
         }
     }
@@ -480,7 +488,7 @@ impl Owner {
                     self.report_failure(id, 408);
                 }
             }
-            Due::Ended => self.drop_upstream(at),
+            Due::Ended => self.finish_upstream(at, now),
         }
     }
 
@@ -491,6 +499,17 @@ impl Owner {
             upstream.dialog = None;
         }
         self.arm_upstream(at);
+    }
+
+    /// The end that we asked for has come. A contact who asked again meanwhile gets a new subscription.
+    fn finish_upstream(&mut self, at: u32, now: Now) {
+        let Some(id) = self.upstreams.upstream(at).map(|upstream| upstream.pair) else { return };
+        self.drop_upstream(at);
+        let Some(pair) = self.pairs.pair(id) else { return };
+        let is_wanted = pair.subscription.is_from() || pair.subscription.is_pending_in();
+        if is_wanted && self.is_behind_front_end(pair) {
+            self.start_upstream(id, now);
+        }
     }
 
     fn drop_upstream(&mut self, at: u32) {

@@ -79,7 +79,7 @@ impl Owner {
         let longest = self.longest_expires(&request);
         let asked = subscribe.expires.unwrap_or(tombolo_sip::event::DEFAULT_EXPIRES);
         if asked == 0 {
-            return self.poll(&request, &subscribe, user, contact, watches_user, now);
+            return self.poll(&request, &subscribe, user, contact, watches_user);
         }
         let least = self.settings.least_expires.min(longest);
         if asked < least && asked < 3600 {
@@ -244,7 +244,7 @@ impl Owner {
             && pair.subscription.is_to()
             && pair.has(mark::STALE)
         {
-            self.probe(id, now);
+            self.probe(id);
         }
     }
 
@@ -256,7 +256,6 @@ impl Owner {
         user: &Address,
         contact: &Address,
         watches_user: bool,
-        now: Now,
     ) {
         let known = self.find_pair(user.as_str(), contact.as_str());
         let pair = known.and_then(|id| self.pairs.pair(id));
@@ -280,7 +279,7 @@ impl Owner {
         let presentity = if watches_user { user } else { contact };
         self.notify_poll(request, subscribe, &token, presentity, &state);
         if must_probe && let Some(id) = known {
-            self.probe(id, now);
+            self.probe(id);
         }
     }
 
@@ -364,9 +363,9 @@ impl Owner {
                 dialog.expires_at = retry_after.unwrap_or(0);
             }
         }
+        self.end_probe(id);
         let Some(pair) = self.pairs.pair_mut(id) else { return };
         let old = std::mem::replace(&mut pair.heard, ViewId::EMPTY);
-        pair.set(mark::PROBE | mark::PROBING, false);
         // What a later watch hears first is of one device, and says nothing of the others.
         pair.set(mark::STALE, pair.subscription.is_to());
         self.shard.views.hold(ViewId::EMPTY);

@@ -114,7 +114,7 @@ fn sip_e_30_a_partner_has_no_more_contacts_than_its_entry_allows() {
     assert!(is_refused(&mut stage));
     stage.presence("u0@xmpp.example", ROMEO, "unsubscribe", "");
     stage.presence("u1@xmpp.example", MERCUTIO, "unsubscribe", "");
-    stage.wait(Duration::from_secs(60));
+    stage.wait(Duration::from_secs(100));
     stage.stanzas.clear();
     // The others have reached it together, and then are below it.
     let full = |is_full| Input::PartnerFull { partner: "xmpp.example".into(), is_full };

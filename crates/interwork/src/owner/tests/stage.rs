@@ -69,6 +69,8 @@ pub struct Stage {
     pub deaf: HashSet<PeerKey>,
     pub writes_messages: bool,
     pub reports: Vec<crate::owner::Report>,
+    /// Whom each decision concerned.
+    pub decided: Vec<Vec<String>>,
     /// By what peers speak and are reached.
     pub way: PeerWay,
     next_reply: u64,
@@ -202,6 +204,7 @@ impl Stage {
             deaf: HashSet::new(),
             writes_messages: true,
             reports: Vec::new(),
+            decided: Vec::new(),
             way: way(),
             next_reply: 1,
             next_cseq: 1,
@@ -336,7 +339,10 @@ impl Stage {
                     self.asked_to_decide.push((user.to_string(), watcher.to_string()));
                 }
                 Output::Report { report, .. } => self.reports.push(report),
-                Output::Decided { .. } | Output::PartnerPairs { .. } | Output::Event(_) => {}
+                Output::Decided { watchers, .. } => {
+                    self.decided.push(watchers.iter().map(ToString::to_string).collect());
+                }
+                Output::PartnerPairs { .. } | Output::Event(_) => {}
             }
         }
     }

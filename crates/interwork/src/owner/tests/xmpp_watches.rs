@@ -404,7 +404,11 @@ fn held_until_durable_nothing_is_said_before_the_row_is_stored() {
     assert!(stage.stanza().contains("type='subscribed'"));
     stage.presence(NURSE, ROMEO, "subscribe", "");
     stage.settle_store(false);
-    assert!(stage.stanzas.iter().all(|stanza| !stanza.contains("nurse")), "a failed commit grants nothing");
+    let about_nurse = stage.stanzas.iter().filter(|stanza| stanza.contains("nurse")).collect::<Vec<_>>();
+    assert!(
+        matches!(&about_nurse[..], [error] if error.contains("<resource-constraint ")),
+        "a failed commit grants nothing, and she is told: {about_nurse:?}"
+    );
 }
 
 #[test]
