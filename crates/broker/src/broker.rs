@@ -159,7 +159,7 @@ impl Broker {
                     "stored rows cannot be read and are left alone"
                 );
             }
-            let (sender, inbox) = tombolo_runtime::inbox(SHARD_INBOX);
+            let (sender, inbox) = tombolo_runtime::inbox_of_bytes(SHARD_INBOX, SHARD_INBOX_BYTES);
             let shared = directory.clone();
             let make = move |_: &mut _| FanoutActor::new(index, owner, inbox, shared);
             let addr = placement.start_in(index, make);
@@ -323,6 +323,8 @@ const MEET_AT_ONCE: usize = 256;
 const MEET_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// Batches that wait for a shard.
 const SHARD_INBOX: usize = 4096;
+/// Octets of them.
+const SHARD_INBOX_BYTES: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -85,7 +85,7 @@ pub struct Directory {
 
 /// How a shard is reached.
 pub struct Shard {
-    /// Bulk: bounded, refuses.
+    /// Bulk: bounded in batches and octets, refuses.
     pub inbox: InboxSender<Input>,
     /// Control.
     pub addr: Addr<FanoutActor>,

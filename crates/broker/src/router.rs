@@ -133,7 +133,10 @@ impl Router {
         }
         let mut refused = Vec::new();
         for (shard, batch) in batches.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
-            if let Err(Input::Stanzas(batch)) = directory.shards()[shard].inbox.push(Input::Stanzas(batch)) {
+            // A stanza may be longer than what came for it: it brings the prefixes that its stream declared.
+            let bytes = batch.iter().map(|stanza| stanza.xml.len() + size_of::<ReceivedStanza>()).sum();
+            let inbox = &directory.shards()[shard].inbox;
+            if let Err(Input::Stanzas(batch)) = inbox.push_sized(Input::Stanzas(batch), bytes) {
                 refused.extend(batch.into_iter().map(|stanza| stanza.xml));
             }
         }

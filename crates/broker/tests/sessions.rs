@@ -195,3 +195,19 @@ fn what_is_for_no_address_is_refused_in_the_name_of_the_domain_that_it_was_for()
         assert!(gateway.stanzas.is_empty(), "{:?}", gateway.stanzas);
     });
 }
+
+#[test]
+fn stanzas_that_nobody_has_taken_yet_are_bounded_in_octets() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        let stream = gateway.stream_from_partner(HOME);
+        let status = "x".repeat(64 << 10);
+        let stanza =
+            format!("<presence from='{JULIET}/b' to='romeo@{HOME}'><status>{status}</status></presence>");
+        // No shard runs meanwhile.
+        let taken = (0..4096).take_while(|_| gateway.offer_stanza(stream, &stanza)).count();
+        assert!((200..=256).contains(&taken), "{taken} of 64 KiB");
+        gateway.settle().await;
+        assert!(gateway.offer_stanza(stream, &stanza), "what was taken makes room");
+    });
+}

@@ -1,7 +1,8 @@
 //! The bounded inbox of a consumer of bulk, with at most one wake in flight.
 //!
 //! In: items from any thread. Out: items to one consumer, and a wake when there is something after there was nothing.
-//! A full inbox gives the item back to its producer, who keeps it and stops reading; nothing here waits or grows.
+//! A full inbox gives the item back to its producer, who keeps it and stops reading; nothing here waits or grows. Full is
+//! what holds as many items as it may, or as many octets, where its producers say how many an item has.
 //!
 //! The flag says "the consumer is awake, or is about to be". A push sets it and wakes only if it was clear. Only a turn
 //! that has found the queue empty clears it, and then looks once more: an item pushed in between would otherwise lie
@@ -9,7 +10,7 @@
 //! did to the queue before.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use actix::{Message, Recipient};
 use crossbeam::queue::ArrayQueue;
@@ -26,13 +27,32 @@ pub struct Wake;
 type Waker = Arc<dyn Fn() + Send + Sync>;
 
 struct Shared<T> {
-    queue: ArrayQueue<T>,
+    /// Each with its octets.
+    queue: ArrayQueue<(T, usize)>,
+    /// Octets that wait, or are about to.
+    bytes: CachePadded<AtomicUsize>,
+    limit_bytes: usize,
     is_awake: CachePadded<AtomicBool>,
     refused: AtomicU64,
     waker: Mutex<Option<Waker>>,
 }
 
 impl<T> Shared<T> {
+    /// Takes room for an item; one that is too large by itself has room when it is alone.
+    fn reserve(&self, bytes: usize) -> bool {
+        let add = |waiting: usize| {
+            let sum = waiting.saturating_add(bytes);
+            (waiting == 0 || sum <= self.limit_bytes).then_some(sum)
+        };
+        bytes == 0 || self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    fn release(&self, bytes: usize) {
+        if bytes > 0 {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
     fn wake(&self) {
         let waker = self.waker.lock().clone();
         if let Some(waker) = waker {
@@ -45,8 +65,16 @@ impl<T> Shared<T> {
 ///
 /// Items may be pushed before the consumer has said how it is woken.
 pub fn inbox<T: Send + 'static>(capacity: usize) -> (InboxSender<T>, Inbox<T>) {
+    inbox_of_bytes(capacity, usize::MAX)
+}
+
+/// An inbox of `capacity` items (at least 1) that together have at most `limit_bytes` octets, as [`InboxSender::push_sized`]
+/// counts them.
+pub fn inbox_of_bytes<T: Send + 'static>(capacity: usize, limit_bytes: usize) -> (InboxSender<T>, Inbox<T>) {
     let shared = Arc::new(Shared {
         queue: ArrayQueue::new(capacity.max(1)),
+        bytes: CachePadded::new(AtomicUsize::new(0)),
+        limit_bytes,
         is_awake: CachePadded::new(AtomicBool::new(false)),
         refused: AtomicU64::new(0),
         waker: Mutex::new(None),
@@ -77,7 +105,19 @@ impl<T> InboxSender<T> {
     /// # Errors
     /// Gives the item back when the inbox is full; that is counted.
     pub fn push(&self, item: T) -> Result<(), T> {
-        if let Err(item) = self.shared.queue.push(item) {
+        self.push_sized(item, 0)
+    }
+
+    /// [`push`](Self::push) of an item of `bytes` octets.
+    ///
+    /// # Errors
+    /// Gives the item back when there are as many items or octets as may be; that is counted. An item that alone has more
+    /// octets than may be is taken when no other with octets is there.
+    pub fn push_sized(&self, item: T, bytes: usize) -> Result<(), T> {
+        let is_room = self.shared.reserve(bytes);
+        let pushed = if is_room { self.shared.queue.push((item, bytes)) } else { Err((item, 0)) };
+        if let Err((item, reserved)) = pushed {
+            self.shared.release(reserved);
             self.shared.refused.fetch_add(1, Ordering::Relaxed);
             return Err(item);
         }
@@ -140,7 +180,9 @@ impl<T> Inbox<T> {
 
     /// The oldest item.
     pub fn pop(&self) -> Option<T> {
-        self.shared.queue.pop()
+        let (item, bytes) = self.shared.queue.pop()?;
+        self.shared.release(bytes);
+        Some(item)
     }
 
     /// Ends a turn: `true` if the consumer must take another one (after a yield), `false` if it may rest until woken.
@@ -211,6 +253,32 @@ mod tests {
         assert_eq!((sender.refused(), inbox.refused(), inbox.len()), (1, 1, 2));
         assert_eq!(inbox.pop(), Some(1));
         assert_eq!(sender.push(3), Ok(()));
+    }
+
+    #[test]
+    fn an_inbox_is_full_of_octets_too_and_takes_one_large_item_alone() {
+        let (sender, inbox) = inbox_of_bytes(8, 100);
+        assert_eq!(sender.push_sized(1, 60), Ok(()));
+        assert_eq!(sender.push_sized(2, 41), Err(2));
+        assert_eq!(sender.push_sized(3, 40), Ok(()));
+        assert_eq!(sender.push(4), Ok(()), "no octets have room");
+        assert_eq!(sender.push_sized(5, 1), Err(5));
+        assert_eq!((sender.refused(), inbox.len()), (2, 3));
+        assert_eq!((inbox.pop(), sender.push_sized(5, 60)), (Some(1), Ok(())));
+        assert_eq!([inbox.pop(), inbox.pop(), inbox.pop(), inbox.pop()], [Some(3), Some(4), Some(5), None]);
+        assert_eq!(sender.push_sized(6, 1000), Ok(()));
+        assert_eq!(sender.push_sized(7, 1), Err(7));
+        assert_eq!((inbox.pop(), sender.push_sized(7, 100)), (Some(6), Ok(())));
+    }
+
+    #[test]
+    fn what_a_full_queue_gives_back_takes_no_octets() {
+        let (sender, inbox) = inbox_of_bytes(1, 100);
+        assert_eq!(sender.push_sized(1, 50), Ok(()));
+        for _ in 0..10 {
+            assert_eq!(sender.push_sized(2, 50), Err(2));
+        }
+        assert_eq!((inbox.pop(), sender.push_sized(2, 100)), (Some(1), Ok(())));
     }
 
     #[test]

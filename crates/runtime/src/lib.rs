@@ -12,6 +12,6 @@ mod turn;
 
 pub use clock::Clock;
 pub use guard::{PanicCount, Panicked, guard};
-pub use inbox::{Inbox, InboxSender, Wake, inbox};
+pub use inbox::{Inbox, InboxSender, Wake, inbox, inbox_of_bytes};
 pub use placement::Placement;
 pub use turn::{TURN_ITEMS, TURN_SPAN, Turn};

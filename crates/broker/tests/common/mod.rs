@@ -301,6 +301,12 @@ impl Gateway {
         self.edge_reports(FromEdge::StreamDown { stream, end, last_written });
     }
 
+    /// False when the gateway does not take the stanza now.
+    pub fn offer_stanza(&self, stream: StreamId, stanza: &str) -> bool {
+        let stanzas = vec![Bytes::copy_from_slice(stanza.as_bytes())];
+        StreamSink::offer(&*self.broker.router(), FromEdge::Stanzas { stream, first: 1, stanzas }).is_ok()
+    }
+
     pub fn stanzas_come(&self, stream: StreamId, stanzas: &[&str]) {
         let stanzas = stanzas.iter().map(|stanza| Bytes::copy_from_slice(stanza.as_bytes())).collect();
         self.edge_reports(FromEdge::Stanzas { stream, first: 1, stanzas });
