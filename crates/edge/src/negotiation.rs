@@ -13,7 +13,8 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 use tombolo_net::{
-    AnyStream, Role, TlsFacts as Handshake, accept_tls, client_config, connect_tls, server_config,
+    AnyStream, Role, ServerChoice, TlsFacts as Handshake, accept_tls, client_config, connect_tls,
+    server_config_for,
 };
 use tombolo_xmpp::{
     stream::{KeyAnswer, KeyQuestion, OutboundStream, Refusal, S2sStream, StreamEvent, TlsFacts, TlsStart},
@@ -51,6 +52,8 @@ pub(crate) struct Negotiated {
     pub(crate) holds_until: Option<Duration>,
     /// What the same read brought behind the proof.
     pub(crate) stanzas: Vec<Bytes>,
+    /// It brought the end of the stream too, or the connection is gone: why there is nothing to wait for.
+    pub(crate) end: Option<StreamEnd>,
     pub(crate) more_pairs: Vec<DomainPair>,
     pub(crate) answers: mpsc::Sender<(KeyQuestion, KeyAnswer)>,
     pub(crate) answered: mpsc::Receiver<(KeyQuestion, KeyAnswer)>,
@@ -100,7 +103,8 @@ impl Negotiation {
             (socket, handshake) = self.start_tls(socket, is_ours).await?;
         }
         loop {
-            self.flush(&mut socket).await?;
+            let flushed = self.flush(&mut socket).await;
+            let mut end = flushed.err().map(NotOpened::from);
             let mut proved: Option<(DomainPair, ProofMethod)> = None;
             let mut more_pairs = Vec::new();
             let mut stanzas = Vec::new();
@@ -126,12 +130,20 @@ impl Negotiation {
                     StreamEvent::Stanza(stanza) => stanzas.push(stanza.xml),
                     StreamEvent::MalformedTo { xml, .. } => stanzas.push(xml),
                     StreamEvent::Closed(cause) => {
-                        self.flush(&mut socket).await?;
-                        let _ = timeout(CLOSE_LIMIT, socket.shutdown()).await;
-                        return Err(NotOpened { other_host: other_host(&cause), ..end_of(&cause).into() });
+                        let told = NotOpened { other_host: other_host(&cause), ..end_of(&cause).into() };
+                        end = end.or(Some(told));
                     }
                     other => note(&other),
                 }
+            }
+            let is_answered = matches!(answer, Some(KeyAnswer::Valid | KeyAnswer::Invalid));
+            if proved.is_none()
+                && !is_answered
+                && let Some(end) = end
+            {
+                let _ = self.flush(&mut socket).await;
+                let _ = timeout(CLOSE_LIMIT, socket.shutdown()).await;
+                return Err(end);
             }
             if wants_tls {
                 (socket, handshake) = self.start_tls(socket, is_ours).await?;
@@ -156,6 +168,7 @@ impl Negotiation {
                     tls: handshake,
                     holds_until,
                     stanzas,
+                    end: end.map(|not_opened| not_opened.end),
                     more_pairs,
                     answers: self.answers,
                     answered: self.answered,
@@ -184,7 +197,7 @@ impl Negotiation {
             },
             Some((question, answer)) = self.answered.recv() => {
                 if let S2sStream::Inbound(stream) = &mut self.machine {
-                    stream.handle_key_answer(&question, answer);
+                    stream.handle_key_answer(&question, answer, &self.shared.table());
                 }
             }
             () = sleep_until(until.unwrap_or_else(|| self.shared.clock.now().instant + FAR).into()) => {
@@ -231,7 +244,14 @@ impl Negotiation {
                 let own = self.shared.certificates.certificate(pair.local.as_str());
                 connect_tls(socket, client_config(own, ALPN), &ascii(pair.remote.as_str()), limit).await
             }
-            None => accept_tls(socket, server_config(&self.shared.certificates, ALPN), limit).await,
+            None => {
+                let named = match &self.machine {
+                    S2sStream::Inbound(stream) => stream.named().map(|domain| domain.as_str()),
+                    S2sStream::Outbound(_) => None,
+                };
+                let choice = ServerChoice { alpn: ALPN, without_sni: named, ..ServerChoice::default() };
+                accept_tls(socket, server_config_for(&self.shared.certificates, &choice), limit).await
+            }
         };
         let (socket, facts) = outcome?;
         let now = self.shared.clock.now();

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tombolo_net::{AnyStream, TlsFacts};
 use tombolo_xmpp::{
-    stream::{KeyAnswer, KeyQuestion, Pair, S2sStream, StreamEvent, StreamPolicy},
+    stream::{KeyAnswer, KeyQuestion, S2sStream, StreamEvent},
     stream_error::StreamCondition,
 };
 
@@ -111,7 +111,7 @@ impl Actor for XmppConnection {
             policy_changes,
             is_throttled: false,
         };
-        let run = carrier.run(negotiated.stanzas);
+        let run = carrier.run(negotiated.stanzas, negotiated.end);
         ctx.spawn(run.into_actor(self).map(|(end, last_written), actor, ctx| {
             actor.end = end;
             actor.last_written = last_written;
@@ -159,15 +159,23 @@ enum Brought {
 
 impl Carrier {
     /// Carries until the stream is over: why it is, and the last stanza that was written.
-    async fn run(mut self, first: Vec<Bytes>) -> (StreamEnd, u64) {
+    async fn run(mut self, first: Vec<Bytes>, end: Option<StreamEnd>) -> (StreamEnd, u64) {
         self.hand_over(first).await;
+        if let Some(end) = end {
+            let _ = self.flush().await;
+            let _ = timeout(CLOSE_LIMIT, self.writer.shutdown()).await;
+            return (end, 0);
+        }
         let mut is_closing = false;
         let mut read = 0;
         loop {
-            if let Err(error) = self.flush().await {
+            // What was read counts, also when the peer hears nothing any more.
+            let flushed = self.flush().await;
+            let end = self.take_events(mem::take(&mut read)).await;
+            if let Err(error) = flushed {
                 return (StreamEnd::Broken(error.to_string()), self.last_written);
             }
-            if let Some(end) = self.take_events(mem::take(&mut read)).await {
+            if let Some(end) = end {
                 let _ = timeout(CLOSE_LIMIT, self.writer.shutdown()).await;
                 return (end, self.last_written);
             }
@@ -207,7 +215,7 @@ impl Carrier {
                 }
                 Brought::Answer(question, answer) => {
                     if let S2sStream::Inbound(stream) = &mut self.machine {
-                        stream.handle_key_answer(&question, answer);
+                        stream.handle_key_answer(&question, answer, &self.shared.table());
                     }
                 }
                 Brought::Policy => self.ask_policy_again(),
@@ -326,21 +334,17 @@ impl Carrier {
         Ok(())
     }
 
-    /// Gives up the pairs that do not federate any more, and the stream when none is left.
+    /// Gives up the pairs that policy does not allow any more, or not by the proof they have, and the stream when none is
+    /// left.
     fn ask_policy_again(&mut self) {
-        let table = self.shared.table();
-        let is_lost = |pair: &&Pair| table.terms(&pair.local, &pair.remote).is_none();
-        let lost: Vec<Pair> = self.machine.proved_pairs().iter().filter(is_lost).cloned().collect();
-        for pair in &lost {
-            self.machine.forget_pair(pair);
-            if let Some(pair) = domain_pair(pair) {
-                tracing::info!(partner = %pair.remote, stream = self.stream.0, "a pair does not federate any more");
-                self.shared.tell(FromEdge::PairLost { stream: self.stream, pair });
-            }
+        let lost = self.machine.handle_policy_change(&self.shared.table());
+        for pair in lost.iter().filter_map(domain_pair) {
+            tracing::info!(partner = %pair.remote, stream = self.stream.0, "a pair is not allowed any more");
+            self.shared.tell(FromEdge::PairLost { stream: self.stream, pair });
         }
         if !lost.is_empty() && self.machine.proved_pairs().is_empty() {
-            self.machine
-                .end(StreamCondition::PolicyViolation, Some("no domain of this stream federates any more"));
+            let text = "no domain of this stream is allowed any more as it was proved";
+            self.machine.end(StreamCondition::PolicyViolation, Some(text));
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tombolo_net::{CertificateStore, Resolver, Trust};
 use tombolo_policy::Table;
 use tombolo_presence::Domain;
@@ -25,8 +25,8 @@ use tombolo_xmpp::{
 };
 
 use crate::{
-    DoorLimits, EdgePort, FromEdge, StreamId, StreamSink, ToEdge, doors::Doors, outbox::Outbox,
-    stream_policy::TablePolicy, stream_upkeep::StreamPace, xmpp_listener::accept,
+    DoorLimits, EdgePort, FromEdge, StreamId, StreamSink, ToEdge, dialback_verify::Questions, doors::Doors,
+    outbox::Outbox, stream_policy::TablePolicy, stream_upkeep::StreamPace, xmpp_listener::accept,
 };
 
 /// What the XMPP side is set to.
@@ -74,7 +74,7 @@ pub(crate) struct XmppShared {
     /// Streams that each partner's domain has open toward us.
     pub(crate) by_partner: Mutex<HashMap<Domain, usize>>,
     pub(crate) per_partner: usize,
-    pub(crate) questions: Semaphore,
+    pub(crate) questions: Questions,
 }
 
 /// The XMPP side of an edge.
@@ -118,7 +118,7 @@ impl XmppEdge {
             doors: Mutex::new(Doors::new(settings.doors, now.instant)),
             by_partner: Mutex::default(),
             per_partner: settings.doors.per_partner,
-            questions: Semaphore::new(MOST_QUESTIONS),
+            questions: Questions::default(),
         });
         let mut bound = Vec::new();
         let starttls = settings.listen.into_iter().map(|address| (address, TlsStart::StartTls));
@@ -221,9 +221,6 @@ pub(crate) fn ascii(domain: &str) -> String {
 fn first_stream(wall: Duration) -> u64 {
     (wall.as_secs() & 0xffff_ffff) << 16
 }
-
-/// Dialback questions in flight.
-const MOST_QUESTIONS: usize = 256;
 
 #[cfg(test)]
 mod tests {

@@ -102,6 +102,38 @@ fn a_partner_that_is_removed_loses_its_streams_of_both_directions_and_gets_no_ne
 }
 
 #[test]
+fn a_partner_that_may_not_come_any_more_as_it_came_loses_its_streams_of_both_directions() {
+    run(|world| async move {
+        let (a, b) =
+            (world.site(A, Plan::default()), world.site(B, Plan { trusts: false, ..Plan::default() }));
+        acquaint(&a, &b, &[TlsDialback]);
+        a.dial(B);
+        b.dial(A);
+        let (into, out) = (b.ear.up(Incoming, 0).await, b.ear.up(Outgoing, 0).await);
+        assert_eq!(into.method, ProofMethod::TlsDialback);
+        b.knows(vec![partner(A, &[SaslExternal], Some(a.starttls))]);
+        b.edge.policy_changed();
+        for stream in [into.stream, out.stream] {
+            let (end, _) = b.ear.down(stream).await;
+            assert_eq!(end, StreamEnd::StreamError("policy-violation".to_owned()));
+        }
+
+        let server = ClearServer::start().await;
+        b.knows(vec![insecure("one.example", &server)]);
+        let (mut stream, _) = ClearStream::dial(b.starttls, "one.example", B).await;
+        stream.show_key("one.example", B).await;
+        let up = b.ear.up(Incoming, 1).await;
+        b.edge.policy_changed();
+        stream.say("<message from='a@one.example' to='b@b.example' id='m1'/>").await;
+        b.ear.stanzas_until(up.stream, 1).await;
+        b.knows(vec![Partner { insecure: false, ..insecure("one.example", &server) }]);
+        b.edge.policy_changed();
+        assert_eq!(b.ear.down(up.stream).await.0, StreamEnd::StreamError("policy-violation".to_owned()));
+        assert!(stream.rest().await.contains("<policy-violation"));
+    });
+}
+
+#[test]
 fn in_the_clear_a_key_proves_a_domain_whose_entry_says_insecure_and_no_other() {
     run(|world| async move {
         let (b, server) = (world.site(B, Plan::default()), ClearServer::start().await);

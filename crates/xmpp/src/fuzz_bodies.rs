@@ -215,7 +215,7 @@ impl Owner {
             }
             for question in std::mem::take(&mut self.shown) {
                 if let S2sStream::Inbound(stream) = &mut self.stream {
-                    stream.handle_key_answer(&question, KeyAnswer::Valid);
+                    stream.handle_key_answer(&question, KeyAnswer::Valid, &OnePartner);
                 }
             }
             if std::mem::take(&mut self.must_start_tls) {

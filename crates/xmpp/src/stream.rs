@@ -278,10 +278,11 @@ impl S2sStream {
         either!(self, stream => stream.close(now));
     }
 
-    /// A pair is not to be carried any more, such as one of a partner that policy refuses by now: its stanzas count as
-    /// those of a pair that was never proved. It may be proved again.
-    pub fn forget_pair(&mut self, pair: &Pair) {
-        either!(self, stream => stream.forget_pair(pair));
+    /// Policy is another by now. Gives back the pairs whose proof it does not allow any more: their stanzas count from now
+    /// on as those of pairs that were never proved. They may be proved again. Keys that are still being asked about, and
+    /// that would prove nothing any more, are refused.
+    pub fn handle_policy_change(&mut self, policy: &dyn StreamPolicy) -> Vec<Pair> {
+        either!(self, stream => stream.handle_policy_change(policy))
     }
 
     /// Ends the stream with an error, such as `system-shutdown`, `reset` or `conflict`.

@@ -303,7 +303,7 @@ fn xs_sasl_03_success_makes_a_new_stream_and_failures_end_it_after_three() {
     side.hear(&auth("="));
     side.hear(&result(PEER, US, "k"));
     let question = shown(&side);
-    side.as_inbound().handle_key_answer(&question, KeyAnswer::Valid);
+    side.answer_key(&question, KeyAnswer::Valid);
     side.settle();
     assert!(side.is_proved(US, PEER));
 }
@@ -408,6 +408,51 @@ fn a_stanza_that_uses_a_prefix_of_the_header_is_completed() {
         side.stanzas(),
         ["<presence xmlns:p='urn:p&amp;' from='a@peer.example' to='b@us.example'><p:x/></presence>"]
     );
+}
+
+#[test]
+fn namespaces_of_the_header_that_would_swell_each_stanza_end_the_stream() {
+    let with = |declarations: &str| {
+        let (mut side, _) = over_tls(EXTERNAL, &[PEER]);
+        side.hear(&auth("="));
+        side.hear(&header(PEER, US).replace("xmlns:db", &format!("{declarations} xmlns:db")));
+        side
+    };
+    let declare = |prefix: usize, len: usize| format!("xmlns:p{prefix}='{}'", "u".repeat(len));
+    assert!(with(&declare(1, 256)).is_proved(US, PEER));
+    assert_eq!(with(&declare(1, 257)).error_sent(), Some("policy-violation"));
+    let many: Vec<String> = (1..=8).map(|prefix| declare(prefix, 250)).collect();
+    let mut side = with(&many.join(" "));
+    assert_eq!(fault(&side), &StreamFault::HeaderNamespaces);
+    side = with(&many[..7].join(" "));
+
+    // What a stanza is completed to counts for its limit.
+    let limit = StreamLimits::default().stanza_bytes;
+    let stanza = |len: usize| {
+        let (begin, end) =
+            ("<message from='a@peer.example' to='b@us.example'><p1:x/><body>", "</body></message>");
+        format!("{begin}{}{end}", "x".repeat(len - begin.len() - end.len()))
+    };
+    side.hear(&stanza(limit - 300));
+    assert_eq!(
+        (side.stanzas().len(), side.stanzas()[0].len()),
+        (1, limit - 300 + " xmlns:p1=''".len() + 250)
+    );
+    side.hear(&stanza(limit - 200));
+    assert_eq!(fault(&side), &StreamFault::Xml(XmlFault::TooBig { limit }));
+}
+
+#[test]
+fn starttls_on_a_stream_that_carries_stanzas_already_fails_and_ends_it() {
+    let mut side = stream(PLAIN, &[]);
+    side.hear(&header(PEER, US));
+    side.hear(&result(PEER, US, "k"));
+    let question = shown(&side);
+    side.answer_key(&question, KeyAnswer::Valid);
+    side.settle();
+    assert!(side.is_proved(US, PEER));
+    assert_eq!(side.hear(STARTTLS), "<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>");
+    assert_eq!((fault(&side), side.count("StartTls")), (&StreamFault::TlsLate, 0));
 }
 
 #[test]

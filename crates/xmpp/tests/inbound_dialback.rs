@@ -5,7 +5,7 @@ mod common;
 use common::{caller::*, *};
 use tombolo_xmpp::{
     dialback::DialbackCondition,
-    stream::{KeyAnswer, KeyQuestion, StreamFault, StreamLimits, TlsStart},
+    stream::{KeyAnswer, KeyQuestion, PartnerTerms, StreamFault, StreamLimits, TlsStart},
 };
 
 #[test]
@@ -47,7 +47,7 @@ fn xs_db_01_as_receiving_server_a_key_is_asked_about_and_its_answer_decides() {
     let (head, _) = features.split_once("<stream:features>").expect("a header");
     assert_eq!((&question.pair, &*question.key), (&pair(US, PEER), "the-key"));
     assert_eq!(&*question.stream_id, last_attribute(head, "id"));
-    side.as_inbound().handle_key_answer(&question, KeyAnswer::Valid);
+    side.answer_key(&question, KeyAnswer::Valid);
     assert_eq!(side.settle(), "<db:result from='us.example' to='peer.example' type='valid'/>");
     assert!(side.is_proved(US, PEER));
     side.hear("<presence from='a@peer.example' to='b@us.example'/>");
@@ -71,7 +71,7 @@ fn xs_db_05_each_refusal_of_a_dialback_request_has_its_condition_and_leaves_the_
     ] {
         side.hear(&result(PEER, US, "k"));
         let question = shown(&side);
-        side.as_inbound().handle_key_answer(&question, KeyAnswer::Failed(failure));
+        side.answer_key(&question, KeyAnswer::Failed(failure));
         let answer = side.settle();
         assert!(answer.contains("type='error'") && answer.contains(&format!("<{name} ")), "{answer}");
         assert!(!side.stream.is_closed());
@@ -80,10 +80,10 @@ fn xs_db_05_each_refusal_of_a_dialback_request_has_its_condition_and_leaves_the_
     side.hear(&result(PEER, US, "k"));
     side.hear(&result(PEER, "two.example", "k"));
     let question = shown(&side);
-    side.as_inbound().handle_key_answer(&question, KeyAnswer::Invalid);
+    side.answer_key(&question, KeyAnswer::Invalid);
     assert!(side.settle().contains("<forbidden "));
     let question = KeyQuestion { pair: pair(US, PEER), ..question };
-    side.as_inbound().handle_key_answer(&question, KeyAnswer::Invalid);
+    side.answer_key(&question, KeyAnswer::Invalid);
     assert_eq!(
         side.settle(),
         "<db:result from='us.example' to='peer.example' type='invalid'/></stream:stream>"
@@ -107,7 +107,7 @@ fn xs_db_05_an_authoritative_server_that_does_not_answer_is_a_timeout() {
     // Another pair is proved meanwhile, so only the request runs out.
     side.hear(&result(PEER, "two.example", "k"));
     let other = shown(&side);
-    side.as_inbound().handle_key_answer(&other, KeyAnswer::Valid);
+    side.answer_key(&other, KeyAnswer::Valid);
     side.settle();
     assert_eq!(side.stream.poll_timeout(), Some(after(40)));
     let answer = side.at(after(40));
@@ -116,7 +116,7 @@ fn xs_db_05_an_authoritative_server_that_does_not_answer_is_a_timeout() {
         "{answer}"
     );
     // A late answer gives nothing.
-    side.as_inbound().handle_key_answer(&question, KeyAnswer::Valid);
+    side.answer_key(&question, KeyAnswer::Valid);
     assert_eq!(side.settle(), "");
     assert!(!side.is_proved(US, PEER));
 }
@@ -148,7 +148,7 @@ fn xs_db_04_an_answer_to_another_stream_or_pair_is_ignored() {
         KeyQuestion { pair: pair("two.example", PEER), ..question.clone() },
         KeyQuestion { pair: pair(PEER, US), ..question.clone() },
     ] {
-        side.as_inbound().handle_key_answer(&wrong, KeyAnswer::Valid);
+        side.answer_key(&wrong, KeyAnswer::Valid);
         assert_eq!(side.settle(), "");
     }
     assert_eq!(side.stream.proved_pairs(), []);
@@ -248,4 +248,107 @@ fn pairs_of_a_stream_are_bounded() {
     assert!(side.hear(&result("a.peer.example", US, "k")).contains("type='valid'"));
     assert!(side.hear(&result("b.peer.example", US, "k")).contains("<resource-constraint "));
     assert!(side.hear(&result("a.peer.example", US, "k")).contains("type='valid'"), "proved already");
+}
+
+#[test]
+fn a_good_key_proves_nothing_when_policy_does_not_allow_it_any_more_by_the_time_of_its_answer() {
+    for terms in [None, Some(EXTERNAL)] {
+        let (mut side, _) = over_tls(DIALBACK, &[]);
+        side.hear(&result(PEER, US, "k"));
+        let question = shown(&side);
+        side.table.partners.remove(PEER);
+        side.table.partners.extend(terms.map(|terms| (PEER, terms)));
+        side.answer_key(&question, KeyAnswer::Valid);
+        let answer = side.settle();
+        assert!(answer.contains("type='error'") && answer.contains("<policy-violation "), "{answer}");
+        assert!(!side.is_proved(US, PEER) && !side.stream.is_closed());
+    }
+}
+
+#[test]
+fn a_change_of_policy_refuses_a_key_that_is_still_asked_about_and_keeps_one_that_is_as_good_as_before() {
+    let (mut side, _) = over_tls(DIALBACK, &[]);
+    side.hear(&result(PEER, US, "k"));
+    let refused = shown(&side);
+    side.hear(&result("rooms.peer.example", US, "k"));
+    let kept = shown(&side);
+    let mut table = side.table.clone();
+    table.partners.remove(PEER);
+    assert_eq!(side.change_policy(table), [], "no pair was proved");
+    let answer = side.settle();
+    assert!(
+        answer.contains("to='peer.example' type='error'") && answer.contains("<policy-violation "),
+        "{answer}"
+    );
+    side.answer_key(&refused, KeyAnswer::Valid);
+    assert_eq!(side.settle(), "", "it was answered already");
+    side.answer_key(&kept, KeyAnswer::Valid);
+    assert!(side.settle().contains("to='rooms.peer.example' type='valid'"));
+    assert_eq!(side.stream.proved_pairs(), [pair(US, "rooms.peer.example")]);
+}
+
+#[test]
+fn a_pair_is_lost_when_policy_does_not_allow_the_way_any_more_in_which_it_was_proved() {
+    let by_key = || {
+        let (mut side, _) = over_tls(BOTH, &[]);
+        side.hear(&result(PEER, US, "k"));
+        let question = shown(&side);
+        side.answer_key(&question, KeyAnswer::Valid);
+        side.settle();
+        assert!(side.is_proved(US, PEER));
+        side
+    };
+    let in_the_clear = || {
+        let mut side = stream(PLAIN, &[]);
+        side.hear(&header(PEER, US));
+        side.hear(&result(PEER, US, "k"));
+        let question = shown(&side);
+        side.answer_key(&question, KeyAnswer::Valid);
+        side.settle();
+        assert!(side.is_proved(US, PEER));
+        side
+    };
+    let by_certificate = authenticated;
+    let cases: [(&dyn Fn() -> Side, PartnerTerms, bool); 8] = [
+        (&by_key, DIALBACK, true),
+        (&by_key, PLAIN, true),
+        (&by_key, EXTERNAL, false),
+        (&in_the_clear, PLAIN, true),
+        (&in_the_clear, BOTH, false),
+        (&by_certificate, BOTH, true),
+        (&by_certificate, EXTERNAL, true),
+        (&by_certificate, DIALBACK, false),
+    ];
+    for (n, (begin, terms, is_kept)) in cases.into_iter().enumerate() {
+        let mut side = begin();
+        let lost = side.change_policy(Table::new(&[US], &[(PEER, terms)]));
+        let expected = if is_kept { vec![] } else { vec![pair(US, PEER)] };
+        assert_eq!(lost, expected, "case {n}");
+        side.hear("<presence from='a@peer.example' to='b@us.example'/>");
+        assert_eq!(side.error_sent(), (!is_kept).then_some("invalid-from"), "case {n}");
+    }
+}
+
+#[test]
+fn a_peer_that_has_proved_nothing_has_four_keys_asked_about_at_a_time_and_more_once_it_has_proved_a_pair() {
+    let names = ["a.peer.example", "b.peer.example", "c.peer.example", "d.peer.example", "e.peer.example"];
+    let mut partners = vec![(PEER, DIALBACK)];
+    partners.extend(names.map(|name| (name, DIALBACK)));
+    let inbound = inbound_with(StreamLimits::default(), "ours", TlsStart::Direct, 1);
+    let mut side = Side::inbound(inbound, Table::new(&[US], &partners), &[]);
+    side.tls_up();
+    side.hear(&header(PEER, US));
+    for name in &names[..4] {
+        assert_eq!(side.hear(&result(name, US, "k")), "");
+    }
+    assert!(side.hear(&result(names[4], US, "k")).contains("<resource-constraint "));
+    assert_eq!(side.count("KeyShown"), 4);
+
+    let question = shown(&side);
+    side.answer_key(&question, KeyAnswer::Valid);
+    side.settle();
+    for name in [names[4], PEER] {
+        assert_eq!(side.hear(&result(name, US, "k")), "");
+    }
+    assert_eq!(side.count("KeyShown"), 6);
 }

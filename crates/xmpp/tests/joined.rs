@@ -93,7 +93,7 @@ fn xs_db_01_dialback_with_an_authoritative_server_lets_the_pair_through() {
     let question = shown(&receiver);
     let answer = ask(&question, "of capulet", DIALBACK);
     assert_eq!(answer, KeyAnswer::Valid);
-    receiver.as_inbound().handle_key_answer(&question, answer);
+    receiver.answer_key(&question, answer);
     join(&mut initiator, &mut receiver);
     assert_eq!(method(&initiator), Some(Method::DialbackByPeer));
     assert_eq!(method(&receiver), Some(Method::DialbackWithTls));
@@ -106,7 +106,7 @@ fn xs_db_01_dialback_with_an_authoritative_server_lets_the_pair_through() {
 fn servers_that_may_do_without_tls_use_it_all_the_same() {
     let (mut initiator, mut receiver) = servers(PLAIN, TlsStart::StartTls, &[], &[]);
     let question = shown(&receiver);
-    receiver.as_inbound().handle_key_answer(&question, ask(&question, "of capulet", PLAIN));
+    receiver.answer_key(&question, ask(&question, "of capulet", PLAIN));
     join(&mut initiator, &mut receiver);
     assert_eq!(method(&receiver), Some(Method::DialbackWithTls));
 }
@@ -117,7 +117,7 @@ fn a_key_of_somebody_else_is_refused_at_the_authoritative_server() {
     let question = shown(&receiver);
     let answer = ask(&question, "another secret", DIALBACK);
     assert_eq!(answer, KeyAnswer::Invalid);
-    receiver.as_inbound().handle_key_answer(&question, answer);
+    receiver.answer_key(&question, answer);
     join(&mut initiator, &mut receiver);
     let refused =
         |event: &StreamEvent| matches!(event, StreamEvent::PairRefused { refusal: Refusal::Invalid, .. });
@@ -131,7 +131,7 @@ fn when_external_fails_dialback_goes_on_upon_the_same_stream() {
     // capulet's certificate does not satisfy montague, which offers no EXTERNAL then.
     let (mut initiator, mut receiver) = servers(BOTH, TlsStart::StartTls, &[], &[MONTAGUE]);
     let question = shown(&receiver);
-    receiver.as_inbound().handle_key_answer(&question, ask(&question, "of capulet", BOTH));
+    receiver.answer_key(&question, ask(&question, "of capulet", BOTH));
     join(&mut initiator, &mut receiver);
     assert!(initiator.is_proved(CAPULET, MONTAGUE) && receiver.is_proved(MONTAGUE, CAPULET));
 }
@@ -163,7 +163,7 @@ fn a_further_domain_is_piggybacked_by_its_certificate_or_by_its_key() {
     initiator.as_outbound().prove(pair(rooms, MONTAGUE), epoch(), &table);
     join(&mut initiator, &mut receiver);
     let question = shown(&receiver);
-    receiver.as_inbound().handle_key_answer(&question, ask(&question, "of capulet", BOTH));
+    receiver.answer_key(&question, ask(&question, "of capulet", BOTH));
     join(&mut initiator, &mut receiver);
     assert!(receiver.is_proved(MONTAGUE, rooms) && receiver.is_proved(MONTAGUE, CAPULET));
     assert_eq!(method(&receiver), Some(Method::DialbackWithTls));
@@ -189,7 +189,7 @@ fn xs_mux_01_fifty_served_domains_share_one_stream() {
         .collect();
     assert_eq!(shown.len(), 50);
     for question in &shown {
-        receiver.as_inbound().handle_key_answer(question, KeyAnswer::Valid);
+        receiver.answer_key(question, KeyAnswer::Valid);
     }
     join(&mut initiator, &mut receiver);
     for domain in &domains {

@@ -433,3 +433,22 @@ fn xs_str_07_after_our_close_nothing_is_sent_and_the_peers_end_is_awaited() {
     );
     assert!(matches!(side.cause(), Some(CloseCause::Ended(StreamCondition::SystemShutdown))));
 }
+
+#[test]
+fn a_pair_that_the_peer_took_by_a_key_is_lost_when_policy_allows_certificates_only_and_its_own_names_nobody()
+{
+    for (names, terms, is_kept) in [
+        (&[][..], EXTERNAL, false),
+        (&[], BOTH, true),
+        (&["peer.example"], EXTERNAL, true),
+        (&["peer.example"], DIALBACK, true),
+    ] {
+        let mut side = over_tls(stream(BOTH, names));
+        side.hear(FEATURES_NONE);
+        side.hear("<db:result from='peer.example' to='us.example' type='valid'/>");
+        assert!(side.is_proved(US, PEER), "{names:?}");
+        let lost = side.change_policy(Table::new(&[US], &[(PEER, terms)]));
+        assert_eq!(lost.is_empty(), is_kept, "{names:?} {terms:?}");
+        assert_eq!(side.as_outbound().may_send(&pair(US, PEER)), is_kept);
+    }
+}

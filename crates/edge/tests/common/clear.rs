@@ -8,7 +8,9 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
 };
-use tombolo_net::{AnyStream, CertificateStore, accept_tls, server_config};
+use tombolo_net::{
+    AnyStream, CertificateStore, TlsFacts, accept_tls, client_config, connect_tls, server_config,
+};
 
 /// Where the authoritative server of some domains listens.
 pub struct ClearServer {
@@ -26,6 +28,11 @@ fn header(attributes: &str) -> String {
         "<?xml version='1.0'?><stream:stream xmlns='jabber:server' xmlns:db='jabber:server:dialback' \
          xmlns:stream='http://etherx.jabber.org/streams' version='1.0' {attributes}>"
     )
+}
+
+/// The header of a stream from a domain to another.
+pub fn stream_header(from: &str, to: &str) -> String {
+    header(&format!("from='{from}' to='{to}'"))
 }
 
 fn attribute<'a>(text: &'a str, name: &str) -> &'a str {
@@ -96,10 +103,39 @@ impl ClearStream {
     /// A stream from a domain to another, with the features that were offered.
     pub async fn dial(at: SocketAddr, from: &str, to: &str) -> (Self, String) {
         let socket = TcpStream::connect(at).await.expect("a listener");
+        // What is said has left, also when the connection is reset at once.
+        socket.set_nodelay(true).expect("a socket");
         let mut stream = Self { socket: AnyStream::Plain(socket), heard: String::new() };
         stream.say(&header(&format!("from='{from}' to='{to}'"))).await;
         let features = stream.until("<stream:features", "</stream:features>").await;
         (stream, features)
+    }
+
+    /// A stream from a domain to another by STARTTLS, up to the features inside TLS, with what the other side showed there.
+    /// `sni` is what TLS names; an IP address is not named. The certificate is of `from`, when `own` has one.
+    pub async fn dial_tls(
+        at: SocketAddr,
+        from: &str,
+        to: &str,
+        sni: &str,
+        own: &CertificateStore,
+    ) -> (Self, TlsFacts) {
+        let (mut stream, _) = Self::dial(at, from, to).await;
+        stream.say("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>").await;
+        stream.until("<proceed", "/>").await;
+        let AnyStream::Plain(socket) = stream.socket else { panic!("in the clear until here") };
+        let (config, limit) = (client_config(own.certificate(from), &[]), Duration::from_secs(5));
+        let (socket, facts) = connect_tls(socket, config, sni, limit).await.expect("TLS");
+        let mut stream = Self { socket, heard: String::new() };
+        stream.say(&stream_header(from, to)).await;
+        stream.until("<stream:features", "</stream:features>").await;
+        (stream, facts)
+    }
+
+    /// Ends the connection at once (RST), as a process that is killed with octets unread.
+    pub fn reset(self) {
+        let AnyStream::Plain(socket) = self.socket else { panic!("in the clear") };
+        socket.set_zero_linger().expect("a socket");
     }
 
     /// Shows a key for a domain; what is said of it.

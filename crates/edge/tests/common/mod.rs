@@ -280,6 +280,8 @@ pub struct Plan {
     pub pace: StreamPace,
     pub doors: DoorLimits,
     pub resolver: Option<Resolver>,
+    /// It has a certificate for this domain too.
+    pub also: Option<&'static str>,
 }
 
 impl Default for Plan {
@@ -293,6 +295,7 @@ impl Default for Plan {
             pace: StreamPace::default(),
             doors: DoorLimits { unproved: 100, unproved_per_address: 100, ..DoorLimits::default() },
             resolver: None,
+            also: None,
         }
     }
 }
@@ -389,10 +392,15 @@ impl World {
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         let policy = Arc::new(ArcSwap::from_pointee(table(1, name, Vec::new())));
         let metrics = Arc::new(Metrics::new(1));
+        let certificates = self.certificates(name, plan.shows.unwrap_or(name), plan.is_rogue);
+        if let Some(also) = plan.also {
+            let files = self.authority(plan.is_rogue).issue(also, &[also]).expect("issued");
+            certificates.load(also, &files.0, &files.1).expect("it fits");
+        }
         let settings = XmppEdgeSettings {
             listen: vec![any],
             direct_tls_listen: vec![any],
-            certificates: self.certificates(name, plan.shows.unwrap_or(name), plan.is_rogue),
+            certificates,
             trust: if plan.trusts { self.trust() } else { Trust::nobody() },
             dialback_secret: plan.secret.as_bytes().to_vec(),
             limits: plan.limits,

@@ -52,6 +52,12 @@ pub enum StreamFault {
     /// STARTTLS inside TLS.
     #[error("STARTTLS inside TLS")]
     TlsTwice,
+    /// STARTTLS on a stream that carries stanzas already.
+    #[error("STARTTLS after a pair was proved")]
+    TlsLate,
+    /// A namespace of the stream header, or all of them together, so long that stanzas which use them would swell.
+    #[error("the namespaces of the stream header are too long")]
+    HeaderNamespaces,
     /// The peer's certificate does not prove its domain, and nothing else is allowed.
     #[error("the peer's certificate does not prove {domain}")]
     Certificate {
@@ -143,6 +149,8 @@ impl StreamFault {
             | Self::BytesBeforeTls
             | Self::TlsRefused
             | Self::TlsTwice
+            | Self::TlsLate
+            | Self::HeaderNamespaces
             | Self::SaslExhausted { .. }
             | Self::NoMethod
             | Self::TooManyElements { .. } => Condition::PolicyViolation,

@@ -25,9 +25,13 @@ impl PeerHeader {
         let (tag, _) = Reader::open(text, &outside).ok_or(StreamFault::Header)?;
         let mut scope = Scope::empty();
         let mut header = Self { from: None, to: None, id: None, has_features: false, scope: Scope::empty() };
-        let mut version = None;
+        let (mut version, mut namespace_bytes) = (None, 0);
         for attribute in tag.attributes() {
             if let Some((prefix, namespace)) = attribute.declaration() {
+                namespace_bytes += namespace.len();
+                if namespace.len() > MOST_NAMESPACE_BYTES || namespace_bytes > MOST_NAMESPACES_BYTES {
+                    return Err(StreamFault::HeaderNamespaces);
+                }
                 scope.declare(prefix, &namespace);
                 continue;
             }
@@ -70,6 +74,11 @@ fn major(version: &str) -> Option<u32> {
     minor.parse::<u32>().ok()?;
     major.parse().ok()
 }
+
+/// Octets of one namespace. A stanza that uses it is given its declaration, so a long one would swell each stanza.
+const MOST_NAMESPACE_BYTES: usize = 256;
+/// Octets of all namespaces of a header.
+const MOST_NAMESPACES_BYTES: usize = 2048;
 
 /// What our own header says.
 #[derive(Debug, Clone, Copy, Default)]

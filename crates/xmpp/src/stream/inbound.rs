@@ -4,6 +4,7 @@
 //! No stanza is ever sent on it (RFC 6120 §4.5).
 
 mod dialback;
+mod proved;
 mod sasl;
 
 use std::{mem, sync::Arc, time::Instant};
@@ -11,8 +12,8 @@ use std::{mem, sync::Arc, time::Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    CloseCause, KeyQuestion, Method, Pair, ReceivedStanza, StreamEvent, StreamFault, StreamIds, StreamLimits,
-    StreamPolicy, TlsFacts, TlsStart,
+    CloseCause, KeyQuestion, Method, Pair, StreamEvent, StreamFault, StreamIds, StreamLimits, StreamPolicy,
+    TlsFacts, TlsStart,
     direction::Direction,
     header::{OwnHeader, PeerHeader},
     pairs::ProvedPairs,
@@ -23,11 +24,11 @@ use crate::{
     dialback::{DialbackCondition, DialbackSecrets},
     features::{Features, StartTlsOffer},
     framer::Frame,
-    jid::{Domain, Jid},
+    jid::Domain,
     ns,
     stanza::{StanzaFault, StanzaHead},
     stream_error::{StreamCondition, StreamError},
-    xml::{Checked, Reader, Scope, Tag, check},
+    xml::{Checked, Reader, Scope, Tag, XmlFault, check},
 };
 
 /// What all inbound streams of a process share.
@@ -58,6 +59,8 @@ pub struct InboundStream {
     settings: Arc<InboundSettings>,
     ids: StreamIds,
     state: State,
+    /// Our domain that the newest header names.
+    named: Option<Domain>,
 }
 
 #[derive(Debug)]
@@ -89,7 +92,6 @@ struct Opened {
 #[derive(Debug)]
 struct Pending {
     pair: Pair,
-    stanza_bytes: Option<usize>,
     until: Instant,
 }
 
@@ -136,7 +138,7 @@ impl InboundStream {
             TlsStart::StartTls => State::Opening { security: Security::Plain, authenticated: None, until },
         };
         let wire = Wire::new(settings.limits.unauthenticated);
-        Self { wire, settings, ids, state }
+        Self { wire, settings, ids, state, named: None }
     }
 
     /// Takes bytes that came from the peer.
@@ -172,12 +174,18 @@ impl InboundStream {
         self.wire.closed(CloseCause::ConnectionLost);
     }
 
-    /// What the authoritative server said to [`StreamEvent::KeyShown`]. An answer that no longer fits is ignored.
-    pub fn handle_key_answer(&mut self, question: &KeyQuestion, answer: KeyAnswer) {
+    /// What the authoritative server said to [`StreamEvent::KeyShown`]. An answer that no longer fits is ignored, and a good
+    /// key proves nothing that policy does not allow by now.
+    pub fn handle_key_answer(
+        &mut self,
+        question: &KeyQuestion,
+        answer: KeyAnswer,
+        policy: &dyn StreamPolicy,
+    ) {
         if self.wire.life != Life::Open {
             return;
         }
-        let next = self.answer_key(question, answer);
+        let next = self.answer_key(question, answer, policy);
         self.follow(next);
     }
 
@@ -207,11 +215,23 @@ impl InboundStream {
         }
     }
 
-    /// A pair is not to be carried any more: its stanzas are refused from now on.
-    pub fn forget_pair(&mut self, pair: &Pair) {
-        if let State::Proved(proved) = &mut self.state {
-            proved.pairs.remove(pair);
+    /// Policy is another by now: forgets, and gives back, the pairs whose proof it does not allow any more, and refuses keys
+    /// that would prove nothing.
+    pub fn handle_policy_change(&mut self, policy: &dyn StreamPolicy) -> Vec<Pair> {
+        if self.wire.life == Life::Open
+            && let Some(opened) = self.state.opened_mut()
+        {
+            opened.refuse_keys(&mut self.wire.output, policy);
         }
+        let State::Proved(proved) = &mut self.state else { return Vec::new() };
+        proved.pairs.take_forbidden(|pair, method| {
+            policy.terms(&pair.local, &pair.remote).is_some_and(|terms| terms.allow_proof(method))
+        })
+    }
+
+    /// Our domain that the peer's newest header names, once one came; in TLS a peer without SNI means the same.
+    pub fn named(&self) -> Option<&Domain> {
+        self.named.as_ref()
     }
 
     /// Ends the stream with an error.
@@ -266,6 +286,7 @@ impl InboundStream {
             Some(Ok(domain)) if policy.was_served(&domain) => return Err(StreamFault::HostGone { domain }),
             _ => return Err(StreamFault::HostUnknown),
         };
+        self.named = Some(local.clone());
         let written =
             header.from.as_deref().map(Domain::parse).transpose().map_err(|_| StreamFault::HeaderFrom)?;
         // What SASL proved stands fast: a later header may leave it out, but not change it.
@@ -363,7 +384,12 @@ impl InboundStream {
         scope: &Scope,
     ) -> Result<(), StreamFault> {
         let State::Proved(proved) = &mut self.state else { return Err(StreamFault::NotAuthenticated) };
-        let event = proved.handle_stanza(head, complete(xml, checked, scope))?;
+        let whole = complete(xml, checked, scope);
+        let limit = self.wire.framer.limits().element_bytes;
+        if whole.len() > limit {
+            return Err(XmlFault::TooBig { limit }.into());
+        }
+        let event = proved.handle_stanza(head, whole)?;
         self.wire.events.push_back(event);
         Ok(())
     }
@@ -396,6 +422,10 @@ impl InboundStream {
         if self.state.opened().is_some_and(|opened| opened.security.has_tls()) {
             write_tls_element(&mut self.wire.output, "failure");
             return Ok(Next::Refuse(StreamFault::TlsTwice));
+        }
+        if matches!(self.state, State::Proved(_)) {
+            write_tls_element(&mut self.wire.output, "failure");
+            return Ok(Next::Refuse(StreamFault::TlsLate));
         }
         // Whatever follows was sent in the clear: it must not survive into the protected stream.
         if self.wire.framer.buffered() > 0 {
@@ -446,7 +476,7 @@ impl InboundStream {
             stanza_bytes = stanza_bytes.max(self.wire.framer.limits().element_bytes);
         }
         if let State::Proved(proved) = &mut self.state {
-            proved.pairs.add(pair.clone());
+            proved.pairs.add(pair.clone(), method);
             self.wire
                 .framer
                 .set_limits(self.settings.limits.unauthenticated.with_element_bytes(stanza_bytes));
@@ -526,42 +556,6 @@ impl State {
             Self::AwaitTls { until } | Self::Opening { until, .. } => Some(*until),
             Self::Negotiating(negotiating) => Some(negotiating.until),
             Self::Proved(_) => None,
-        }
-    }
-}
-
-impl Proved {
-    /// Checks the addresses of a stanza against the pairs that are proved (RFC 6120 §8.1.1.2, §8.1.2.2).
-    fn handle_stanza(&mut self, head: &StanzaHead<'_>, xml: Bytes) -> Result<StreamEvent, StreamFault> {
-        let (Some(from), Some(to_text)) = (head.from.as_deref(), head.to.as_deref()) else {
-            return Err(StreamFault::Addressing);
-        };
-        let from = Jid::parse(from).map_err(|_| StreamFault::Addressing)?;
-        let to = Jid::parse(to_text);
-        let rescued;
-        let local = match &to {
-            Ok(to) => to.domain(),
-            Err(_) => {
-                rescued = Domain::of_address(to_text).map_err(|_| StreamFault::Addressing)?;
-                rescued.as_str()
-            }
-        };
-        let Some(pair) = self.pairs.find(local, from.domain()) else {
-            return Err(self.unproved(from.domain(), local));
-        };
-        Ok(match to {
-            Ok(to) => StreamEvent::Stanza(ReceivedStanza { kind: head.kind, from, to, xml }),
-            Err(_) => StreamEvent::MalformedTo { from, pair: pair.clone(), xml },
-        })
-    }
-
-    /// Which side of the pair is at fault.
-    fn unproved(&self, remote: &str, local: &str) -> StreamFault {
-        let is_remote_proved = self.pairs.has_remote(remote);
-        match Domain::parse(if is_remote_proved { local } else { remote }) {
-            Ok(domain) if is_remote_proved => StreamFault::UnprovedTo { domain },
-            Ok(claimed) => StreamFault::UnprovedFrom { claimed },
-            Err(_) => StreamFault::Addressing,
         }
     }
 }

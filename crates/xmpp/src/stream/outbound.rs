@@ -11,8 +11,8 @@ use std::{sync::Arc, time::Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    CloseCause, KeyAnswer, KeyQuestion, NotProved, Pair, Refusal, StreamEvent, StreamFault, StreamLimits,
-    StreamPolicy, TlsFacts, TlsStart,
+    CloseCause, KeyAnswer, KeyQuestion, Method, NotProved, Pair, Refusal, StreamEvent, StreamFault,
+    StreamLimits, StreamPolicy, TlsFacts, TlsStart,
     direction::Direction,
     header::{OwnHeader, PeerHeader},
     pairs::ProvedPairs,
@@ -200,11 +200,16 @@ impl OutboundStream {
         }
     }
 
-    /// A pair is not to be carried any more: its stanzas are refused from now on.
-    pub fn forget_pair(&mut self, pair: &Pair) {
-        if let State::Established(established) = &mut self.state {
-            established.pairs.remove(pair);
-        }
+    /// Policy is another by now: forgets, and gives back, the pairs whose proof it does not allow any more.
+    pub fn handle_policy_change(&mut self, policy: &dyn StreamPolicy) -> Vec<Pair> {
+        let State::Established(established) = &mut self.state else { return Vec::new() };
+        let Established { pairs, opened, .. } = established;
+        pairs.take_forbidden(|pair, method| {
+            policy.terms(&pair.local, &pair.remote).is_some_and(|terms| match method {
+                Method::External => terms.external,
+                _ => opened.may_show_key(pair, &terms),
+            })
+        })
     }
 
     /// Ends the stream with an error.

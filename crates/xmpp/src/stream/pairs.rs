@@ -1,5 +1,6 @@
 //! The pairs of domains that are proved on one stream.
 
+use super::Method;
 use crate::jid::Domain;
 
 /// One of our domains and one of a partner's.
@@ -20,19 +21,33 @@ pub struct NotProved;
 #[derive(Debug, Default)]
 pub(super) struct ProvedPairs {
     pairs: Vec<Pair>,
+    /// How each of them was proved.
+    methods: Vec<Method>,
     /// Where the last look-up ended: stanzas of one pair come in runs.
     last: usize,
 }
 
 impl ProvedPairs {
-    pub(super) fn add(&mut self, pair: Pair) {
+    pub(super) fn add(&mut self, pair: Pair, method: Method) {
         if !self.pairs.contains(&pair) {
             self.pairs.push(pair);
+            self.methods.push(method);
         }
     }
 
-    pub(super) fn remove(&mut self, pair: &Pair) {
-        self.pairs.retain(|proved| proved != pair);
+    /// Takes out, and gives back, the pairs whose proof is not allowed.
+    pub(super) fn take_forbidden(&mut self, is_allowed: impl Fn(&Pair, Method) -> bool) -> Vec<Pair> {
+        let mut taken = Vec::new();
+        let known = std::mem::take(&mut self.pairs).into_iter().zip(std::mem::take(&mut self.methods));
+        for (pair, method) in known {
+            if is_allowed(&pair, method) {
+                self.pairs.push(pair);
+                self.methods.push(method);
+            } else {
+                taken.push(pair);
+            }
+        }
+        taken
     }
 
     pub(super) fn find(&mut self, local: &str, remote: &str) -> Option<&Pair> {

@@ -3,6 +3,7 @@
 
 use std::{fmt, sync::Arc};
 
+use super::Method;
 use crate::jid::Domain;
 
 /// Terms on which a partner may talk to one of our domains.
@@ -26,6 +27,16 @@ impl PartnerTerms {
     /// True when dialback is allowed on a stream with or without TLS. Where it may do without TLS, TLS does no harm.
     pub fn allow_dialback(&self, has_tls: bool) -> bool {
         self.dialback_without_tls || (has_tls && self.dialback_with_tls)
+    }
+
+    /// True when a pair that a peer proved to us in this way may send.
+    pub(super) fn allow_proof(&self, method: Method) -> bool {
+        match method {
+            Method::External => self.external,
+            Method::Certificate => self.external || self.allow_dialback(true),
+            Method::DialbackWithTls | Method::DialbackByPeer => self.allow_dialback(true),
+            Method::DialbackInTheClear => self.allow_dialback(false),
+        }
     }
 }
 

@@ -13,9 +13,9 @@ use tombolo_xmpp::{
     dialback::DialbackSecrets,
     jid::Domain,
     stream::{
-        CloseCause, Dial, InboundSettings, InboundStream, OutboundSettings, OutboundStream, Pair,
-        PartnerTerms, PeerCertificate, Purpose, S2sStream, StreamEvent, StreamIds, StreamLimits,
-        StreamPolicy, TlsFacts, TlsStart,
+        CloseCause, Dial, InboundSettings, InboundStream, KeyAnswer, KeyQuestion, OutboundSettings,
+        OutboundStream, Pair, PartnerTerms, PeerCertificate, Purpose, S2sStream, StreamEvent, StreamIds,
+        StreamLimits, StreamPolicy, TlsFacts, TlsStart,
     },
 };
 
@@ -197,6 +197,20 @@ impl Side {
             S2sStream::Inbound(stream) => stream,
             S2sStream::Outbound(_) => panic!("an outbound stream"),
         }
+    }
+
+    /// Says what the authoritative server said of a key.
+    pub fn answer_key(&mut self, question: &KeyQuestion, answer: KeyAnswer) {
+        match &mut self.stream {
+            S2sStream::Inbound(stream) => stream.handle_key_answer(question, answer, &self.table),
+            S2sStream::Outbound(_) => panic!("an outbound stream"),
+        }
+    }
+
+    /// Takes over another table; which pairs are lost by it.
+    pub fn change_policy(&mut self, table: Table) -> Vec<Pair> {
+        self.table = table;
+        self.stream.handle_policy_change(&self.table)
     }
 
     pub fn as_outbound(&mut self) -> &mut OutboundStream {

@@ -69,7 +69,9 @@ impl InboundStream {
             State::Proved(proved) => (proved.pairs.contains(&pair), proved.pairs.as_slice().len()),
             _ => (false, 0),
         };
-        let most = self.settings.limits.pairs;
+        let limits = &self.settings.limits;
+        // Each key costs a connection to somebody: a stranger may cause a few of them only.
+        let most = if proved == 0 { limits.keys_before_proof.min(limits.pairs) } else { limits.pairs };
         let until = now + self.settings.limits.dialback_wait;
         let terms = policy.terms(&pair.local, &pair.remote);
         let Some(opened) = self.state.opened_mut() else { return Next::Stay };
@@ -94,8 +96,7 @@ impl InboundStream {
                 Next::Stay
             }
             Verdict::Ask => {
-                let stanza_bytes = terms.and_then(|terms| terms.stanza_bytes);
-                opened.pending.push(Pending { pair: pair.clone(), stanza_bytes, until });
+                opened.pending.push(Pending { pair: pair.clone(), until });
                 let question = KeyQuestion { pair, stream_id: opened.id.clone(), key: key.into() };
                 self.wire.events.push_back(StreamEvent::KeyShown(question));
                 Next::Stay
@@ -104,7 +105,12 @@ impl InboundStream {
     }
 
     /// An answer counts only for a key of the present stream that is still being asked about.
-    pub(super) fn answer_key(&mut self, question: &KeyQuestion, answer: KeyAnswer) -> Next {
+    pub(super) fn answer_key(
+        &mut self,
+        question: &KeyQuestion,
+        answer: KeyAnswer,
+        policy: &dyn StreamPolicy,
+    ) -> Next {
         let is_any_proved = matches!(self.state, State::Proved(_));
         let Some(opened) = self.state.opened_mut() else { return Next::Stay };
         let Some(at) = opened.pending.iter().position(|pending| pending.pair == question.pair) else {
@@ -113,13 +119,20 @@ impl InboundStream {
         if opened.id != question.stream_id {
             return Next::Stay;
         }
-        let Pending { pair, stanza_bytes, .. } = opened.pending.swap_remove(at);
+        let Pending { pair, .. } = opened.pending.swap_remove(at);
         let output = &mut self.wire.output;
         let (local, remote) = (&pair.local, &pair.remote);
         match answer {
             KeyAnswer::Valid => {
-                write_answer(output, DialbackElement::Result, local, remote, "", true);
                 let has_tls = opened.security.has_tls();
+                let terms = policy.terms(local, remote).filter(|terms| terms.allow_dialback(has_tls));
+                let Some(PartnerTerms { stanza_bytes, .. }) = terms else {
+                    // Policy has changed since it was asked about.
+                    let condition = DialbackCondition::PolicyViolation;
+                    write_error(output, DialbackElement::Result, local, remote, "", condition);
+                    return Next::Stay;
+                };
+                write_answer(output, DialbackElement::Result, local, remote, "", true);
                 let method = if has_tls { Method::DialbackWithTls } else { Method::DialbackInTheClear };
                 Next::Prove(Proof { pair, method, stanza_bytes })
             }
@@ -169,6 +182,20 @@ fn judge(security: &Security, pair: &Pair, terms: Option<PartnerTerms>, is_serve
 }
 
 impl Opened {
+    /// Refuses keys that policy would not take any more, whatever their authoritative servers say.
+    pub(super) fn refuse_keys(&mut self, output: &mut Vec<u8>, policy: &dyn StreamPolicy) {
+        let has_tls = self.security.has_tls();
+        self.pending.retain(|Pending { pair, .. }| {
+            let terms = policy.terms(&pair.local, &pair.remote);
+            let is_allowed = terms.is_some_and(|terms| terms.allow_dialback(has_tls));
+            if !is_allowed {
+                let condition = DialbackCondition::PolicyViolation;
+                write_error(output, DialbackElement::Result, &pair.local, &pair.remote, "", condition);
+            }
+            is_allowed
+        });
+    }
+
     /// Answers for authoritative servers that did not answer in time.
     pub(super) fn expire_keys(&mut self, output: &mut Vec<u8>, now: Instant) {
         self.pending.retain(|Pending { pair, until, .. }| {

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use super::{Established, OutboundStream, State};
+use super::{Established, Opened, OutboundStream, State};
 use crate::{
     dialback::{Dialback, DialbackCondition, DialbackContent, DialbackElement, DialbackFault, write_request},
     stream::{
@@ -26,7 +26,7 @@ impl OutboundStream {
                 continue;
             }
             let terms = policy.terms(&pair.local, &pair.remote);
-            let refusal = if !terms.is_some_and(|terms| established.may_show_key(&pair, &terms)) {
+            let refusal = if !terms.is_some_and(|terms| established.opened.may_show_key(&pair, &terms)) {
                 Some(Refusal::NotAllowed)
             } else if established.pairs.as_slice().len() + established.asked.len()
                 >= self.settings.limits.pairs
@@ -129,13 +129,15 @@ impl OutboundStream {
     }
 }
 
-impl Established {
+impl Opened {
     /// Dialback is allowed, or the certificate names the further domain so that the peer's may do the same (XEP-0344 §2.6).
-    fn may_show_key(&self, pair: &Pair, terms: &PartnerTerms) -> bool {
-        let security = &self.opened.security;
-        terms.allow_dialback(security.has_tls()) || (terms.external && security.proves(&pair.remote))
+    pub(super) fn may_show_key(&self, pair: &Pair, terms: &PartnerTerms) -> bool {
+        terms.allow_dialback(self.security.has_tls())
+            || (terms.external && self.security.proves(&pair.remote))
     }
+}
 
+impl Established {
     fn handle_result(&mut self, pair: &Pair, answer: KeyAnswer, is_dialled: bool) -> StreamEvent {
         if is_dialled {
             self.until = None;
@@ -143,8 +145,9 @@ impl Established {
         let pair = pair.clone();
         match answer {
             KeyAnswer::Valid => {
-                self.pairs.add(pair.clone());
-                StreamEvent::PairProved { pair, method: Method::DialbackByPeer }
+                let method = Method::DialbackByPeer;
+                self.pairs.add(pair.clone(), method);
+                StreamEvent::PairProved { pair, method }
             }
             KeyAnswer::Invalid => StreamEvent::PairRefused { pair, refusal: Refusal::Invalid },
             KeyAnswer::Failed(condition) => {

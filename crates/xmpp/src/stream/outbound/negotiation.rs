@@ -118,7 +118,7 @@ impl OutboundStream {
         match method {
             Some(method) => {
                 let pair = self.dial.pair.clone();
-                established.pairs.add(pair.clone());
+                established.pairs.add(pair.clone(), method);
                 self.waiting_pairs.retain(|waiting| *waiting != pair);
                 self.wire.events.push_back(StreamEvent::PairProved { pair, method });
             }
