@@ -6,6 +6,7 @@ use tombolo_edge::{FlowFacts, Transport};
 use tombolo_interwork::{
     address::address_of_uri,
     owner::{Input, PeerKey, PeerWay, ReplyTo, SipRequest},
+    token::TokenKey,
 };
 use tombolo_policy::{LocalDomain, PeerProof};
 use tombolo_presence::{Address, Domain};
@@ -72,7 +73,8 @@ pub fn serve(
                     Proof::Challenge(values) => return answer(401, &challenge(values)),
                 }
             }
-            if identity != phone.aor {
+            // A connection outlives the account of whom it was proved to be.
+            if identity != phone.aor || directory.authenticator.accounts().account(&identity).is_none() {
                 return answer(403, &[]);
             }
             if message.method() == Some(&Method::Register) {
@@ -104,9 +106,8 @@ fn front_end_refusal(domain: &Domain, identity: &Address, method: Option<&Method
 /// The shard that owns what a request is about: the row that our tag names, else the user of the Request-URI when its
 /// domain is ours, else that of From.
 fn shard_of(directory: &Directory, message: &Message, identity: &Address) -> Option<usize> {
-    let token = message.to().ok().and_then(|to| directory.key.verify(to.tag()?));
-    if let Some(token) = token {
-        return Some(directory.shard_of(token.partition));
+    if let Some(partition) = partition_of_dialog(&directory.key, message) {
+        return Some(directory.shard_of(partition));
     }
     let target = message.request_uri().ok().and_then(|uri| address_of_uri(&uri).ok());
     let policy = directory.policy.load();
@@ -119,6 +120,15 @@ fn shard_of(directory: &Directory, message: &Message, identity: &Address) -> Opt
             Some(directory.shard_of(identity.partition()))
         }
     }
+}
+
+/// The partition of the dialog that a request belongs to. Only in methods that have dialogs does a tag of ours say
+/// anything: elsewhere it must not lead to a shard that does not own the user.
+fn partition_of_dialog(key: &TokenKey, message: &Message) -> Option<u16> {
+    if !matches!(message.method(), Some(Method::Subscribe | Method::Notify)) {
+        return None;
+    }
+    key.verify(message.to().ok()?.tag()?).map(|token| token.partition)
 }
 
 /// The challenge of a 401.
@@ -138,6 +148,7 @@ pub fn capabilities() -> Vec<(&'static str, String)> {
 
 #[cfg(test)]
 mod tests {
+    use tombolo_interwork::token::{Token, TokenKind};
     use tombolo_sip::{
         message::{MessageLimits, read_datagram},
         uas::{self, Verdict},
@@ -169,6 +180,27 @@ mod tests {
              To: <sip:a@corp.example>\r\nCall-ID: c\r\nCSeq: 1 {method}\r\n{more}\r\n"
         );
         uas::check(&read_datagram(text.into(), &MessageLimits::default()).expect("legal"))
+    }
+
+    #[test]
+    fn a_tag_of_ours_leads_to_a_shard_in_methods_with_dialogs_only() {
+        let key = TokenKey::new(&[9; 32]);
+        let tag = key.sign(Token { kind: TokenKind::Notifier, partition: 77, row: 1 });
+        let partition = |method: &str, tag: &str| {
+            let text = format!(
+                "{method} sip:a@corp.example SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1\r\nFrom: <sip:x@y>;tag=f\r\n\
+                 To: <sip:a@corp.example>;tag={tag}\r\nCall-ID: c\r\nCSeq: 1 {method}\r\n\r\n"
+            );
+            let message = read_datagram(text.into(), &MessageLimits::default()).expect("legal");
+            partition_of_dialog(&key, &message)
+        };
+        for method in ["SUBSCRIBE", "NOTIFY"] {
+            assert_eq!(partition(method, &tag), Some(77), "{method}");
+            assert_eq!(partition(method, "of-somebody-else"), None, "{method}");
+        }
+        for method in ["PUBLISH", "MESSAGE"] {
+            assert_eq!(partition(method, &tag), None, "{method}");
+        }
     }
 
     #[test]

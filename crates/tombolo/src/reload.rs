@@ -104,16 +104,17 @@ impl Files {
         let differences = settings.differences(&new);
         let mut running = settings.with_live_parts(&new);
         let is_live = |part| differences.iter().any(|other| other.part == part);
-        if is_live("partner") {
-            match running.try_policy_table(self.policy.load().generation() + 1) {
-                Ok(table) => {
-                    self.set_policy(table);
+        // Put in force in any case: whoever missed an earlier one has it then.
+        match running.try_policy_table(self.policy.load().generation() + 1) {
+            Ok(table) => {
+                self.set_policy(table);
+                if is_live("partner") {
                     answer.taken.push(format!("{} partners", running.partners.len()));
                 }
-                Err(conflict) => {
-                    answer.errors.push(format!("partner: {conflict}; restart for changed local domains"));
-                    return;
-                }
+            }
+            Err(conflict) => {
+                answer.errors.push(format!("partner: {conflict}; restart for changed local domains"));
+                return;
             }
         }
         for domain in &mut running.domains {
@@ -133,6 +134,18 @@ impl Files {
         *settings = running;
     }
 
+    /// The accounts, where there is a built-in home.
+    fn reload_accounts(&self, answer: &mut ReloadAnswer) {
+        let (Some(book), Some(broker)) = (&self.book, &self.broker) else { return };
+        match book.load() {
+            Ok(accounts) => {
+                answer.taken.push("accounts".to_owned());
+                broker.set_accounts(Book::for_broker(&accounts));
+            }
+            Err(error) => answer.errors.push(error.trim_end().to_owned()),
+        }
+    }
+
     fn set_policy(&self, table: Table) {
         let table = Arc::new(table);
         match &self.broker {
@@ -148,6 +161,8 @@ impl Files {
 impl Reloadable for Files {
     fn reload(&self) -> ReloadAnswer {
         let mut answer = ReloadAnswer::default();
+        // Accounts first: the policy is judged by what they say.
+        self.reload_accounts(&mut answer);
         if let Some((path, role)) = &self.source {
             self.reload_settings(path, *role, &mut answer);
         }
@@ -161,16 +176,6 @@ impl Reloadable for Files {
         for trust in self.trusts.iter().chain(self.link.iter().map(|link| &link.trust)) {
             if let Err(error) = trust.reload() {
                 answer.errors.push(error.to_string());
-            }
-        }
-        if let (Some(book), Some(broker)) = (&self.book, &self.broker) {
-            match book.load() {
-                Ok(accounts) => {
-                    let accounts = Book::for_broker(&accounts);
-                    answer.taken.push("accounts".to_owned());
-                    broker.set_accounts(accounts);
-                }
-                Err(error) => answer.errors.push(error.trim_end().to_owned()),
             }
         }
         answer.errors.dedup();

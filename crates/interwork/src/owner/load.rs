@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use tombolo_fanout::ViewId;
 use tombolo_presence::Now;
 use tombolo_sip::event::{Reason, subscriber::Subscriber};
@@ -53,6 +53,14 @@ impl Owner {
                     _ => self.load_subscriber(&row.key, value, &numbers, now),
                 };
                 unread += usize::from(!is_read);
+            }
+        }
+        // Numbers of dialogs that are no more.
+        let dialogs: HashSet<&[u8], RandomState> =
+            rows.iter().filter(|row| is_dialog(row.table)).map(|row| &row.key[..]).collect();
+        for row in rows.iter().filter(|row| row.table == table::VOLATILE) {
+            if !dialogs.contains(&row.key[..]) {
+                self.lazy.push(Row { value: None, ..row.clone() });
             }
         }
         self.resume(now);
@@ -104,6 +112,7 @@ impl Owner {
         let raised = self.raised_cseq(number, volatile, 0);
         let Some(at) = self.add_dialog(id, number, lane, &texts, routes, row.watches_user, expires_at, now)
         else {
+            self.drop_if_idle(id);
             return false;
         };
         if let Some(dialog) = self.dialogs.dialog_mut(at) {
@@ -123,13 +132,17 @@ impl Owner {
         let (Some(number), Some(row)) = (number_of_key(key), decode::<SubscriberRow>(value)) else {
             return false;
         };
-        let Some(id) = self.find_or_add_pair(&row.user, &row.contact) else { return false };
         let volatile = numbers.get(&number);
         let expires_at = volatile.map_or(row.expires_at, |volatile| volatile.expires_at);
         if expires_at <= now.unix_seconds() {
             // It ran out meanwhile: a new dialog is made with the others that are missing.
+            for table in [table::SUBSCRIBER, table::VOLATILE] {
+                let (partition, key) = (row.user.partition(), key.to_vec());
+                self.lazy.push(Row { partition, table, key, value: None });
+            }
             return true;
         }
+        let Some(id) = self.find_or_add_pair(&row.user, &row.contact) else { return false };
         let ends_at = now.instant + Duration::from_secs(expires_at - now.unix_seconds());
         let refresh_at = self.spread(now);
         let upstream = Upstream {
@@ -180,9 +193,11 @@ impl Owner {
 
     /// Everything that was loaded goes on.
     fn resume(&mut self, now: Now) {
+        self.end_users_without_account(now);
         let ids: Vec<_> = self.pairs.iter().map(|(id, _)| id).collect();
         for id in ids {
-            let Some(pair) = self.pairs.pair(id) else { continue };
+            // What is just being ended says nothing else.
+            let Some(pair) = self.pairs.pair(id).filter(|_| !self.is_proposing(id)) else { continue };
             let (watch, upstream, may_watch) = (pair.watch, pair.upstream, pair.verdict.may_watch_contact);
             let (is_from, is_to) = (pair.subscription.is_from(), pair.subscription.is_to());
             let (waits, asks) = (pair.subscription.is_pending_in(), pair.subscription.is_pending_out());
@@ -250,6 +265,10 @@ impl Owner {
         }
         self.lazy.append(&mut rows);
     }
+}
+
+fn is_dialog(table: u8) -> bool {
+    table == table::NOTIFIER || table == table::SUBSCRIBER
 }
 
 fn volatile_row(partition: u16, row: u64, value: &VolatileRow) -> Row {

@@ -18,6 +18,7 @@ use tombolo_wheel::{TimerId, Wheel};
 
 use crate::{rows::Row, token::TokenKey};
 
+mod accounts;
 mod addresses;
 mod dialog_life;
 mod dialogs;
@@ -262,7 +263,7 @@ impl Owner {
             Input::Decide { user, watcher, is_approved, asker } => {
                 self.handle_decision(&user, watcher.as_ref(), is_approved, asker, now);
             }
-            Input::Accounts(accounts) => self.accounts = accounts,
+            Input::Accounts(accounts) => self.handle_accounts(accounts, now),
             Input::PartnerFull { partner, is_full } => self.handle_partner_full(partner, is_full),
             Input::Policy(table) => self.handle_policy(table, now),
             Input::Ask { user, asker } => self.handle_question(user.as_ref(), asker),

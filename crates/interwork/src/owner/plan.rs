@@ -45,6 +45,8 @@ pub enum Control {
         /// Who is told of what became of it.
         decision: u64,
     },
+    /// The user, or a contact who is a local user too, is no more.
+    Gone,
     /// The user's front end lets the contact see the user, or does not any more.
     Upstream {
         /// It does.
@@ -70,6 +72,8 @@ pub enum Effect {
     ShowUser,
     /// The contact is sent `unavailable`, and nothing after it.
     HideUser,
+    /// The same, even if the contact is not known to have been sent anything else.
+    HideUserAnew,
     /// The user's watchers of the contact see it now.
     ShowContact,
     /// The user's watchers of the contact are told that it is over.
@@ -115,6 +119,7 @@ pub struct Proposal {
 enum Cause {
     FromContact,
     FrontEnd,
+    Gone,
     Other,
 }
 
@@ -130,7 +135,7 @@ impl Owner {
     /// Takes a control input of a pair.
     pub(super) fn control(&mut self, id: PairId, control: Control, now: Now) {
         if let Some(proposal) = self.proposals.get_mut(&id.0) {
-            if proposal.waiting.len() < WAITING {
+            if proposal.waiting.len() < WAITING || matches!(control, Control::Gone) {
                 proposal.waiting.push_back(control);
             } else {
                 self.refuse_control(id, control, now);
@@ -155,6 +160,7 @@ impl Owner {
         let cause = match &control {
             Control::FromContact(_) => Cause::FromContact,
             Control::Upstream { .. } => Cause::FrontEnd,
+            Control::Gone => Cause::Gone,
             _ => Cause::Other,
         };
         self.plan(id, control, &mut plan, now);
@@ -210,7 +216,7 @@ impl Owner {
         }
         match cause {
             Cause::FromContact => self.refuse_contact(id, "the store failed"),
-            Cause::FrontEnd => self.heed_front_end_later(id, now),
+            Cause::FrontEnd | Cause::Gone => self.heed_front_end_later(id, now),
             Cause::Other => {}
         }
         let (user, contact) = self.names_of(id);
@@ -249,7 +255,7 @@ impl Owner {
             Control::Watch(request) => self.refuse_watch(&request, 500, reason, now),
             Control::FromContact(_) => self.refuse_contact(id, reason),
             Control::Decide { decision, .. } => self.note_decision(decision, None),
-            Control::Upstream { .. } => self.heed_front_end_later(id, now),
+            Control::Upstream { .. } | Control::Gone => self.heed_front_end_later(id, now),
             Control::Stanza(stanza)
                 if PresenceStanza::read(&stanza.xml)
                     .is_ok_and(|presence| presence.kind == PresenceKind::Subscribe) =>
@@ -301,8 +307,12 @@ impl Owner {
         self.wheel.insert(now.instant + self.settings.store_limit, Timer::FrontEnd(id));
     }
 
-    /// What the front end said last could not be stored. Where it still holds, it is tried again.
+    /// What the front end said last, or that the user is no more, could not be stored. Where it still holds, it is
+    /// tried again.
     pub(super) fn heed_front_end(&mut self, id: PairId, now: Now) {
+        if self.is_of_nobody(id) {
+            return self.control(id, Control::Gone, now);
+        }
         let Some(pair) = self.pairs.pair(id) else { return };
         let (upstream, subscription) = (pair.upstream, pair.subscription);
         if !self.is_behind_front_end(pair) {
@@ -351,6 +361,7 @@ impl Owner {
                 self.plan_decision(id, is_approved, plan);
                 plan.effects.push(Effect::Decided { decision, is_done: plan.row != before });
             }
+            Control::Gone => self.plan_gone(id, plan),
             Control::Upstream { is_granted } => {
                 // The front end speaks for its user, within the policy.
                 if !is_granted {
@@ -397,6 +408,24 @@ impl Owner {
         } else if step.forward {
             plan.effects.push(Effect::TellUser);
         }
+    }
+
+    /// Everything that was agreed ends, and the contact is told so.
+    fn plan_gone(&mut self, id: PairId, plan: &mut Plan) {
+        let Some(pair) = self.pairs.pair(id) else { return };
+        let agreed = std::mem::take(&mut plan.row.subscription);
+        plan.row.asked_at = None;
+        if !pair.is_local() {
+            if agreed.is_from() || agreed.is_pending_in() {
+                plan.row.granting = Some(SubscriptionKind::Unsubscribed);
+            }
+            if agreed.is_to() || agreed.is_pending_out() {
+                plan.row.asking = Some(SubscriptionKind::Unsubscribe);
+            }
+        }
+        plan.effects.push(if agreed.is_from() { Effect::HideUserAnew } else { Effect::HideUser });
+        plan.effects.push(Effect::EndWatchers(Reason::NoResource, None));
+        plan.effects.push(Effect::EndContactWatchers(Reason::NoResource));
     }
 
     fn plan_decision(&mut self, id: PairId, is_approved: bool, plan: &mut Plan) {
@@ -452,9 +481,12 @@ impl Owner {
                     self.shard.mark_whole(pair.watch);
                 }
             }
-            Effect::HideUser => {
+            Effect::HideUser | Effect::HideUserAnew => {
                 if let Some(pair) = self.pairs.pair(id) {
                     self.shard.handle_change(pair.watch, ViewId::EMPTY);
+                    if matches!(effect, Effect::HideUserAnew) && !pair.is_local() {
+                        self.shard.mark_whole(pair.watch);
+                    }
                 }
             }
             Effect::ShowContact => self.show_contact(id, now),

@@ -256,6 +256,22 @@ impl Owner {
         id
     }
 
+    /// Forgets what the user published.
+    pub(super) fn drop_publications(&mut self, id: AddressId) {
+        let Some(publications) = self.users.get_mut(&id).and_then(|user| user.publications.as_mut()) else {
+            return;
+        };
+        let gone = std::mem::take(&mut **publications);
+        if let Some(timer) = gone.timer {
+            self.wheel.cancel(timer);
+        }
+        let user = self.addresses.address(id);
+        let rows = gone.compositor.iter().map(|(at, _)| publication_row(user, at.0, None));
+        self.lazy.extend(rows);
+        self.compose(id);
+        self.drop_user_if_idle(id);
+    }
+
     fn drop_user_if_idle(&mut self, id: AddressId) {
         let Some(user) = self.users.get_mut(&id) else { return };
         if user.publications.as_ref().is_some_and(|publications| publications.compositor.is_empty()) {
@@ -271,7 +287,10 @@ impl Owner {
 
     /// Takes back a stored publication.
     pub(super) fn restore_publication(&mut self, row: PublicationRow, now: Now) {
-        let Ok(state) = state_of_body(&row.body, Some(&row.user)) else { return };
+        let Ok(state) = state_of_body(&row.body, Some(&row.user)) else {
+            // An earlier version could read it; nobody will again.
+            return self.lazy.push(publication_row(&row.user, row.number, None));
+        };
         let state = in_language(state, row.lang.as_deref());
         let left = Duration::from_secs(row.expires_at.saturating_sub(now.unix_seconds()));
         let id = self.publisher(&row.user);

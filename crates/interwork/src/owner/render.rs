@@ -149,7 +149,8 @@ fn write_pair(
     if granting == Some(SubscriptionKind::Subscribed) {
         write_bare("subscribed", out);
     }
-    let shows_state = update.from != update.to || (update.whole && pair.subscription.is_from());
+    let ends = granting == Some(SubscriptionKind::Unsubscribed);
+    let shows_state = update.from != update.to || (update.whole && (pair.subscription.is_from() || ends));
     if shows_state {
         let key = (pair.user, update.from, update.to, update.whole);
         let halves = differences.entry(key).or_insert_with(|| {
@@ -168,7 +169,7 @@ fn write_pair(
         bare_presence(kind, user, contact, out);
         *count += 1;
     };
-    if granting == Some(SubscriptionKind::Unsubscribed) {
+    if ends {
         write_bare("unsubscribed", out);
     }
     if pair.has(mark::PROBE) {

@@ -11,7 +11,7 @@ use tombolo_sip::event::Reason;
 use super::{
     Owner,
     output::{Output, Relation, Report},
-    pairs::{PairId, PairVerdict},
+    pairs::PairId,
     plan::Control,
 };
 
@@ -121,14 +121,14 @@ impl Owner {
         self.forget_quotas();
         let ids: Vec<PairId> = self.pairs.iter().map(|(id, _)| id).collect();
         for id in ids {
-            let (user, contact) = self.names_of(id);
-            let verdict = self.verdict(&user, &contact);
-            self.take_verdict(id, verdict, now);
+            self.judge(id, now);
         }
     }
 
-    /// A pair's verdict is this from now on.
-    fn take_verdict(&mut self, id: PairId, verdict: PairVerdict, now: Now) {
+    /// Makes a pair's verdict anew, with what follows from it.
+    pub(super) fn judge(&mut self, id: PairId, now: Now) {
+        let (user, contact) = self.names_of(id);
+        let verdict = self.verdict(&user, &contact);
         let Some(pair) = self.pairs.pair_mut(id) else { return };
         let old = std::mem::replace(&mut pair.verdict, verdict);
         let (upstream, subscription) = (pair.upstream, pair.subscription);

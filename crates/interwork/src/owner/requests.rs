@@ -16,6 +16,10 @@ use crate::{
 
 impl Owner {
     pub(super) fn handle_request(&mut self, request: SipRequest, now: Now) {
+        if self.is_without_account(&request.identity) {
+            // It was on its way when the account went.
+            return self.answer(&request, Reply::status(403), "the user has no account any more");
+        }
         match request.message.method() {
             Some(Method::Subscribe) => match Subscribe::read(&request.message) {
                 Ok(subscribe) if subscribe.to_tag.is_some() => {
@@ -26,6 +30,10 @@ impl Owner {
             },
             Some(Method::Notify) => self.handle_notify(&request, now),
             Some(Method::Message) => self.handle_message_request(request, now),
+            Some(Method::Publish) if request.message.to().is_ok_and(|to| to.tag().is_some()) => {
+                // SIP-PUB-06: a PUBLISH is in no dialog.
+                self.answer(&request, Reply::status(481), "a PUBLISH belongs to no dialog");
+            }
             Some(Method::Publish) => match Publish::read(&request.message) {
                 Ok(publish) => self.handle_publish(&request, &publish, now),
                 Err(fault) => self.answer_fault(&request, &fault),

@@ -2,6 +2,7 @@
 
 mod stage;
 
+mod account_changes;
 mod borders;
 mod limits;
 mod local_pairs;

@@ -180,6 +180,11 @@ impl Stage {
         settings.watcher_interval = Duration::ZERO;
         let mut owner = Owner::new(settings, table.clone(), now);
         owner.handle(Input::Accounts(Arc::new(Accounts { approve: accounts.clone() })), now);
+        let stored = rows.iter().map(|row| {
+            let value = row.value.clone().expect("a row that is stored");
+            ((row.partition, row.table, row.key.clone()), value)
+        });
+        let stored = stored.collect();
         let unread = owner.load(rows, now);
         assert_eq!(unread, 0, "every stored row is read");
         let mut stage = Self {
@@ -193,7 +198,7 @@ impl Stage {
             responses: VecDeque::new(),
             requests: VecDeque::new(),
             deliveries: VecDeque::new(),
-            rows: HashMap::new(),
+            rows: stored,
             asked_to_decide: Vec::new(),
             answers_notify: Some(200),
             stores_at_once: true,
@@ -246,10 +251,18 @@ impl Stage {
                 value: Some(value.clone()),
             })
             .collect();
-        let mut again =
-            Self::started_for(self.start + 1, self.accounts, self.table, self.now.after(later), rows);
-        again.rows = self.rows;
-        again
+        Self::started_for(self.start + 1, self.accounts, self.table, self.now.after(later), rows)
+    }
+
+    /// The accounts of the built-in home from now on.
+    pub fn accounts_are(&mut self, accounts: &[(&str, Approve)]) {
+        self.will_have_accounts(accounts);
+        self.input(Input::Accounts(Arc::new(Accounts { approve: self.accounts.clone() })));
+    }
+
+    /// The accounts that the next start finds.
+    pub fn will_have_accounts(&mut self, accounts: &[(&str, Approve)]) {
+        self.accounts = accounts.iter().map(|(aor, approve)| (address(aor), *approve)).collect();
     }
 
     /// What holds of the partner from now on.
