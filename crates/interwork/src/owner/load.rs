@@ -212,8 +212,12 @@ impl Owner {
             {
                 pair.set(mark::UNSURE, true);
             }
-            if is_behind && (is_from || waits) && self.upstreams.upstream(upstream).is_none() {
+            let is_wanted = is_behind && (is_from || waits);
+            if is_wanted && self.upstreams.upstream(upstream).is_none() {
                 self.start_upstream(id, now);
+            } else if !is_wanted && self.upstreams.upstream(upstream).is_some() {
+                // Its end was asked for, or was to be.
+                self.stop_upstream(id, now);
             } else if is_from && !is_behind && !is_local {
                 self.show_user(id);
                 self.shard.mark_whole(watch);

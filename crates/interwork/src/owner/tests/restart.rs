@@ -177,3 +177,18 @@ impl Stage {
         assert!(self.requests.is_empty());
     }
 }
+
+#[test]
+fn an_end_that_had_not_come_when_the_process_died_is_asked_for_again() {
+    let mut stage = Stage::new();
+    let draft = stage.juliet_watches_benvolio(&pidf("open", ""));
+    stage.presence(JULIET, BENVOLIO, "unsubscribe", "");
+    let mut again = stage.killed_and_started_again(Duration::from_secs(5));
+    again.stanzas.clear();
+    let end = again.answer(200, "Expires: 0\r\n");
+    assert_eq!(end.call_id, draft.call_id);
+    assert!(end.headers.contains(&("Expires", "0".to_owned())), "{:?}", end.headers);
+    assert_eq!(again.front_end_notifies(&end, 9, "terminated;reason=timeout", ""), 200);
+    again.wait(Duration::from_secs(100));
+    assert!(again.is_silent(), "nobody asks for what nobody wants");
+}

@@ -46,6 +46,8 @@ struct Walk {
     /// The contact asked, and did not leave since.
     wants: BTreeSet<usize>,
     is_away: bool,
+    /// Dialogs whose end was asked for, and whose last NOTIFY did not leave yet.
+    ending: Vec<String>,
 }
 
 impl Walk {
@@ -62,6 +64,7 @@ impl Walk {
             contacts: Contacts::default(),
             wants: BTreeSet::new(),
             is_away: false,
+            ending: Vec::new(),
         }
     }
 
@@ -71,7 +74,7 @@ impl Walk {
 
     fn step(&mut self) {
         let contact = self.random.below(CONTACTS.len());
-        match self.random.below(14) {
+        match self.random.below(15) {
             0..=2 => self.contact_asks(contact),
             3 => self.contact_leaves(contact),
             4..=6 => self.user_changes(),
@@ -81,6 +84,7 @@ impl Walk {
             10 => self.stream_breaks_or_heals(),
             11 => self.process_dies(),
             12 => self.contact_probes(contact),
+            13 => self.front_end_ends(),
             _ => self.time_passes(),
         }
         self.hear();
@@ -232,10 +236,24 @@ impl Walk {
         let cseq = self.dialogs.get(&draft.call_id).map_or(0, |dialog| dialog.cseq);
         self.dialogs.insert(draft.call_id.clone(), Dialog { contact, request, cseq });
         if is_ending {
-            self.notify(&draft.call_id, "terminated;reason=timeout");
-            self.dialogs.remove(&draft.call_id);
+            self.ending.push(draft.call_id.clone());
+            if self.random.below(2) == 0 {
+                self.front_end_ends();
+            }
         } else {
             self.notify_present(&draft.call_id);
+        }
+    }
+
+    /// The last NOTIFYs leave; until then the dialogs go on as before.
+    fn front_end_ends(&mut self) {
+        if self.is_away {
+            return;
+        }
+        for call in std::mem::take(&mut self.ending) {
+            self.steps.push(format!("the front end ends {call}"));
+            self.notify(&call, "terminated;reason=timeout");
+            self.dialogs.remove(&call);
         }
     }
 
@@ -261,6 +279,14 @@ impl Walk {
     }
 
     fn notify(&mut self, call: &str, state: &str) {
+        let is_broken_first = self.random.below(10) == 0;
+        let Some(dialog) = self.dialogs.get_mut(call) else { return };
+        if is_broken_first && !state.starts_with("terminated") {
+            dialog.cseq += 1;
+            self.steps.push(format!("the front end sends a broken document in {call}"));
+            let status = self.stage.front_end_notifies(&dialog.request, dialog.cseq, state, "<presence");
+            assert!(matches!(status, 400 | 481), "{status} {self:?}");
+        }
         let Some(dialog) = self.dialogs.get_mut(call) else { return };
         dialog.cseq += 1;
         let body = match (&self.mark, state.starts_with("active")) {
@@ -300,6 +326,8 @@ impl Walk {
         if !self.stage.is_connected {
             self.connect();
         }
+        self.hear();
+        self.front_end_ends();
         self.hear();
         for contact in 0..CONTACTS.len() {
             if self.verdicts[contact] == Verdict::Asked {

@@ -95,7 +95,7 @@ impl Walk {
 
     fn step(&mut self) {
         let couple @ (user, contact) = self.couple();
-        match self.below(18) {
+        match self.below(20) {
             0 | 1 => self.contact_asks(couple),
             2 => self.contact_leaves(couple),
             3 | 4 => self.phone_publishes(user),
@@ -109,6 +109,8 @@ impl Walk {
             14 => self.process_dies(),
             15 => self.store_is_slow(couple),
             16 => self.phone_refuses_notifies(user),
+            17 => self.phone_answers_late(couple),
+            18 => self.stream_breaks_under_way(couple),
             _ => self.time_passes(),
         }
         self.hear();
@@ -265,7 +267,8 @@ impl Walk {
         });
     }
 
-    /// The store takes its time, and then it stored, or says that it did not, or the process dies before its answer.
+    /// The store takes its time, and then it stored, or says that it did not, or that it did after it was not waited for
+    /// any more; or the process dies before its answer.
     /// Who was refused tries again.
     fn store_is_slow(&mut self, couple: Couple) {
         self.steps.push("the store is slow".to_owned());
@@ -281,16 +284,20 @@ impl Walk {
         self.stage.stores_at_once = false;
         work(self, couple);
         self.hear();
-        let answer = self.below(3);
+        let answer = self.below(4);
         if answer == 2 {
             return self.process_dies();
         }
-        self.steps.push(format!("the store answers {}", answer == 0));
-        self.stage.settle_store(answer == 0);
+        let (is_late, is_stored) = (answer == 3, answer != 1);
+        self.steps.push(format!("the store answers {is_stored}, late: {is_late}"));
+        if is_late {
+            self.wait(Duration::from_secs(3));
+        }
+        self.stage.settle_store(is_stored);
         self.stage.stores_at_once = true;
         self.stage.settle_store(true);
         self.hear();
-        if answer == 1 {
+        if is_late || !is_stored {
             work(self, couple);
         }
     }
@@ -306,17 +313,65 @@ impl Walk {
         self.stage.answers_notify = Some(200);
     }
 
+    /// A NOTIFY is not answered before other things have happened.
+    fn phone_answers_late(&mut self, couple @ (user, contact): Couple) {
+        self.steps.push("phones answer late".to_owned());
+        self.stage.answers_notify = None;
+        let mut open = Vec::new();
+        self.contact_changes(contact);
+        self.hear_and_keep(&mut open);
+        match self.below(3) {
+            0 => self.contact_answers(couple),
+            1 => self.phone_publishes(user),
+            _ => self.contact_changes(contact),
+        }
+        self.hear_and_keep(&mut open);
+        self.stage.answers_notify = Some([200, 503][self.below(2)]);
+        let answers = open.iter().filter_map(|notify| self.stage.answer_to(notify)).collect();
+        self.stage.answers_notify = Some(200);
+        self.steps.push("phones answer".to_owned());
+        self.stage.input(Input::NotifyAnswers(answers));
+    }
+
+    fn hear_and_keep(&mut self, open: &mut Vec<Message>) {
+        open.extend(self.stage.notifies.iter().cloned());
+        self.hear();
+        open.extend(self.stage.notifies.drain(..));
+    }
+
+    /// Something happens of which the contacts' server hears nothing, since the stream breaks.
+    fn stream_breaks_under_way(&mut self, couple @ (user, contact): Couple) {
+        if !self.stage.is_connected {
+            return self.connect();
+        }
+        match self.below(5) {
+            0 => self.contact_asks(couple),
+            1 => self.phone_publishes(user),
+            2 => self.user_decides(couple),
+            3 => self.contact_changes(contact),
+            _ => {
+                self.steps.push("the partner is lost, and back for a moment".to_owned());
+                for is_reachable in [false, true] {
+                    self.stage.input(Input::PartnerReachable { lane: Self::session(), is_reachable });
+                }
+            }
+        }
+        self.break_stream();
+    }
+
+    fn break_stream(&mut self) {
+        self.steps.push("the stream breaks, and what was written last is lost".to_owned());
+        self.stage.stanzas.clear();
+        self.stage.is_connected = false;
+        self.stage.input(Input::LaneLost { lane: Self::session(), is_clean: false });
+        self.stage.input(Input::PartnerReachable { lane: Self::session(), is_reachable: false });
+    }
+
     /// What is on its way when a stream or a connection breaks does not arrive.
     fn way_breaks_or_heals(&mut self, user: usize) {
         let is_session = self.below(2) == 0;
         match (is_session, self.stage.is_connected, self.away.contains(&user)) {
-            (true, true, _) => {
-                self.steps.push("the stream breaks, and what was written last is lost".to_owned());
-                self.stage.stanzas.clear();
-                self.stage.is_connected = false;
-                self.stage.input(Input::LaneLost { lane: Self::session(), is_clean: false });
-                self.stage.input(Input::PartnerReachable { lane: Self::session(), is_reachable: false });
-            }
+            (true, true, _) => self.break_stream(),
             (true, false, _) => self.connect(),
             (false, _, false) => {
                 self.steps.push(format!("the phone of {} is gone, perhaps with an open NOTIFY", USERS[user]));
