@@ -208,3 +208,16 @@ fn what_is_confirmed_meanwhile_is_not_written_behind_a_row_that_is_being_stored(
     again.presence(JULIET, ROMEO, "probe", "");
     assert!(again.stanza().contains("type='unsubscribed'"), "she is granted no more");
 }
+
+#[test]
+fn what_lands_late_is_taken_back_though_taking_it_back_failed_at_first() {
+    let mut stage = slow();
+    stage.presence(JULIET, ROMEO, "subscribe", "");
+    stage.wait(Duration::from_millis(2100));
+    let tokens: Vec<_> = stage.unsettled.drain(..).collect();
+    let &[late, taking_back] = &tokens[..] else { panic!("a proposal and its end: {tokens:?}") };
+    answer(&mut stage, taking_back, false);
+    assert!(stage.unsettled.is_empty());
+    answer(&mut stage, late, true);
+    assert_eq!(stage.unsettled.len(), 1, "it is written again as it stands");
+}
