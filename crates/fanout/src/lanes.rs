@@ -11,6 +11,8 @@ pub struct LaneId(pub u32);
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
     queues: Vec<Lane>,
+    /// Names that may be given again.
+    free: Vec<LaneId>,
     /// Lanes that began to owe something since they were last asked for.
     wanting: VecDeque<LaneId>,
 }
@@ -25,8 +27,20 @@ struct Lane {
 
 impl Lanes {
     pub(crate) fn add(&mut self) -> LaneId {
+        if let Some(lane) = self.free.pop() {
+            return lane;
+        }
         self.queues.push(Lane::default());
         LaneId(u32::try_from(self.queues.len() - 1).expect("fewer than 2^32 lanes"))
+    }
+
+    /// Forgets a lane without watches.
+    pub(crate) fn remove(&mut self, lane: LaneId) {
+        let Some(queue) = self.queues.get_mut(lane.0 as usize) else { return };
+        if std::mem::take(queue).is_wanting {
+            self.wanting.retain(|wanting| *wanting != lane);
+        }
+        self.free.push(lane);
     }
 
     /// The first of the lane's watches; the default without any.

@@ -87,9 +87,19 @@ impl<T: Hash + Eq + Default> Default for Shard<T> {
 }
 
 impl<T: Hash + Eq + Default> Shard<T> {
-    /// A new way out. Lanes are few and live as long as the shard.
+    /// A new way out.
     pub fn add_lane(&mut self) -> LaneId {
         self.lanes.add()
+    }
+
+    /// Forgets a way out that leads to no receiver; with receivers it stays. Its name may be given again: true tells
+    /// that nobody may use it any more for this one.
+    pub fn remove_lane(&mut self, lane: LaneId) -> bool {
+        let is_unused = self.members(lane).next().is_none();
+        if is_unused {
+            self.lanes.remove(lane);
+        }
+        is_unused
     }
 
     /// A new receiver that was sent nothing and sees nothing. `owner` is the caller's own number for it.
@@ -394,6 +404,22 @@ mod tests {
         shard.ask_again(lane);
         shard.ask_again(lane);
         assert_eq!((shard.poll_wanting(), shard.poll_wanting()), (Some(lane), None));
+    }
+
+    #[test]
+    fn a_lane_that_leads_to_nobody_is_given_anew_and_owes_nothing() {
+        let (mut shard, lane, watches) = shard_with(1);
+        change(&mut shard, watches[0], "a");
+        assert!(!shard.remove_lane(lane), "somebody is there");
+        shard.remove(watches[0]);
+        assert!(shard.remove_lane(lane));
+        assert_eq!(shard.poll_wanting(), None);
+        assert_eq!(shard.add_lane(), lane);
+        assert_eq!(shard.owed_len(lane), 0);
+        let watch = shard.insert(lane, 7);
+        change(&mut shard, watch, "b");
+        assert_eq!(shard.poll_wanting(), Some(lane));
+        assert_eq!(drain(&mut shard, lane, 100), [">b"]);
     }
 
     #[test]

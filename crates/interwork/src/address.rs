@@ -70,6 +70,11 @@ pub fn address_of_uri(uri: &UriRef<'_>) -> Result<Addressee, AddressFault> {
     Ok(Addressee { address, device: full.and_then(|full| full.resource().map(Into::into)) })
 }
 
+/// A text as a resource, prepared; `None` when it can be none (RFC 7622 §3.4).
+pub fn resource_from(text: &str) -> Option<Box<str>> {
+    Jid::parse(&format!("x/{text}")).ok()?.resource().map(Into::into)
+}
+
 /// `sip:user@domain` for a bare address.
 pub fn uri_of(address: &Address) -> String {
     uri_with("sip:", address)

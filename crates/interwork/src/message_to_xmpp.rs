@@ -13,7 +13,11 @@ use tombolo_xmpp::{
     xml::is_xml_char,
 };
 
-use crate::{address::address_of_uri, sip_request::RequestFault, time::seconds_of};
+use crate::{
+    address::{address_of_uri, resource_from},
+    sip_request::RequestFault,
+    time::seconds_of,
+};
 
 /// What a MESSAGE says.
 #[derive(Debug, Clone)]
@@ -111,7 +115,7 @@ pub fn stanza(
 
 fn device_of(uri: &UriRef<'_>, hint: Option<&str>) -> Option<Box<str>> {
     // STOX-A-14: some peers write `gr` behind the angle bracket.
-    address_of_uri(uri).ok().and_then(|addressee| addressee.device).or_else(|| hint.map(Into::into))
+    address_of_uri(uri).ok().and_then(|addressee| addressee.device).or_else(|| resource_from(hint?))
 }
 
 fn unsupported() -> RequestFault {

@@ -1,5 +1,6 @@
 //! A presence state as a PIDF document and back (RFC 8048 §6.2, RFC 3863, RFC 4480).
 
+use sha2::{Digest, Sha256};
 use tombolo_fanout::ViewId;
 use tombolo_presence::{Address, Availability, Device, Note, PresenceState};
 use tombolo_sip::{
@@ -9,7 +10,7 @@ use tombolo_sip::{
 use tombolo_xmpp::stanza::Show;
 
 use crate::{
-    address::{address_of_uri, write_device, write_uri},
+    address::{address_of_uri, resource_from, write_device, write_uri},
     tuple_id::{resource_of, write_tuple_id},
 };
 
@@ -141,7 +142,7 @@ pub fn state_of(document: &Pidf) -> PresenceState {
         let input = tuple.user_input.as_ref().or(person.and_then(|person| person.user_input.as_ref()));
         let idle_since = input.filter(|input| input.is_idle).and_then(|input| input.last_input.as_deref());
         state.set(Device {
-            id: resource_of(&tuple.id).into(),
+            id: device_of(&tuple.id, &state),
             availability: availability_in(tuple, activities),
             priority: tuple.contact.as_ref().and_then(|c| c.priority_thousandths).map(xmpp_priority),
             notes: tuple.notes.iter().map(note_in).collect(),
@@ -156,6 +157,28 @@ pub fn state_of(document: &Pidf) -> PresenceState {
     state.notes = notes.iter().map(note_in).collect();
     state
 }
+
+/// A device for a tuple, by an id that can be a resource: the tuple's own, else one that is made of it and stays the
+/// same from document to document. Tuples without any are told apart by their order.
+fn device_of(id: &str, others: &PresenceState) -> Box<str> {
+    let wanted = resource_of(id);
+    if wanted.is_empty() {
+        let names = (1..).map(|number| match number {
+            1 => "device".to_owned(),
+            _ => format!("device~{number}"),
+        });
+        let free = names.into_iter().find(|name| others.device(name).is_none());
+        return free.unwrap_or_default().into();
+    }
+    resource_from(&wanted).filter(|resource| resource.len() <= LONGEST_ID).unwrap_or_else(|| {
+        let digest = Sha256::digest(wanted.as_bytes());
+        let name: String = digest[..8].iter().map(|octet| format!("{octet:02x}")).collect();
+        format!("device-{name}").into()
+    })
+}
+
+/// Leaves room for what tells devices of one name apart.
+const LONGEST_ID: usize = 1000;
 
 /// Gives a language to the notes that name none: that of the request which brought them (STOX-P-48).
 pub fn in_language(mut state: PresenceState, lang: Option<&str>) -> PresenceState {

@@ -160,6 +160,7 @@ impl Owner {
             self.wheel.cancel(timer);
         }
         self.shard.remove(dialog.watch);
+        self.lanes.drop_if_unused(dialog.lane, &mut self.shard);
         let mut previous = NO_DIALOG;
         let mut next = self.pairs.pair(dialog.pair).map_or(NO_DIALOG, |pair| pair.first_dialog);
         while next != NO_DIALOG && next != at {

@@ -172,16 +172,18 @@ impl Dialog {
         }
     }
 
-    /// The watcher renewed where it is reached (a target refresh request, RFC 3261 §12.2).
-    pub fn refresh_target(&mut self, target: &str) {
+    /// The watcher renewed where it is reached (a target refresh request, RFC 3261 §12.2); true when that is new.
+    pub fn refresh_target(&mut self, target: &str) -> bool {
         let texts = self.texts();
         if texts.remote_target == target {
-            return;
+            return false;
         }
-        if let Some((text, ends)) = (DialogTexts { remote_target: target, ..texts }).pack() {
-            self.text = text;
-            self.ends = ends;
-        }
+        let Some((text, ends)) = (DialogTexts { remote_target: target, ..texts }).pack() else {
+            return false;
+        };
+        self.text = text;
+        self.ends = ends;
+        true
     }
 
     /// No more state will follow.

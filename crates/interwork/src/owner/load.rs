@@ -112,6 +112,7 @@ impl Owner {
         let raised = self.raised_cseq(number, volatile, 0);
         let Some(at) = self.add_dialog(id, number, lane, &texts, routes, row.watches_user, expires_at, now)
         else {
+            self.lanes.drop_if_unused(lane, &mut self.shard);
             self.drop_if_idle(id);
             return false;
         };

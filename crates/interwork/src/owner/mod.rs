@@ -183,9 +183,22 @@ impl Lanes {
         }
         let id = shard.add_lane();
         self.ids.insert(key.clone(), id);
-        self.lanes.push(Lane { key: key.clone(), way: None, is_lost: false, dialogs: 0, grace: None });
-        debug_assert_eq!(id.0 as usize + 1, self.lanes.len());
+        let lane = Lane { key: key.clone(), way: None, is_lost: false, dialogs: 0, grace: None };
+        match self.lanes.get_mut(id.0 as usize) {
+            Some(place) => *place = lane,
+            None => self.lanes.push(lane),
+        }
+        debug_assert_eq!(self.lane(id).key, *key);
         id
+    }
+
+    /// Forgets the lane of a phone without a dialog: a phone is as many peers as it made of itself.
+    fn drop_if_unused(&mut self, id: LaneId, shard: &mut Shard<PresenceState>) {
+        let lane = &self.lanes[id.0 as usize];
+        let is_phone = matches!(lane.key, LaneKey::Peer(PeerKey::Phone(_)));
+        if is_phone && lane.dialogs == 0 && self.ids.get(&lane.key) == Some(&id) && shard.remove_lane(id) {
+            self.ids.remove(&lane.key);
+        }
     }
 
     fn lane(&self, id: LaneId) -> &Lane {

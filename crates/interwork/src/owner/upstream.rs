@@ -284,12 +284,14 @@ impl Owner {
         let Some(upstream) = self.upstreams.upstream_mut(at).filter(|upstream| upstream.row == row) else {
             return;
         };
+        let mut is_elsewhere = false;
         // The 2xx to a refresh renews the target, as a NOTIFY does (RFC 3261 §12.2.1.2).
         if let (Some(dialog), Some(message)) = (&mut upstream.dialog, message)
             && (200..300).contains(&status)
             && message.to().ok().and_then(|to| to.tag()) == Some(&*dialog.tag)
             && let Some(target) = sip_request::contact_uri(message)
         {
+            is_elsewhere = dialog.target != target;
             dialog.target = target;
         }
         let response = Response {
@@ -302,7 +304,12 @@ impl Owner {
             upstream.machine.handle_response(&response, random, now.instant, &self.settings.subscriber);
         let id = upstream.pair;
         match verdict {
-            ResponseVerdict::Wait | ResponseVerdict::Kept => self.arm_upstream(at),
+            ResponseVerdict::Wait | ResponseVerdict::Kept => {
+                self.arm_upstream(at);
+                if is_elsewhere {
+                    self.keep_upstream_row(at, now);
+                }
+            }
             ResponseVerdict::Again => self.send_subscribe(at, now),
             ResponseVerdict::Forgotten => self.leave_dialog(at),
             ResponseVerdict::Failed { report } => {
@@ -365,7 +372,7 @@ impl Owner {
         let news = Notify { cseq: notify.cseq, subscription_state: notify.subscription_state };
         let random = self.random() as u32;
         let Some(upstream) = self.upstreams.upstream_mut(at) else { return };
-        let is_new = upstream.dialog.is_none();
+        let mut is_new = upstream.dialog.is_none();
         let verdict = upstream.machine.handle_notify(&news, random, now.instant, &self.settings.subscriber);
         match verdict {
             NotifyVerdict::Unknown => {
@@ -389,7 +396,10 @@ impl Owner {
         if let Some(upstream) = self.upstreams.upstream_mut(at) {
             let target = notify.contact.unwrap_or_default();
             match &mut upstream.dialog {
-                Some(dialog) if !target.is_empty() => dialog.target = target,
+                Some(dialog) if !target.is_empty() => {
+                    is_new |= dialog.target != target;
+                    dialog.target = target;
+                }
                 Some(_) => {}
                 None => {
                     let routes = super::watchers::share_routes(&notify.routes);

@@ -10,7 +10,7 @@ use tombolo_presence::{Address, Now, PresenceState, SubscriptionKind};
 use tombolo_sip::event::Reason;
 
 use super::{
-    Owner,
+    LaneKey, Owner,
     dialogs::{DialogTexts, Phase, Routes},
     input::SipRequest,
     output::{Output, OwnerEvent},
@@ -165,6 +165,30 @@ impl Owner {
         }
     }
 
+    /// Stores a dialog as it stands: the watcher is reached elsewhere.
+    fn keep_dialog_row(&mut self, at: u32) {
+        let Some(dialog) = self.dialogs.dialog(at) else { return };
+        let LaneKey::Peer(peer) = self.lanes.lane(dialog.lane).key.clone() else { return };
+        let (user, contact) = self.names_of(dialog.pair);
+        let (texts, partition) = (dialog.texts(), user.partition());
+        let value = NotifierRow {
+            user,
+            contact,
+            watches_user: dialog.watches_user,
+            peer,
+            call_id: texts.call_id.to_owned(),
+            remote_tag: texts.remote_tag.to_owned(),
+            remote_uri: texts.remote_uri.to_owned(),
+            local_uri: texts.local_uri.to_owned(),
+            remote_target: texts.remote_target.to_owned(),
+            routes: dialog.routes.iter().flat_map(|routes| routes.iter()).map(|r| r.to_string()).collect(),
+            event_id: (!texts.event_id.is_empty()).then(|| texts.event_id.to_owned()),
+            expires_at: u64::from(dialog.expires_at),
+        };
+        let key = number_key(dialog.row);
+        self.lazy.push(Row { partition, table: table::NOTIFIER, key, value: Some(encode(&value)) });
+    }
+
     /// The row is on disk: 2xx, and the first NOTIFY behind it.
     pub(super) fn open_dialog(&mut self, id: PairId, watch: WatchRequest, now: Now) {
         let subscribe = &watch.subscribe;
@@ -183,6 +207,7 @@ impl Owner {
         let Some(at) =
             self.add_dialog(id, watch.row, lane, &texts, routes, watch.watches_user, expires_at, now)
         else {
+            self.lanes.drop_if_unused(lane, &mut self.shard);
             return self.answer(&watch.request, Reply::status(400), "the dialog's texts are too long");
         };
         if let Some(dialog) = self.dialogs.dialog_mut(at) {
@@ -224,9 +249,7 @@ impl Owner {
             return self.answer(request, Reply::status(500), "the CSeq is lower than the last");
         }
         dialog.remote_cseq = subscribe.cseq;
-        if let Some(target) = &subscribe.contact {
-            dialog.refresh_target(target);
-        }
+        let is_elsewhere = subscribe.contact.as_deref().is_some_and(|target| dialog.refresh_target(target));
         let (id, row, watch) = (dialog.pair, dialog.row, dialog.watch);
         let expires = subscribe.expires.unwrap_or(tombolo_sip::event::DEFAULT_EXPIRES).min(longest);
         let token = self.dialog_token(id, row);
@@ -238,6 +261,9 @@ impl Owner {
             dialog.expires_at = u32::try_from(now.unix_seconds()).unwrap_or(u32::MAX).saturating_add(expires);
         }
         self.arm_expiry(at, now);
+        if is_elsewhere {
+            self.keep_dialog_row(at);
+        }
         self.shard.mark_whole(watch);
         self.send_soon(at);
         if let Some(pair) = self.pairs.pair(id)

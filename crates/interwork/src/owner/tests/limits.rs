@@ -70,6 +70,26 @@ fn sip_e_30_a_flood_of_subscriptions_is_refused_over_each_limit() {
 }
 
 #[test]
+fn a_phone_that_is_another_with_each_registration_costs_nothing_once_its_dialogs_end() {
+    let mut stage = Stage::new();
+    let before = stage.owner.lanes.ids.len();
+    for n in 0..50 {
+        let phone = phone_of(ROMEO, &format!("call-{n}"));
+        stage.subscribe(&phone, ROMEO, JULIET, &format!("c{n}"), "Expires: 600\r\n");
+        assert_eq!(stage.status(), 200);
+        stage.comes_back(&phone);
+        stage.wait(Duration::from_secs(700));
+    }
+    assert!(stage.owner.lanes.ids.len() <= before + 1, "juliet's session alone is new");
+    assert!(stage.owner.lanes.lanes.len() <= before + 2, "{} places", stage.owner.lanes.lanes.len());
+    // Another phone in the same place is told what is its own.
+    stage.presence(JULIET, ROMEO, "subscribed", "");
+    stage.notifies.clear();
+    stage.subscribe(&phone_of(ROMEO, "a"), ROMEO, JULIET, "last", "");
+    assert_eq!(stage.notify().call_id().expect("Call-ID"), "last");
+}
+
+#[test]
 fn sip_e_30_who_waits_for_a_user_and_whom_a_user_knows_is_bounded() {
     let mut stage = Stage::with(Approve::Ask, |_| {});
     stage.owner.settings.pending_per_user = 1;

@@ -23,6 +23,38 @@ fn stox_p_40_only_available_and_unavailable_become_notify() {
 }
 
 #[test]
+fn a_tuple_without_a_name_that_can_be_a_resource_is_told_under_one_of_its_own() {
+    let document = |ids: &[&str]| {
+        let tuple = |id: &&str| format!("<tuple id='{id}'><status><basic>open</basic></status></tuple>");
+        let tuples: String = ids.iter().map(tuple).collect();
+        format!("<presence xmlns='urn:ietf:params:xml:ns:pidf' entity='pres:{BENVOLIO}'>{tuples}</presence>")
+    };
+    let long = "i".repeat(1100);
+    for odd in ["", &long, "a\u{ad}\u{ffff0}b", "\u{200b}"] {
+        let mut stage = Stage::new();
+        let draft = stage.juliet_watches_benvolio(&document(&[odd, "ID-desk"]));
+        let froms = |stage: &mut Stage| -> Vec<String> {
+            let stanzas = stage.stanzas.drain(..).filter(|stanza| !stanza.contains("'subscribed'"));
+            stanzas.map(|s| s.split('\'').nth(1).unwrap_or_default().to_owned()).collect()
+        };
+        let told = froms(&mut stage);
+        assert_eq!(told.len(), 2, "{odd:?}: {told:?}");
+        for from in &told {
+            let jid = tombolo_xmpp::jid::Jid::parse(from).expect("a legal address");
+            assert!(jid.resource().is_some(), "{odd:?}: {from:?}");
+            assert_eq!(jid.to_string(), *from, "prepared");
+        }
+        // The same again says nothing new; without it that device alone is gone.
+        stage.front_end_notifies(&draft, 2, "active;expires=3600", &document(&[odd, "ID-desk"]));
+        assert!(stage.stanzas.is_empty(), "{odd:?}: {:?}", stage.stanzas);
+        stage.front_end_notifies(&draft, 3, "active;expires=3600", &document(&["ID-desk"]));
+        let gone = froms(&mut stage);
+        assert_eq!(gone.len(), 1);
+        assert!(told.contains(&gone[0]) && gone[0].contains('/'), "{odd:?}: {gone:?}");
+    }
+}
+
+#[test]
 fn stox_p_45_a_notify_without_body_leaves_the_state() {
     let mut stage = Stage::new();
     let draft = stage.juliet_watches_benvolio(&pidf("open", "<show xmlns='jabber:client'>dnd</show>"));

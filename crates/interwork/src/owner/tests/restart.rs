@@ -171,6 +171,47 @@ fn what_is_heard_of_one_device_after_a_restart_is_not_taken_for_all() {
     assert!(again.stanza().contains("type='probe'"), "juliet may be at her garden too");
 }
 
+#[test]
+fn where_a_watcher_and_a_front_end_moved_to_is_known_after_a_restart() {
+    let mut stage = Stage::new();
+    let response = stage.romeo_watches_juliet("a");
+    let subscribe = |contact: &str, cseq: u32| {
+        let (from, to) = (response.from().expect("From"), response.to().expect("To"));
+        format!(
+            "SUBSCRIBE sip:x SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKt{cseq}\r\nFrom: <{}>;tag={}\r\n\
+             To: <{}>;tag={}\r\nCall-ID: {}\r\nCSeq: {cseq} SUBSCRIBE\r\nContact: <{contact}>\r\n\
+             Event: presence\r\nExpires: 3600\r\n\r\n",
+            from.uri.as_str(),
+            from.tag().expect("a tag"),
+            to.uri.as_str(),
+            to.tag().expect("a tag"),
+            response.call_id().expect("Call-ID"),
+        )
+    };
+    stage.sip_says(&phone_of(ROMEO, "a"), ROMEO, subscribe("sip:romeo@elsewhere.example", 2));
+    assert_eq!(stage.status(), 200);
+    let draft = stage.juliet_watches_benvolio(&pidf("open", ""));
+    let to = &draft.to;
+    let text = format!(
+        "NOTIFY sip:{}@127.0.0.1:5060 SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKe\r\nFrom: {to};tag=pstag\r\n\
+         To: {}\r\nCall-ID: {}\r\nCSeq: 7 NOTIFY\r\nContact: <sip:ps@elsewhere.example>\r\nEvent: presence\r\n\
+         Subscription-State: active;expires=3600\r\nContent-Length: 0\r\n\r\n",
+        draft.contact_user.as_deref().unwrap_or_default(),
+        draft.from,
+        draft.call_id,
+    );
+    stage.sip_says(&front_end(), BENVOLIO, text);
+    assert_eq!(stage.status(), 200);
+    let mut again = stage.killed_and_started_again(Duration::from_secs(5));
+    assert_eq!(again.notify().request_uri_text(), "sip:romeo@elsewhere.example");
+    again.wait_for_request(Duration::from_secs(21));
+    let refresh = again.answer(200, "Expires: 600\r\nContact: <sip:ps@third.example>\r\n");
+    assert_eq!(refresh.uri, "sip:ps@elsewhere.example");
+    let mut last = again.killed_and_started_again(Duration::from_secs(5));
+    last.wait_for_request(Duration::from_secs(21));
+    assert_eq!(last.answer(200, "Expires: 600\r\n").uri, "sip:ps@third.example");
+}
+
 impl Stage {
     /// Nothing of ours waits for an answer.
     fn answer_nothing(&self) {

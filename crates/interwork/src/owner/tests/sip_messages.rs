@@ -29,6 +29,21 @@ fn sent(draft: &RequestDraft) -> Message {
 }
 
 #[test]
+fn what_stands_behind_from_and_can_be_no_resource_is_left_out() {
+    for gr in ["\"\"", &"x".repeat(2000), "\"a\u{e000}b\""] {
+        let mut stage = Stage::new();
+        let text = format!(
+            "MESSAGE sip:{JULIET} SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKg\r\nFrom: <sip:{ROMEO}>;tag=m;gr={gr}\r\n\
+             To: <sip:{JULIET}>\r\nCall-ID: g\r\nCSeq: 1 MESSAGE\r\nContent-Type: text/plain\r\n\
+             Content-Length: 1\r\n\r\nx"
+        );
+        stage.sip_says(&phone_of(ROMEO, "a"), ROMEO, text);
+        let stanza = stage.stanza();
+        assert!(stanza.contains("from='romeo@sip.example'"), "{stanza}");
+    }
+}
+
+#[test]
 fn sip_d_10_an_unknown_code_counts_as_the_first_of_its_class() {
     for (unknown, known) in [(299, 200), (399, 300), (499, 400), (599, 500), (699, 600)] {
         assert_eq!(told_of(unknown), told_of(known), "{unknown}");
