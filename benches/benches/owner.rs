@@ -45,7 +45,7 @@ fn presence_to_sip_dialogs(bencher: Bencher) {
             for answer in answers.iter_mut() {
                 answer.cseq += 1;
             }
-            shard.handle(Input::NotifyAnswers(answers.to_vec()));
+            shard.answers_come(answers.to_vec());
         }
         assert_eq!(shard.notifies, COUNT);
     });

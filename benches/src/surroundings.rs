@@ -186,6 +186,11 @@ impl Surroundings {
         self.kept = None;
     }
 
+    /// The phone answers NOTIFYs.
+    pub fn answers_come(&mut self, answers: Vec<NotifyAnswer>) {
+        self.handle(Input::NotifyAnswers { peers: Arc::new([phone()]), answers });
+    }
+
     /// Answers the NOTIFYs that were kept with 200.
     pub fn answer_kept(&mut self) -> Vec<NotifyAnswer> {
         let mut all = Vec::new();
@@ -208,7 +213,7 @@ impl Surroundings {
                 });
             }
             all.extend_from_slice(&answers);
-            self.handle(Input::NotifyAnswers(answers));
+            self.answers_come(answers);
         }
         all
     }

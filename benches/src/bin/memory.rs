@@ -80,7 +80,7 @@ fn dialogs(count: usize) {
         for answer in &mut answers[all.clone()] {
             answer.cseq += 1;
         }
-        shard.handle(Input::NotifyAnswers(answers[all].to_vec()));
+        shard.answers_come(answers[all].to_vec());
     }
     drop(answers);
     shard.wait(Duration::from_secs(40));

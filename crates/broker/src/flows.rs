@@ -6,7 +6,10 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use parking_lot::RwLock;
@@ -30,6 +33,8 @@ struct Line {
     /// Octets that it handed over and that no report of the flow has covered yet. One flow reports for all its phones,
     /// so that without this one line's writing would be another's credit.
     unwritten: AtomicU32,
+    /// NOTIFYs that it handed over and that nothing by the flow has answered.
+    unanswered: AtomicU32,
 }
 
 impl Line {
@@ -53,13 +58,36 @@ impl Flows {
             peer: peer.clone(),
             branch_prefix: branch_prefix.into(),
             unwritten: AtomicU32::new(0),
+            unanswered: AtomicU32::new(0),
         });
         true
     }
 
-    /// True when a flow is some peer's.
-    pub fn is_bound(&self, flow: FlowId) -> bool {
-        self.by_flow.read().contains_key(&flow)
+    /// Whose a flow is.
+    pub fn peers(&self, flow: FlowId) -> Arc<[PeerKey]> {
+        let by_flow = self.by_flow.read();
+        by_flow.get(&flow).into_iter().flatten().map(|line| line.peer.clone()).collect()
+    }
+
+    /// A peer hands so many NOTIFYs to its flow, and as many answers may come by it.
+    pub fn await_answers(&self, flow: FlowId, peer: &PeerKey, count: u32) {
+        let by_flow = self.by_flow.read();
+        let lines = by_flow.get(&flow).map_or(&[][..], Vec::as_slice);
+        if let Some(line) = lines.iter().find(|line| line.peer == *peer) {
+            let add = |waiting: u32| Some(waiting.saturating_add(count));
+            let _ = line.unanswered.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        }
+    }
+
+    /// An answer to a NOTIFY came by a flow; `false` when more came than NOTIFYs went out by it.
+    pub fn take_answer(&self, flow: FlowId) -> bool {
+        let by_flow = self.by_flow.read();
+        let take = |waiting: u32| waiting.checked_sub(1);
+        by_flow
+            .get(&flow)
+            .into_iter()
+            .flatten()
+            .any(|line| line.unanswered.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok())
     }
 
     /// The peer that a message by a flow is for: the front end; the phone of the user whom a request's From names, of
@@ -155,8 +183,6 @@ const MOST_PHONES: usize = 32;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tombolo_interwork::owner::PhoneKey;
     use tombolo_presence::Domain;
     use tombolo_sip::message::{MessageLimits, read_datagram};
@@ -242,6 +268,20 @@ mod tests {
         // The rest is erin's; what guests were told on the flow is nobody's.
         assert_eq!(credited(400), [(erin, 30)]);
         assert_eq!(credited(1), []);
+    }
+
+    #[test]
+    fn a_flow_brings_no_more_answers_than_notifys_went_out_by_it() {
+        let flows = Flows::default();
+        let (dave, erin) = (phone("dave", "a"), phone("erin", "a"));
+        assert!(flows.bind(FLOW, &dave, "z9hG4bKp1.") && flows.bind(FLOW, &erin, "z9hG4bKp2."));
+        assert_eq!(*flows.peers(FLOW), [dave.clone(), erin.clone()]);
+        assert!(!flows.take_answer(FLOW));
+        flows.await_answers(FLOW, &dave, 2);
+        flows.await_answers(FLOW, &erin, 1);
+        flows.await_answers(FlowId(2), &erin, 1);
+        assert_eq!((0..10).filter(|_| flows.take_answer(FLOW)).count(), 3);
+        assert!(!flows.take_answer(FlowId(2)) && flows.peers(FlowId(2)).is_empty());
     }
 
     #[test]

@@ -144,6 +144,11 @@ impl Peer {
         self.flow.as_deref().filter(|flow| flow.dial.is_some()).map(|flow| flow.flow)
     }
 
+    /// The flow by which it is reached.
+    pub fn flow(&self) -> Option<FlowId> {
+        self.flow.as_deref().map(|flow| flow.flow)
+    }
+
     /// A flow to the peer: the first one, or one that replaces the old one.
     pub fn handle_flow_up(&mut self, flow: Arc<FlowFacts>, now: Instant) {
         self.dialling_until = None;

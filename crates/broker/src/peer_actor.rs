@@ -162,6 +162,9 @@ impl Handler<ToPeer> for PeerActor {
             ToPeer::Want { shard, owed_bytes } => self.peer.handle_want(shard, owed_bytes, now),
             ToPeer::Notifies { shard, count, bytes } => {
                 self.directory.metrics.requests_out(SipMethod::Notify, u64::from(count));
+                if let Some(flow) = self.peer.flow() {
+                    self.directory.flows.await_answers(flow, &self.key, count);
+                }
                 self.peer.handle_notifies(shard, bytes);
             }
             ToPeer::Request { requester, uri, draft } => {

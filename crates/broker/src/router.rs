@@ -322,15 +322,16 @@ impl Router {
     /// Responses to NOTIFYs go to their shards, everything else to the peer of the flow that it is for, or to the guests.
     fn route_messages(&self, flow: &Arc<FlowFacts>, messages: Vec<Message>) -> Result<(), Vec<Message>> {
         let directory = &self.directory;
-        // Nobody else was sent a NOTIFY.
-        let may_answer = directory.flows.is_bound(flow.flow);
         let mut answers: Vec<Vec<NotifyAnswer>> = Vec::new();
         // One batch per receiver, in order; a flow has mostly one.
         let mut others: Vec<(Option<PeerKey>, Vec<Message>)> = Vec::new();
         for message in messages {
-            if may_answer && let Some((shard, answer)) = self.notify_answer(&message) {
-                answers.resize_with(directory.shard_count(), Vec::new);
-                answers[shard].push(answer);
+            if let Some((shard, answer)) = self.notify_answer(&message) {
+                // More than were asked for are copies, and nobody else was sent a NOTIFY.
+                if answer.status >= 200 && directory.flows.take_answer(flow.flow) {
+                    answers.resize_with(directory.shard_count(), Vec::new);
+                    answers[shard].push(answer);
+                }
                 continue;
             }
             let receiver = directory.flows.receiver(flow.flow, &message);
@@ -339,9 +340,13 @@ impl Router {
                 None => others.push((receiver, vec![message])),
             }
         }
-        for (shard, batch) in answers.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
-            // Answers are bounded by what was granted, and must not be missed.
-            directory.tell_shard(shard, Input::NotifyAnswers(batch));
+        if !answers.is_empty() {
+            let peers = directory.flows.peers(flow.flow);
+            for (shard, answers) in answers.into_iter().enumerate().filter(|(_, answers)| !answers.is_empty())
+            {
+                // Answers are bounded by what was granted, and must not be missed.
+                directory.tell_shard(shard, Input::NotifyAnswers { peers: peers.clone(), answers });
+            }
         }
         let mut refused = Vec::new();
         for (receiver, messages) in others {

@@ -1,4 +1,4 @@
-//! Federated sessions with the real actors and a scripted edge: what reaches a session, and when it ends.
+//! What the outside brings, with the real actors and a scripted edge: which session and dialog it reaches, and what not.
 
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod common;
@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use tombolo_edge::{FromEdge, StreamEnd};
+use tombolo_edge::{FromEdge, FromFlow, StreamEnd, Transport};
 use tombolo_policy::Approve;
 
 const JULIET: &str = "juliet@xmpp.example";
@@ -210,4 +210,43 @@ fn stanzas_that_nobody_has_taken_yet_are_bounded_in_octets() {
         gateway.settle().await;
         assert!(gateway.offer_stanza(stream, &stanza), "what was taken makes room");
     });
+}
+
+#[test]
+fn whoever_saw_a_notify_does_not_end_its_dialog_by_another_flow() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::All);
+        let phone = flow(1, Transport::Tcp, "192.0.2.1:40000");
+        let mallory = flow(2, Transport::Tcp, "192.0.2.9:40000");
+        gateway.register(&phone, "romeo").await;
+        gateway.register(&mallory, "tybalt").await;
+        // Both are notified, so that both flows may bring answers.
+        let event = "Event: presence\r\nExpires: 600\r\n";
+        for (flow, user) in [(&mallory, "tybalt"), (&phone, "romeo")] {
+            assert_eq!(gateway.ask(flow, "SUBSCRIBE", user, JULIET, event, "").await.status(), Some(200));
+        }
+        let notify = gateway.heard(&phone).remove(0);
+        let gone = answer_to(&notify, 481);
+        let stranger = flow(3, Transport::Tcp, "192.0.2.10:40000");
+        gateway.flow_reports(FromFlow::FlowUp(stranger.clone()));
+        for _ in 0..3 {
+            gateway.says(&mallory, &gone);
+            gateway.says(&stranger, &gone);
+        }
+        gateway.settle().await;
+        let dialogs = async |gateway: &Gateway| gateway.broker.shards().await[0].report.notifier_dialogs;
+        assert_eq!(dialogs(&gateway).await, 2);
+        gateway.says(&phone, &gone);
+        gateway.settle().await;
+        assert_eq!(dialogs(&gateway).await, 1);
+    });
+}
+
+fn answer_to(request: &tombolo_sip::message::Message, status: u16) -> String {
+    let row = |name: &str| {
+        let rows = request.all_rows().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        rows.map(|(_, value)| format!("{name}: {value}\r\n")).collect::<String>()
+    };
+    let copied = ["Via", "From", "To", "Call-ID", "CSeq"].map(row).concat();
+    format!("SIP/2.0 {status} x\r\n{copied}Content-Length: 0\r\n\r\n")
 }

@@ -28,7 +28,12 @@ pub enum Input {
         outcome: Result<Message, NoResponse>,
     },
     /// Responses to NOTIFYs that went out as [`super::Output::Notifies`].
-    NotifyAnswers(Vec<NotifyAnswer>),
+    NotifyAnswers {
+        /// Whose the flow is that brought them: one of these was notified, or the answer is nobody's.
+        peers: Arc<[PeerKey]>,
+        /// The responses.
+        answers: Vec<NotifyAnswer>,
+    },
     /// A lane may carry so many bytes more. Answers [`super::Output::Want`].
     Credit {
         /// The lane.

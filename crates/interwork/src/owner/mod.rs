@@ -259,9 +259,9 @@ impl Owner {
             }
             Input::Request(request) => self.handle_request(request, now),
             Input::Outcome { request, outcome } => self.handle_outcome(request, outcome, now),
-            Input::NotifyAnswers(answers) => {
+            Input::NotifyAnswers { peers, answers } => {
                 for answer in answers {
-                    self.handle_notify_answer(answer, now);
+                    self.handle_notify_answer(answer, &peers, now);
                 }
             }
             Input::Credit { lane, bytes } => self.render(&lane, bytes, now),

@@ -18,10 +18,13 @@ use crate::{
 };
 
 impl Owner {
-    /// A NOTIFY was answered; the MAC says that the branch was ours.
-    pub(super) fn handle_notify_answer(&mut self, answer: NotifyAnswer, now: Now) {
+    /// A NOTIFY was answered by a flow of these peers; the MAC says that the branch was ours. Whoever saw the NOTIFY knows
+    /// that too, so that only the peer of the dialog is heard.
+    pub(super) fn handle_notify_answer(&mut self, answer: NotifyAnswer, peers: &[PeerKey], now: Now) {
         let Some(at) = self.dialogs.find(answer.row) else { return };
-        if self.dialogs.dialog(at).is_some_and(|dialog| dialog.mac == answer.mac) {
+        let Some(dialog) = self.dialogs.dialog(at).filter(|dialog| dialog.mac == answer.mac) else { return };
+        let LaneKey::Peer(peer) = &self.lanes.lane(dialog.lane).key else { return };
+        if peers.contains(peer) {
             self.handle_notify_outcome(at, answer.cseq, answer.status, answer.retry_after, now);
         }
     }

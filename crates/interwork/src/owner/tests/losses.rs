@@ -52,7 +52,7 @@ fn the_last_notify_leaves_though_the_end_comes_while_another_is_in_flight() {
         stage.answers_notify = Some(status);
         let answer = stage.answer_to(&open).expect("an answer");
         stage.answers_notify = Some(200);
-        stage.input(Input::NotifyAnswers(vec![answer]));
+        stage.answer_comes(&[phone_of(ROMEO, "a")], answer);
         assert_eq!(state_of(&stage.notify()), "terminated;reason=rejected", "after {status}");
         stage.input(Input::Ask { user: None, asker: 1 });
         assert_eq!(stage.reports[0].notifier_dialogs, 0);

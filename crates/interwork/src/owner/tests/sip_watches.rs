@@ -6,7 +6,7 @@ use tombolo_policy::Approve;
 
 use super::stage::*;
 use crate::{
-    owner::{Input, LaneKey, NotifyAnswer},
+    owner::{Input, LaneKey, NotifyAnswer, PeerKey},
     token::{Token, TokenKey, TokenKind},
 };
 
@@ -428,7 +428,7 @@ fn sip_e_21_one_notify_is_in_flight_and_the_newest_state_follows() {
     assert!(stage.notifies.is_empty(), "one in flight");
     stage.answers_notify = Some(200);
     let answer = stage.answer_to(&first).expect("an answer");
-    stage.input(Input::NotifyAnswers(vec![answer]));
+    stage.answer_comes(&[phone_of(ROMEO, "a")], answer);
     assert!(body_of(&stage.notify()).contains(">chat<"));
     assert!(stage.notifies.is_empty());
 }
@@ -444,10 +444,30 @@ fn an_answer_whose_mac_is_not_that_of_the_dialog_changes_nothing() {
     let right = stage.answer_to(&notify).expect("an answer");
     let other = Token { kind: TokenKind::Notifier, partition: right.partition, row: right.row + 1 };
     let forged = NotifyAnswer { mac: TokenKey::new(&[9; 32]).mac(other), ..right };
-    stage.input(Input::NotifyAnswers(vec![forged]));
+    stage.answer_comes(&[phone_of(ROMEO, "a")], forged);
     stage.resubscribe(&phone_of(ROMEO, "a"), &response, 2, 600);
     assert_eq!(stage.status(), 200);
-    stage.input(Input::NotifyAnswers(vec![right]));
+    stage.answer_comes(&[phone_of(ROMEO, "a")], right);
+    stage.resubscribe(&phone_of(ROMEO, "a"), &response, 3, 600);
+    assert_eq!(stage.status(), 481);
+}
+
+#[test]
+fn an_answer_by_a_flow_of_others_changes_nothing_though_they_know_the_branch() {
+    let mut stage = Stage::new();
+    let response = stage.romeo_watches_juliet("a");
+    stage.answers_notify = None;
+    stage.presence("juliet@xmpp.example/b", ROMEO, "", "<show>away</show>");
+    let notify = stage.notify();
+    stage.answers_notify = Some(481);
+    let answer = stage.answer_to(&notify).expect("an answer");
+    let front_end = PeerKey::FrontEnd(domain("corp.example"));
+    let others = [phone_of("mercutio@sip.example", "a"), phone_of(ROMEO, "b"), front_end];
+    stage.answer_comes(&others, answer);
+    stage.resubscribe(&phone_of(ROMEO, "a"), &response, 2, 600);
+    assert_eq!(stage.status(), 200);
+    // Several lines of one telephone share a flow.
+    stage.answer_comes(&[phone_of("mercutio@sip.example", "a"), phone_of(ROMEO, "a")], answer);
     stage.resubscribe(&phone_of(ROMEO, "a"), &response, 3, 600);
     assert_eq!(stage.status(), 481);
 }

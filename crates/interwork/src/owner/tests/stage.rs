@@ -329,7 +329,7 @@ impl Stage {
                     }
                 }
                 Output::Notifies { peer, .. } if self.deaf.contains(&peer) => {}
-                Output::Notifies { bytes, .. } => self.take_notifies(&bytes),
+                Output::Notifies { peer, bytes, .. } => self.take_notifies(peer, &bytes),
                 Output::Respond { bytes, .. } => self.responses.push_back(message(&bytes)),
                 Output::Request { peer, request, draft } => self.requests.push_back((peer, request, draft)),
                 Output::Deliver { message, draft, .. } => self.deliveries.push_back((message, draft)),
@@ -366,16 +366,23 @@ impl Stage {
         }
     }
 
-    fn take_notifies(&mut self, bytes: &[u8]) {
+    fn take_notifies(&mut self, peer: PeerKey, bytes: &[u8]) {
+        let peers: Arc<[PeerKey]> = Arc::new([peer]);
         let mut framer = tombolo_sip::framer::StreamFramer::new(MessageLimits::default());
         framer.push(bytes);
         while let Ok(Some(tombolo_sip::framer::Frame::Message(notify))) = framer.next_frame() {
             let answer = self.answer_to(&notify);
             self.notifies.push_back(*notify);
             if let Some(answer) = answer {
-                self.owner.handle(Input::NotifyAnswers(vec![answer]), self.now);
+                let peers = peers.clone();
+                self.owner.handle(Input::NotifyAnswers { peers, answers: vec![answer] }, self.now);
             }
         }
+    }
+
+    /// An answer comes by a flow of these peers.
+    pub fn answer_comes(&mut self, peers: &[PeerKey], answer: crate::owner::NotifyAnswer) {
+        self.input(Input::NotifyAnswers { peers: peers.into(), answers: vec![answer] });
     }
 
     pub fn answer_to(&self, notify: &Message) -> Option<crate::owner::NotifyAnswer> {

@@ -330,7 +330,9 @@ impl Walk {
         let answers = open.iter().filter_map(|notify| self.stage.answer_to(notify)).collect();
         self.stage.answers_notify = Some(200);
         self.steps.push("phones answer".to_owned());
-        self.stage.input(Input::NotifyAnswers(answers));
+        // As if both phones were lines of one telephone.
+        let peers = (0..USERS.len()).map(Self::phone).collect();
+        self.stage.input(Input::NotifyAnswers { peers, answers });
     }
 
     fn hear_and_keep(&mut self, open: &mut Vec<Message>) {
