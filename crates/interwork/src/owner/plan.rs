@@ -318,6 +318,10 @@ impl Owner {
         if !self.is_behind_front_end(pair) {
             return;
         }
+        if self.is_proposing(id) {
+            // What is being stored may answer it.
+            return self.heed_front_end_later(id, now);
+        }
         if subscription.is_from() && self.upstreams.upstream(upstream).is_none() {
             self.control(id, Control::Upstream { is_granted: false }, now);
         } else if subscription.is_pending_in() && self.is_upstream_live(upstream) {

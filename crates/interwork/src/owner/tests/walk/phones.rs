@@ -280,9 +280,12 @@ impl Walk {
             Self::contact_grants,
             Self::contact_refuses,
         ];
-        let work = works[self.below(works.len())];
+        let count = 1 + self.below(4);
+        let works: Vec<_> = (0..count).map(|_| works[self.below(works.len())]).collect();
         self.stage.stores_at_once = false;
-        work(self, couple);
+        for work in &works {
+            work(self, couple);
+        }
         self.hear();
         let answer = self.below(4);
         if answer == 2 {
@@ -298,7 +301,9 @@ impl Walk {
         self.stage.settle_store(true);
         self.hear();
         if is_late || !is_stored {
-            work(self, couple);
+            for work in works {
+                work(self, couple);
+            }
         }
     }
 
