@@ -59,6 +59,18 @@ fn what_waits_behind_the_end_of_a_pair_is_not_lost_with_it() {
     stage.input(Input::Stanzas(stanzas.into()));
     settle_all(&mut stage);
     assert!(stage.stanza().contains("type='subscribed'"));
+
+    let mut stage = Stage::new();
+    let response = stage.romeo_watches_juliet("a");
+    stage.resubscribe(&phone_of(ROMEO, "a"), &response, 2, 0);
+    assert_eq!(stage.status(), 200);
+    stage.stanzas.clear();
+    stage.stores_at_once = false;
+    stage.presence(JULIET, ROMEO, "unsubscribed", "");
+    stage.subscribe(&phone_of(ROMEO, "b"), ROMEO, JULIET, "again", "");
+    settle_all(&mut stage);
+    assert_eq!(stage.status(), 200);
+    assert!(stage.stanza().contains("type='subscribe'"));
 }
 
 #[test]
