@@ -177,6 +177,12 @@ mod tests {
     }
 
     #[test]
+    fn sip_t_17_a_body_over_the_limit_is_not_waited_for() {
+        let text = b"OPTIONS sip:a@b SIP/2.0\r\nv: x\r\nContent-Length: 65536\r\n\r\n";
+        assert_eq!(frames(text, text.len()), Err(MessageFault::TooBig { what: "message" }));
+    }
+
+    #[test]
     fn sip_t_17_a_head_without_end_is_bounded() {
         let text = vec![b'a'; 70_000];
         assert_eq!(frames(&text, 1000), Err(MessageFault::TooBig { what: "message" }));

@@ -105,6 +105,19 @@ fn sip_t_06_the_source_is_noted_where_it_is_asked_for_or_differs() {
         response_vias(&message),
         "Via: SIP/2.0/UDP 10.1.1.1:4540;branch=z;received=10.1.1.1;rport=4540\r\n"
     );
+    // Nobody asked: what the sender says of itself is corrected, and the port stays its own.
+    for (sent_by, received) in [
+        ("10.1.1.1:4540", ";received=192.0.2.1"),
+        ("host.example", ";received=192.0.2.1"),
+        ("192.0.2.1:4540", ""),
+        ("[::ffff:192.0.2.1]", ""),
+    ] {
+        let text = format!("OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP {sent_by};branch=z\r\n\r\n");
+        let mut message = read(&text).expect("legal");
+        message.set_received("192.0.2.1:9988".parse().expect("an address"));
+        let via = format!("Via: SIP/2.0/UDP {sent_by};branch=z{received}\r\n");
+        assert_eq!(response_vias(&message), via);
+    }
 }
 
 #[test]
@@ -113,6 +126,7 @@ fn sip_t_17_each_limit_is_refused() {
     let read = |text: String| read_datagram(Bytes::from(text), &limits).map(|_| ());
     let too_big = |what| Err(MessageFault::TooBig { what });
     assert_eq!(read(format!("OPTIONS sip:a SIP/2.0\r\n\r\n{}", "x".repeat(400))), too_big("message"));
+    assert_eq!(read(format!("OPTIONS sip:{} SIP/2.0\r\n\r\n", "x".repeat(60))), too_big("start line"));
     assert_eq!(
         read(format!("OPTIONS sip:a SIP/2.0\r\nA: {}\r\n\r\n", "x".repeat(60))),
         too_big("header field")

@@ -84,6 +84,10 @@ fn sip_tx_03_only_a_response_with_our_branch_and_method_ends_a_request() {
     assert!(branch.starts_with("z9hG4bKp1."));
     transactions.handle_response(response("z9hG4bKother", 200), now);
     transactions.handle_response(response(&branch, 100), now);
+    // The same branch, as a response to a CANCEL has it.
+    let text = "SIP/2.0 200 x\r\nVia: SIP/2.0/UDP h;branch=BRANCH\r\nFrom: <sip:x@y>;tag=f\r\n\
+        To: <sip:a@b>;tag=t\r\nCall-ID: c\r\nCSeq: 1 CANCEL\r\n\r\n";
+    transactions.handle_response(message(text.replace("BRANCH", &branch)), now);
     assert!(transactions.poll_ended().is_none());
     transactions.handle_response(response(&branch, 200), now);
     assert!(matches!(transactions.poll_ended(), Some((7, Outcome::Response(_)))));
@@ -173,6 +177,21 @@ fn sip_tx_03_the_same_branch_of_two_hosts_is_two_transactions() {
     assert!(is_new("two.example"));
     assert!(is_new("one.example:5070"));
     assert!(!is_new("ONE.example"), "names are compared without case");
+}
+
+#[test]
+fn sip_tx_03_the_same_branch_in_two_methods_is_two_transactions() {
+    let (mut transactions, now) = transactions();
+    let mut is_new = |method: &str| {
+        let request = message(format!(
+            "{method} sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\r\nFrom: <sip:x@y>;tag=f\r\n\
+             To: <sip:a@b>;tag=t\r\nCall-ID: c\r\nCSeq: 1 {method}\r\n\r\n"
+        ));
+        matches!(transactions.handle_request(&request, 1, false, now), Incoming::New(_))
+    };
+    assert!(is_new("MESSAGE"));
+    assert!(is_new("SUBSCRIBE"));
+    assert!(!is_new("MESSAGE"));
 }
 
 #[test]
