@@ -310,7 +310,7 @@ fn refused(refusal: &Refusal) -> StreamEnd {
         Refusal::Error(condition) => {
             return StreamEnd::Unauthenticated(format!("the partner refused us: {}", condition.as_str()));
         }
-        Refusal::Invalid => "the partner says that our key is bad",
+        Refusal::Invalid => return StreamEnd::KeyRefused,
         Refusal::TimedOut => "the partner did not answer our key in time",
         Refusal::StreamEnded => "the stream ended before the answer to our key",
         Refusal::NotAllowed => "no proof that we allow is left on this stream",

@@ -40,7 +40,8 @@ pub(crate) struct NotOpened {
 
 impl From<StreamEnd> for NotOpened {
     fn from(end: StreamEnd) -> Self {
-        let is_final = matches!(end, StreamEnd::Refused(_) | StreamEnd::Unauthenticated(_));
+        let is_final =
+            matches!(end, StreamEnd::Refused(_) | StreamEnd::Unauthenticated(_) | StreamEnd::KeyRefused);
         Self { end, is_final, other_host: None }
     }
 }

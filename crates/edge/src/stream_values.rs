@@ -96,13 +96,17 @@ pub enum StreamEnd {
     /// The inside link to the edge ended, and with it its streams.
     #[error("the link to the edge ended")]
     LinkLost,
+    /// The partner says that our dialback key is bad, so something is wrong on our side.
+    #[error("the partner says that our key is bad")]
+    KeyRefused,
 }
 
 impl StreamEnd {
-    /// The stanza error condition that senders are told (XS-DNS-06, RFC 6120 §10.4.3).
+    /// The stanza error condition that senders are told (XS-DNS-06, XS-DB-03, RFC 6120 §10.4.3, XEP-0220 §2.1.1).
     pub fn condition(&self) -> &'static str {
         match self {
             Self::NotFound => "remote-server-not-found",
+            Self::KeyRefused => "internal-server-error",
             Self::Refused(_) => "not-allowed",
             _ => "remote-server-timeout",
         }

@@ -90,7 +90,7 @@ fn where_no_certificate_is_trusted_a_key_is_asked_about_and_proves_the_domain() 
 }
 
 #[test]
-fn a_key_that_the_authoritative_server_did_not_make_proves_nothing() {
+fn xs_db_03_a_key_that_the_authoritative_server_did_not_make_proves_nothing_and_senders_are_told_of_our_fault() {
     run(|world| async move {
         let plan = |secret| Plan { trusts: false, secret, ..Plan::default() };
         let impostor = world.site(A, plan("the secret of an impostor, whatever it is"));
@@ -101,7 +101,7 @@ fn a_key_that_the_authoritative_server_did_not_make_proves_nothing() {
         b.knows(vec![partner(A, &[TlsDialback], Some(real.starttls))]);
         let dial = impostor.dial(B);
         let end = impostor.ear.no_stream(dial).await;
-        assert!(matches!(end, StreamEnd::Unauthenticated(_)), "{end:?}");
+        assert_eq!((&end, end.condition()), (&StreamEnd::KeyRefused, "internal-server-error"));
         b.ear.hears_no("a stream", is_up).await;
         // The same for the real one works, so nothing but the key was wrong.
         real.dial(B);
@@ -110,7 +110,7 @@ fn a_key_that_the_authoritative_server_did_not_make_proves_nothing() {
 }
 
 #[test]
-fn a_key_that_nobody_can_be_asked_about_proves_nothing() {
+fn xs_db_03_a_key_that_nobody_can_be_asked_about_proves_nothing_and_senders_are_told_of_a_timeout() {
     run(|world| async move {
         let plan = || Plan { trusts: false, ..Plan::default() };
         let (a, b) = (world.site(A, plan()), world.site(B, plan()));
@@ -122,6 +122,7 @@ fn a_key_that_nobody_can_be_asked_about_proves_nothing() {
             matches!(&end, StreamEnd::Unauthenticated(why) if why.contains("remote-connection-failed")),
             "{end:?}"
         );
+        assert_eq!(end.condition(), "remote-server-timeout");
         b.ear.hears_no("a stream", is_up).await;
     });
 }

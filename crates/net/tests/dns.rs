@@ -236,6 +236,8 @@ async fn sip_d_13_a_table_of_zones_leads_by_naptr_then_srv_then_the_host_itself(
     let table = [
         (named, Ok(two.clone())),
         (SipLocation { is_sips: true, ..named }, Ok(two)),
+        (SipLocation { is_sips: true, spoken: &[Tcp, Udp], ..named }, Err(Unresolved::NoService)),
+        (SipLocation { is_sips: true, ..plain }, Ok(vec![at("plain.example", 5061, Tls)])),
         (SipLocation { spoken: &[Udp, Tcp], ..named }, Ok(vec![at("t.named.example", 5060, Tcp)])),
         (SipLocation { transport: Some(Tcp), ..named }, Ok(vec![at("t.named.example", 5060, Tcp)])),
         (plain, Ok(vec![at("t.plain.example", 5063, Tcp), at("u.plain.example", 5062, Udp)])),

@@ -26,7 +26,7 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     dialback::DialbackCondition,
     jid::{Domain, Jid},
-    stanza::{StanzaCondition, StanzaHead, StanzaKind},
+    stanza::{StanzaHead, StanzaKind},
     stream_error::{StreamCondition, StreamError},
 };
 
@@ -126,16 +126,6 @@ pub enum Refusal {
     NotAllowed,
     /// More pairs than a stream may have.
     TooManyPairs,
-}
-
-impl Refusal {
-    /// The condition for stanzas of that pair that wait (XEP-0220 §2.1.1).
-    pub fn stanza_condition(&self) -> StanzaCondition {
-        match self {
-            Self::Invalid => StanzaCondition::InternalServerError,
-            _ => StanzaCondition::RemoteServerTimeout,
-        }
-    }
 }
 
 /// Why a stream ended.

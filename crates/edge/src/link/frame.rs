@@ -23,7 +23,7 @@ pub(super) enum LinkFrame {
 }
 
 /// The version of this form. Ends of different versions part at once.
-pub(super) const VERSION: u16 = 3;
+pub(super) const VERSION: u16 = 4;
 
 /// Why bytes are no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
