@@ -112,8 +112,8 @@ pub enum UserOutput {
         shard: ShardIndex,
         /// The message.
         message: MessageId,
-        /// The status for its sender.
-        status: u16,
+        /// The status for its sender; `None` when there is no phone to ask.
+        status: Option<u16>,
     },
 }
 
@@ -237,7 +237,7 @@ impl LocalUser {
     ) {
         self.handle_timeout(now);
         if self.bindings.is_empty() || self.forks.len() >= MOST_FORKS {
-            return self.out.push_back(UserOutput::Delivered { shard, message, status: 480 });
+            return self.out.push_back(UserOutput::Delivered { shard, message, status: None });
         }
         self.next_fork += 1;
         let number = self.next_fork;
@@ -266,12 +266,12 @@ impl LocalUser {
         *slot = Some(status);
         let (shard, message) = (fork.shard, fork.message);
         if (200..300).contains(&status) && !std::mem::replace(&mut fork.is_answered, true) {
-            self.out.push_back(UserOutput::Delivered { shard, message, status: 200 });
+            self.out.push_back(UserOutput::Delivered { shard, message, status: Some(200) });
         }
         if fork.branches.iter().all(Option::is_some) {
             let best = best(fork.branches.iter().flatten().copied());
             if !fork.is_answered {
-                self.out.push_back(UserOutput::Delivered { shard, message, status: best });
+                self.out.push_back(UserOutput::Delivered { shard, message, status: Some(best) });
             }
             self.forks.swap_remove(at);
         }
@@ -358,7 +358,7 @@ mod tests {
         }
     }
 
-    fn statuses(user: &mut LocalUser) -> Vec<u16> {
+    fn statuses(user: &mut LocalUser) -> Vec<Option<u16>> {
         std::iter::from_fn(|| user.poll_output())
             .filter_map(|output| match output {
                 UserOutput::Delivered { status, .. } => Some(status),
@@ -440,20 +440,20 @@ mod tests {
         user.handle_outcome(1, 0, Ok(486));
         assert!(statuses(&mut user).is_empty());
         user.handle_outcome(1, 1, Ok(200));
-        assert_eq!(statuses(&mut user), [200]);
+        assert_eq!(statuses(&mut user), [Some(200)]);
     }
 
     #[test]
     fn without_a_success_the_best_failure_counts_and_without_a_phone_480() {
         let (mut user, now) = (LocalUser::default(), start());
         user.handle_message(0, MessageId(1), &draft(), now);
-        assert_eq!(statuses(&mut user), [480]);
+        assert_eq!(statuses(&mut user), [None]);
         user.handle_register(&register("a", 1, 60), now);
         user.handle_register(&register("b", 1, 60), now);
         user.handle_message(0, MessageId(2), &draft(), now);
         user.handle_outcome(1, 0, Err(NoResponse::Timeout));
         user.handle_outcome(1, 1, Ok(486));
-        assert_eq!(statuses(&mut user), [486]);
+        assert_eq!(statuses(&mut user), [Some(486)]);
         assert_eq!(best([503, 408].into_iter()), 480);
     }
 

@@ -278,7 +278,7 @@ fn a_peer_that_breaks_off_is_told_with_the_last_stanza_that_was_written() {
 }
 
 #[test]
-fn one_address_has_only_so_many_unproved_connections_and_gets_the_place_of_one_that_left() {
+fn xs_lim_03_one_address_has_only_so_many_unproved_connections_and_gets_the_place_of_one_that_left() {
     run(|world| async move {
         let doors = DoorLimits { unproved_per_address: 3, ..DoorLimits::default() };
         let b = world.site(B, Plan { doors, ..Plan::default() });

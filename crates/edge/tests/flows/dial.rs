@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tombolo_edge::{
     DialId, FlowPort, ToFlow,
     Transport::{self, Tcp, Tls, Udp},
@@ -89,9 +90,9 @@ fn a_dial_that_leads_nowhere_says_why() {
 fn sip_d_14_of_three_records_two_dead_the_third_is_dialled_and_then_first() {
     run(|world| async move {
         let (b, c) = (start(&world, Plan::default()), start(&world, Plan::default()));
-        let service = "_sip._tcp.b.example";
+        let (service, gone) = ("_sip._tcp.b.example", nowhere());
         let records = [
-            (service, srv(0, nowhere(), "gone.b.example.")),
+            (service, srv(0, gone, "gone.b.example.")),
             (service, srv(1, b.at(Tcp), "here.b.example.")),
             (service, srv(2, c.at(Tcp), "here.b.example.")),
             ("gone.b.example", v4("127.0.0.1")),
@@ -102,6 +103,8 @@ fn sip_d_14_of_three_records_two_dead_the_third_is_dialled_and_then_first() {
         a.dial(1, Tcp, B, None, B);
         let flow = a.ear.up(0).await;
         assert_eq!((flow.remote, flow.has_alternatives), (b.at(Tcp), true));
+        // The first one is back, which nobody knows yet.
+        let _back = TcpListener::bind(gone).await.expect("the port is free");
         // It answers with 503, say: for some time the one behind it is taken.
         a.edge.send(ToFlow::Avoid { flow: flow.flow, span: Duration::from_secs(60) });
         a.ear.down(flow.flow).await;

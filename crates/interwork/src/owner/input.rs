@@ -73,8 +73,8 @@ pub enum Input {
     Delivered {
         /// Names the message.
         message: MessageId,
-        /// The SIP status that the sender gets.
-        status: u16,
+        /// The SIP status that the sender gets; `None` when the user has no phone to ask.
+        status: Option<u16>,
     },
     /// Rows are stored, or could not be. Tokens are answered in order.
     Persisted {

@@ -86,6 +86,8 @@ struct ToXmpp {
 const ANSWERED: usize = 10_000;
 /// Answered messages that are remembered while the stream may still lose them.
 const UNCONFIRMED: usize = 100_000;
+/// What is said of a user without phones, and of one who does not exist.
+const UNREACHABLE: &str = "the user cannot be reached";
 /// Threads whose CSeq is remembered.
 const THREADS: usize = 10_000;
 
@@ -124,7 +126,7 @@ impl Owner {
         let front_end = self.front_end_of(user);
         if front_end.is_none() && !self.accounts.approve.contains_key(user) {
             // XP-34: as for a user who is known and cannot be reached.
-            return self.bounce(stanza, user, contact, "service-unavailable", "the user cannot be reached");
+            return self.bounce(stanza, user, contact, "service-unavailable", UNREACHABLE);
         }
         let (call_id, cseq) = self.thread_of(message.thread.as_deref(), contact, user);
         let page = PageMessage {
@@ -203,12 +205,28 @@ impl Owner {
             }
             return;
         }
+        self.end_letter(message, condition_of(status), "the SIP side refused the message");
+    }
+
+    /// The recipient has no phone: to a contact it is as if there were no such user (XP-34).
+    pub(super) fn handle_message_unreachable(&mut self, message: MessageId) {
+        match self.mail.to_xmpp.remove(&message.0) {
+            Some(ToXmpp { request: Some(request), .. }) => {
+                self.answer(&request, Reply::status(480), UNREACHABLE);
+            }
+            Some(_) => {}
+            None => self.end_letter(message, Some("service-unavailable"), UNREACHABLE),
+        }
+    }
+
+    /// The message in flight has its fate, and the next one leaves.
+    fn end_letter(&mut self, message: MessageId, condition: Option<&'static str>, reason: &'static str) {
         let Some(key) = self.mail.to_sip.remove(&message.0) else { return };
         let Some(queue) = self.mail.queues.get_mut(&key) else { return };
         let Some(letter) = queue.in_flight.take_if(|letter| letter.number == message.0) else { return };
-        if let Some(condition) = condition_of(status) {
+        if let Some(condition) = condition {
             let (contact, user) = &key;
-            self.bounce(&letter.stanza, user, contact, condition, "the SIP side refused the message");
+            self.bounce(&letter.stanza, user, contact, condition, reason);
         }
         self.send_next(&key);
     }

@@ -271,7 +271,10 @@ impl Owner {
                 self.handle_partner_reachable(&lane, is_reachable, now);
             }
             Input::MessageFate { message, fate } => self.handle_message_fate(message, fate, now),
-            Input::Delivered { message, status } => self.handle_message_status(message, status, now),
+            Input::Delivered { message, status } => match status {
+                Some(status) => self.handle_message_status(message, status, now),
+                None => self.handle_message_unreachable(message),
+            },
             Input::Persisted { token, is_stored } => self.handle_persisted(token, is_stored, now),
             Input::Decide { user, watcher, is_approved, asker } => {
                 self.handle_decision(&user, watcher.as_ref(), is_approved, asker, now);

@@ -280,14 +280,33 @@ fn a_message_without_a_route_is_answered_with_the_mapped_cause() {
 #[test]
 fn xp_34_an_unknown_user_looks_like_one_who_cannot_be_reached() {
     let mut stage = Stage::new();
-    let bounce = |stage: &mut Stage, to: &str| {
+    for kind in ["", "type='chat'", "type='headline'", "type='groupchat'"] {
+        let mut bounce = |to: &str| {
+            stage.xmpp_says(&format!(
+                "<message from='juliet@xmpp.example/b' to='{to}' {kind} id='1'><body>x</body></message>"
+            ));
+            if let Some((message, _)) = stage.deliveries.pop_front() {
+                stage.input(Input::Delivered { message, status: None });
+            }
+            stage.stanza().replace(to, "X")
+        };
+        let (unknown, known) = (bounce("nobody@sip.example"), bounce(ROMEO));
+        assert_eq!(unknown, known, "{kind}");
+        assert!(unknown.contains("<service-unavailable "), "{kind}: {unknown}");
+    }
+    // An error to either is answered by nothing.
+    for to in ["nobody@sip.example", ROMEO] {
         stage.xmpp_says(&format!(
-            "<message from='juliet@xmpp.example/b' to='{to}' id='1'><body>x</body></message>"
+            "<message from='juliet@xmpp.example/b' to='{to}' type='error' id='1'><body>x</body></message>"
         ));
-        stage.stanza().replace(to, "X")
-    };
-    let unknown = bounce(&mut stage, "nobody@sip.example");
-    assert!(unknown.contains("service-unavailable"), "{unknown}");
+    }
+    assert!(stage.is_silent() && stage.deliveries.is_empty());
+    // A colleague's phone is told that nobody is there now.
+    let mercutio = "mercutio@sip.example";
+    stage.message(&phone_of(ROMEO, "a"), ROMEO, mercutio, "Content-Type: text/plain\r\n", b"x");
+    let (message, _) = stage.deliveries.pop_front().expect("for the phones");
+    stage.input(Input::Delivered { message, status: None });
+    assert_eq!(stage.status(), 480);
 }
 
 #[test]
@@ -298,7 +317,7 @@ fn a_message_for_a_built_in_user_goes_to_the_phones_and_its_failure_back() {
     );
     let (message, draft) = stage.deliveries.pop_front().expect("for the phones");
     assert_eq!(draft.method, "MESSAGE");
-    stage.input(Input::Delivered { message, status: 480 });
+    stage.input(Input::Delivered { message, status: Some(480) });
     assert!(stage.stanza().contains("recipient-unavailable"));
 }
 
