@@ -69,6 +69,25 @@ fn stox_a_23_nobody_speaks_for_another_than_the_connection_proved() {
 }
 
 #[test]
+fn stox_m_23_a_message_that_comes_five_times_becomes_one_stanza_and_is_answered_each_time() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        let front_end = flow(1, Transport::Udp, "127.0.0.31:5060");
+        gateway.flow_reports(FromFlow::FlowUp(front_end.clone()));
+        let text = gateway
+            .request("MESSAGE", "x", JULIET, "Content-Type: text/plain\r\n", "hi")
+            .replace("<sip:x@sip.example>", "<sip:benvolio@corp.example>");
+        for _ in 0..5 {
+            gateway.says(&front_end, &text);
+            gateway.settle().await;
+        }
+        let statuses: Vec<_> = gateway.heard(&front_end).iter().filter_map(|m| m.status()).collect();
+        assert_eq!(statuses, [202; 5]);
+        assert_eq!(gateway.stanzas.len(), 1, "{:?}", gateway.stanzas);
+    });
+}
+
+#[test]
 fn sip_p_02_sip_e_24_who_proves_nothing_is_challenged_by_401_and_learns_nothing() {
     run(async {
         let mut gateway = Gateway::start(Approve::All);

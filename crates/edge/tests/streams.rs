@@ -90,7 +90,8 @@ fn where_no_certificate_is_trusted_a_key_is_asked_about_and_proves_the_domain() 
 }
 
 #[test]
-fn xs_db_03_a_key_that_the_authoritative_server_did_not_make_proves_nothing_and_senders_are_told_of_our_fault() {
+fn xs_db_03_a_key_that_the_authoritative_server_did_not_make_proves_nothing_and_senders_are_told_of_our_fault()
+ {
     run(|world| async move {
         let plan = |secret| Plan { trusts: false, secret, ..Plan::default() };
         let impostor = world.site(A, plan("the secret of an impostor, whatever it is"));

@@ -193,6 +193,14 @@ fn stox_p_35_a_strangers_poll_learns_nothing_and_asks_nobody() {
     assert!(draft.body.is_empty());
     assert!(stage.stanzas.is_empty());
     assert!(stage.rows.is_empty(), "no row is made");
+    // Nor does a colleague who waits for the user's word.
+    let mut stage = Stage::with(Approve::Ask, |_| {});
+    stage.publish(ROMEO, "open", "away", "");
+    let (mercutio, phone) = ("mercutio@sip.example", phone_of("mercutio@sip.example", "m"));
+    stage.subscribe(&phone, mercutio, ROMEO, "c1", "");
+    assert!(state_of(&stage.notify()).starts_with("pending"));
+    stage.subscribe(&phone, mercutio, ROMEO, "p1", "Expires: 0\r\n");
+    assert!(stage.answer(200, "").body.is_empty());
 }
 
 #[test]
@@ -226,13 +234,18 @@ fn stox_p_38_several_dialogs_share_one_authorization() {
     for instance in ["a", "b"] {
         stage.subscribe(&phone_of(ROMEO, instance), ROMEO, JULIET, instance, "");
     }
-    assert_eq!(stage.stanzas.iter().filter(|stanza| stanza.contains("type='subscribe'")).count(), 1);
     let (first, second) = (stage.response(), stage.response());
+    // What was said is taken as received by then.
+    stage.wait(Duration::from_secs(60));
+    stage.subscribe(&phone_of(ROMEO, "c"), ROMEO, JULIET, "c", "");
+    let third = stage.response();
+    assert_eq!(stage.stanzas.iter().filter(|stanza| stanza.contains("type='subscribe'")).count(), 1);
     stage.stanzas.clear();
     stage.notifies.clear();
     stage.presence(JULIET, ROMEO, "subscribed", "");
-    assert_eq!(stage.notifies.len(), 2);
+    assert_eq!(stage.notifies.len(), 3);
     stage.resubscribe(&phone_of(ROMEO, "a"), &first, 2, 0);
+    stage.resubscribe(&phone_of(ROMEO, "c"), &third, 2, 0);
     assert!(stage.stanzas.is_empty(), "one still watches");
     stage.resubscribe(&phone_of(ROMEO, "b"), &second, 2, 0);
     assert!(stage.stanza().contains("type='unavailable'"));
@@ -335,6 +348,20 @@ fn xp_14_xp_30_unasked_grants_and_presence_of_strangers_are_ignored() {
     assert!(stage.is_silent());
     stage.subscribe(&phone_of(ROMEO, "a"), ROMEO, JULIET, "c1", "");
     assert!(state_of(&stage.notify()).starts_with("pending"));
+
+    // Nor is more taken of one who watches the user.
+    let mut stage = Stage::new();
+    stage.juliet_watches_romeo();
+    stage.presence(JULIET, ROMEO, "subscribed", "");
+    stage.presence("juliet@xmpp.example/b", ROMEO, "", "");
+    assert!(stage.is_silent());
+    stage.subscribe(&phone_of(ROMEO, "a"), ROMEO, JULIET, "p1", "Expires: 0\r\n");
+    assert!(stage.answer(200, "").body.is_empty());
+    stage.subscribe(&phone_of(ROMEO, "a"), ROMEO, JULIET, "c1", "");
+    assert!(state_of(&stage.notify()).starts_with("pending"));
+    stage.presence(JULIET, ROMEO, "subscribed", "");
+    let notify = stage.notify();
+    assert!(state_of(&notify).starts_with("active") && notify.body().is_empty(), "{}", body_of(&notify));
 }
 
 #[test]
