@@ -16,7 +16,9 @@ use tombolo_presence::{Address, Now};
 use tombolo_sip::{
     digest::{Algorithm, Credentials, Ha1, Request, Server, ServerSettings, Verdict},
     message::Message,
+    uri::{Host, UriRef},
 };
+use tombolo_xmpp::jid::Domain;
 
 /// One user of a built-in home.
 #[derive(Debug, Clone)]
@@ -125,7 +127,10 @@ impl Authenticator {
             let account = accounts.account(&aor).filter(|_| is_own);
             let ha1 = account.and_then(|account| find(&account.ha1, credentials.algorithm));
             match server.verify(&credentials, &covered, ha1, now.wall) {
-                Verdict::Accepted | Verdict::AcceptedForOtherUri => return Proof::User(aor),
+                Verdict::Accepted => return Proof::User(aor),
+                // A proxy on the way may have rewritten the Request-URI, but what was meant was ours (RFC 8760 §2.6).
+                Verdict::AcceptedForOtherUri if is_ours(&credentials.uri, policy) => return Proof::User(aor),
+                Verdict::AcceptedForOtherUri => {}
                 Verdict::Stale => is_stale = true,
                 Verdict::OtherRealm | Verdict::Refused => {}
             }
@@ -139,12 +144,18 @@ fn find(hashes: &[Ha1], algorithm: Algorithm) -> Option<&Ha1> {
     hashes.iter().find(|ha1| ha1.algorithm() == algorithm)
 }
 
+/// Whether a URI is of a domain that we serve.
+fn is_ours(uri: &str, policy: &Table) -> bool {
+    let uri = UriRef::parse(uri).ok();
+    let Some(Host::Name(name)) = uri.and_then(|uri| uri.host()) else { return false };
+    Domain::parse(name).is_ok_and(|domain| policy.local_domain(domain.as_str()).is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
 
     use tombolo_policy::{Home, LocalDomain};
-    use tombolo_presence::Domain;
     use tombolo_sip::{
         digest::{Answer, Client, Login, ha1},
         message::{MessageLimits, read_datagram},
@@ -174,7 +185,7 @@ mod tests {
     }
 
     fn policy() -> Table {
-        let name = Domain::from_prepared("corp.test").expect("legal");
+        let name = tombolo_presence::Domain::from_prepared("corp.test").expect("legal");
         Table::new(1, vec![LocalDomain { name, home: Home::BuiltIn }], Vec::new()).expect("one claim")
     }
 
@@ -207,6 +218,30 @@ mod tests {
         let covered = Request { method: "REGISTER", uri: URI, body: b"" };
         let value = phone.authorize(&covered, 5).expect("challenged");
         answered.prove(&register(Some(&value)), &policy(), now())
+    }
+
+    #[test]
+    fn sip_au_05_credentials_for_another_uri_count_where_that_one_is_ours_too() {
+        let authenticator = authenticator(&[Algorithm::Sha256]);
+        let (user, password) = ("dave".to_owned(), "secret".to_owned());
+        let login = Login { peer: "us".into(), realm: "corp.test".into(), user, password, allows_md5: false };
+        let mut phone = Client::new(login);
+        let offered = challenges(&authenticator);
+        phone
+            .handle_challenge("us", offered.iter().map(String::as_str), Answer::None)
+            .expect("a challenge that is known");
+        for (uri, is_taken) in [
+            ("sip:CORP.test", true),
+            ("sip:erin@corp.test", true),
+            ("sip:erin@other.test", false),
+            ("sip:192.0.2.1", false),
+            ("tel:+1", false),
+        ] {
+            let covered = Request { method: "REGISTER", uri, body: b"" };
+            let value = phone.authorize(&covered, 5).expect("challenged");
+            let proof = authenticator.prove(&register(Some(&value)), &policy(), now());
+            assert_eq!(matches!(proof, Proof::User(_)), is_taken, "{uri}: {proof:?}");
+        }
     }
 
     #[test]
