@@ -43,7 +43,11 @@ fn stox_a_23_nobody_speaks_for_another_than_the_connection_proved() {
         let phone = flow(2, Transport::Tcp, "192.0.2.1:40000");
         gateway.register(&phone, "romeo").await;
         let forged = gateway.ask(&phone, "MESSAGE", "mercutio", JULIET, "Content-Type: text/plain\r\n", "hi");
-        assert_eq!(forged.await.status(), Some(403));
+        assert_eq!(forged.await.status(), Some(403), "proved, but of no phone of Mercutio's");
+        let text = gateway.request("MESSAGE", "mercutio", JULIET, "Content-Type: text/plain\r\n", "hi");
+        gateway.says(&phone, &text);
+        gateway.settle().await;
+        assert_eq!(gateway.heard(&phone).iter().filter_map(|m| m.status()).collect::<Vec<_>>(), [401]);
         // An address that is trusted for nothing is a stranger.
         let stranger = flow(3, Transport::Tcp, "127.0.0.32:5060");
         gateway.flow_reports(FromFlow::FlowUp(stranger.clone()));
@@ -151,6 +155,13 @@ fn sip_p_17_without_a_proved_register_nobody_is_there() {
         gateway.stanzas_come(stream, &[&message]);
         gateway.settle().await;
         assert_eq!(gateway.heard(&phone).iter().filter(|m| m.is_request()).count(), 1);
+        // Nor is a connection that proved it once believed the next time.
+        let by_stream = flow(2, Transport::Tcp, "192.0.2.2:40000");
+        gateway.register(&by_stream, "mercutio").await;
+        let text = gateway.request("REGISTER", "mercutio", HOME, "Expires: 600\r\n", "");
+        gateway.says(&by_stream, &text);
+        gateway.settle().await;
+        assert_eq!(gateway.heard(&by_stream).iter().filter_map(|m| m.status()).collect::<Vec<_>>(), [401]);
     });
 }
 

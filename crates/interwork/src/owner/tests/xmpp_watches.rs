@@ -412,6 +412,24 @@ fn held_until_durable_nothing_is_said_before_the_row_is_stored() {
 }
 
 #[test]
+fn xs_adr_06_a_burst_takes_effect_in_its_order_while_its_rows_are_being_stored() {
+    for len in 1..=8 {
+        let mut stage = Stage::new();
+        stage.stores_at_once = false;
+        let kinds: Vec<&str> = ["subscribe", "unsubscribe"].into_iter().cycle().take(len).collect();
+        for kind in &kinds {
+            stage.presence(JULIET, ROMEO, kind, "");
+        }
+        for _ in 0..len {
+            stage.settle_store(true);
+        }
+        let last = stage.stanzas.iter().rev().find(|stanza| stanza.contains("subscribed'"));
+        let expected = format!("type='{}d'", kinds[len - 1]);
+        assert!(last.is_some_and(|last| last.contains(&expected)), "{len}: {:?}", stage.stanzas);
+    }
+}
+
+#[test]
 fn who_waits_for_the_user_is_counted_over_answers_withdrawals_and_a_restart() {
     let mut stage = Stage::with(Approve::Ask, |_| {});
     let watcher = |n: usize| format!("u{n}@xmpp.example");
