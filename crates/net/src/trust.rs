@@ -126,9 +126,6 @@ pub enum CertificateFault {
     /// The chain does not end at an anchor, is out of date, or is for another purpose.
     #[error("certificate not trusted: {0}")]
     NotTrusted(String),
-    /// It is not for this name.
-    #[error("the certificate is not for {0}")]
-    OtherName(String),
     /// It is for none of the hosts that are meant.
     #[error("the certificate is for {}, accepted: {}", listed(names), listed(accepted))]
     OtherHost {
@@ -250,22 +247,6 @@ impl PeerCertificates {
             }
         }
         result
-    }
-
-    /// [`PeerCertificates::verify`], and that the certificate is for an XMPP domain.
-    pub fn verify_xmpp(
-        &self,
-        trust: &Trust,
-        domain: &str,
-        role: Role,
-        allows_client_auth_only: bool,
-        now: Duration,
-    ) -> Result<(), CertificateFault> {
-        self.verify(trust, role, allows_client_auth_only, false, now)?;
-        if self.names().prove_xmpp(domain) {
-            return Ok(());
-        }
-        Err(CertificateFault::OtherName(domain.to_owned()))
     }
 
     /// The SIP domains that a trusted certificate proves; none without one.

@@ -170,7 +170,7 @@ fn a_further_domain_is_piggybacked_by_its_certificate_or_by_its_key() {
 }
 
 #[test]
-fn xs_mux_01_fifty_served_domains_share_one_stream() {
+fn fifty_domains_of_a_peer_share_one_stream() {
     let domains: Vec<&'static str> = (0..50).map(|n| &*format!("d{n}.capulet.example").leak()).collect();
     let (mut initiator, mut receiver) = servers(BOTH, TlsStart::StartTls, &[CAPULET], &[MONTAGUE]);
     receiver.table.partners.extend(domains.iter().map(|domain| (*domain, BOTH)));

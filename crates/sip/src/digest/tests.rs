@@ -136,7 +136,7 @@ fn sip_au_01_challenges_are_of_one_realm_strongest_first_each_with_qop_and_anoth
 }
 
 #[test]
-fn sip_au_02_the_top_most_supported_challenge_is_answered_with_qop() {
+fn the_top_most_supported_challenge_is_answered_with_qop() {
     let sha256 = "Digest realm=\"corp.example\", nonce=\"n2\", algorithm=SHA-256, qop=\"auth-int, auth\"";
     let md5 = "Digest realm=\"corp.example\", nonce=\"n1\"";
     let unknown = "Digest realm=\"corp.example\", nonce=\"n0\", algorithm=SHA3-512, qop=\"auth\"";
@@ -313,7 +313,7 @@ fn the_table_of_nonces_is_bounded_and_what_was_forgotten_cannot_be_replayed() {
 }
 
 #[test]
-fn sip_au_06_refused_credentials_are_not_tried_again_but_after_stale() {
+fn refused_credentials_are_not_tried_again_but_after_stale() {
     let server = server();
     let again = |value: &str, sent| {
         let mut client = client("secret");

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn sip_p_08_timestamps_of_fast_changes_differ_and_have_upper_case_letters() {
+    fn timestamps_of_fast_changes_differ_and_have_upper_case_letters() {
         let mut timestamps = Timestamps::default();
         let wall = Duration::from_secs(1_004_201_369);
         let first = timestamps.next(wall);

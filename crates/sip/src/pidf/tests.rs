@@ -133,7 +133,7 @@ fn a_foreign_status_child_and_notes_in_two_languages_are_read() {
 }
 
 #[test]
-fn sip_p_12_person_device_activities_mood_place_and_user_input_are_kept_over_a_round_trip() {
+fn person_device_activities_mood_place_and_user_input_are_kept_over_a_round_trip() {
     let pidf = taken(RICH);
     let tuple = &pidf.tuples[0];
     assert_eq!(tuple.activities.values, [Activity::Busy]);
