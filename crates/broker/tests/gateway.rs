@@ -372,6 +372,26 @@ fn a_phone_that_lost_its_connection_is_sent_what_changed_when_it_is_back() {
 }
 
 #[test]
+fn who_has_no_account_any_more_is_refused_on_the_connection_that_proved_it() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        let (romeo, mercutio) =
+            (flow(1, Transport::Tcp, "192.0.2.1:40000"), flow(2, Transport::Tcp, "192.0.2.2:40000"));
+        gateway.register(&romeo, "romeo").await;
+        gateway.register(&mercutio, "mercutio").await;
+        gateway.broker.set_accounts(accounts_of(Approve::Partner, &["mercutio"]));
+        gateway.settle().await;
+        for method in ["SUBSCRIBE", "MESSAGE"] {
+            let more = if method == "MESSAGE" { "Content-Type: text/plain\r\n" } else { EVENT };
+            let refused = gateway.ask(&romeo, method, "romeo", JULIET, more, "").await;
+            assert_eq!(refused.status(), Some(403), "{method}");
+        }
+        let served = gateway.ask(&mercutio, "SUBSCRIBE", "mercutio", JULIET, EVENT, "").await;
+        assert_eq!(served.status(), Some(200), "the others are served as before");
+    });
+}
+
+#[test]
 fn phones_by_udp_stay_registered_over_a_kill() {
     run(async {
         let mut gateway = Gateway::start(Approve::Partner);

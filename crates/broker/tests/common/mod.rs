@@ -9,7 +9,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tombolo_broker::{Account, Broker, BrokerSettings};
+use tombolo_broker::{Account, Accounts, Broker, BrokerSettings};
 use tombolo_edge::{
     DialId, DomainPair, EdgePort, FlowFacts, FlowId, FlowPort, FlowSink, FromEdge, FromFlow, ProofMethod,
     STREAM_WINDOW_BYTES, StreamDirection, StreamEnd, StreamId, StreamSink, ToEdge, ToFlow, Transport,
@@ -93,6 +93,16 @@ pub fn domain(text: &str) -> Domain {
     Domain::from_prepared(text).expect("a prepared domain")
 }
 
+/// The accounts of these users.
+pub fn accounts_of(approve: Approve, users: &[&str]) -> Accounts {
+    let account = |user: &&str| Account {
+        aor: address(&format!("{user}@{HOME}")),
+        ha1: vec![ha1(Algorithm::Sha256, user, HOME, PASSWORD)],
+        approve,
+    };
+    users.iter().map(account).collect()
+}
+
 pub fn flow(number: u64, transport: Transport, remote: &str) -> Arc<FlowFacts> {
     Arc::new(facts(number, transport, remote.parse().expect("an address"), None))
 }
@@ -150,18 +160,13 @@ impl Gateway {
 
     fn over(store: MemoryStore, approve: Approve, placement: Placement) -> Self {
         let shards = placement.count();
-        let account = |user: &str| Account {
-            aor: address(&format!("{user}@{HOME}")),
-            ha1: vec![ha1(Algorithm::Sha256, user, HOME, PASSWORD)],
-            approve,
-        };
         let broker = Broker::start(BrokerSettings {
             placement,
             clock: Clock::system(),
             store: Arc::new(store.clone()),
             metrics: Arc::new(Metrics::new(shards)),
             policy: Arc::new(ArcSwap::from_pointee(table(u32::MAX))),
-            accounts: USERS.map(account).into_iter().collect(),
+            accounts: accounts_of(approve, &USERS),
             digest: vec![Algorithm::Sha256],
             secret: [7; 32],
             seed: 1,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tombolo_policy::Approve;
+use tombolo_policy::{Approve, Permitted};
 use tombolo_sip::message::Message;
 
 use super::{CONTACTS, Contacts, Couple, Random, between, walks};
@@ -95,7 +95,7 @@ impl Walk {
 
     fn step(&mut self) {
         let couple @ (user, contact) = self.couple();
-        match self.below(20) {
+        match self.below(21) {
             0 | 1 => self.contact_asks(couple),
             2 => self.contact_leaves(couple),
             3 | 4 => self.phone_publishes(user),
@@ -111,6 +111,7 @@ impl Walk {
             16 => self.phone_refuses_notifies(user),
             17 => self.phone_answers_late(couple),
             18 => self.stream_breaks_under_way(couple),
+            19 => self.policy_denies(couple),
             _ => self.time_passes(),
         }
         self.hear();
@@ -364,6 +365,43 @@ impl Walk {
             }
         }
         self.break_stream();
+    }
+
+    /// The policy closes one direction for a while: whom it denies learns nothing of what happens meanwhile.
+    fn policy_denies(&mut self, couple @ (user, contact): Couple) {
+        let permitted = [Permitted::Inbound, Permitted::Outbound][self.below(2)];
+        self.steps.push(format!("the policy permits {permitted:?} alone"));
+        self.stage.partner_is(|partner| partner.direction = permitted);
+        self.hear();
+        let works: [fn(&mut Self, Couple); 6] = [
+            |walk, (user, _)| walk.phone_publishes(user),
+            |walk, (_, contact)| walk.contact_changes(contact),
+            |walk, couple| walk.user_decides_so(couple, true),
+            Self::contact_asks,
+            Self::contact_answers,
+            |walk, _| walk.process_dies(),
+        ];
+        for _ in 0..2 {
+            works[self.below(works.len())](self, couple);
+            self.hear();
+            self.nothing_forbidden_is_seen(permitted);
+        }
+        self.phone_publishes(user);
+        self.contact_changes(contact);
+        self.hear();
+        self.nothing_forbidden_is_seen(permitted);
+        self.steps.push("the policy permits both again".to_owned());
+        self.stage.partner_is(|_| {});
+    }
+
+    fn nothing_forbidden_is_seen(&self, permitted: Permitted) {
+        if permitted == Permitted::Inbound {
+            let is_open = |watch: &Watch| !self.away.contains(&watch.couple.0);
+            assert!(!self.watches.values().any(is_open), "a watch that is denied goes on {self:?}");
+        } else if self.stage.is_connected {
+            let seen = couples().find(|couple| !self.contacts.seen(*couple).is_empty());
+            assert_eq!(seen, None, "a contact that is denied sees somebody {self:?}");
+        }
     }
 
     fn break_stream(&mut self) {
