@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -102,8 +103,8 @@ impl Authenticator {
         self.accounts.store(Arc::new(accounts));
     }
 
-    /// Proves that a request comes from the user whom its From names (RFC 3261 §22).
-    pub fn prove(&self, message: &Message, policy: &Table, now: Now) -> Proof {
+    /// Proves that a request, which came to `local`, comes from the user whom its From names (RFC 3261 §22).
+    pub fn prove(&self, message: &Message, local: SocketAddr, policy: &Table, now: Now) -> Proof {
         let from = message.from().ok().and_then(|from| address_of_uri(&from.uri).ok());
         let Some(aor) = from.map(|from| from.address) else { return Proof::NoHome };
         // Strangers choose what From says: only realms of ours are kept.
@@ -128,8 +129,14 @@ impl Authenticator {
             let ha1 = account.and_then(|account| find(&account.ha1, credentials.algorithm));
             match server.verify(&credentials, &covered, ha1, now.wall) {
                 Verdict::Accepted => return Proof::User(aor),
-                // A proxy on the way may have rewritten the Request-URI, but what was meant was ours (RFC 8760 §2.6).
-                Verdict::AcceptedForOtherUri if is_ours(&credentials.uri, policy) => return Proof::User(aor),
+                // A proxy on the way may have rewritten the Request-URI, but both were ours (RFC 8760 §2.6).
+                Verdict::AcceptedForOtherUri
+                    if is_same_target(&credentials.uri, uri, local)
+                        || is_ours(&credentials.uri, policy) && is_ours(uri, policy) =>
+                {
+                    return Proof::User(aor);
+                }
+                // Good for another request, and whoever relays it here is not who made it.
                 Verdict::AcceptedForOtherUri => {}
                 Verdict::Stale => is_stale = true,
                 Verdict::OtherRealm | Verdict::Refused => {}
@@ -138,6 +145,18 @@ impl Authenticator {
         let random = self.nonce.fetch_add(1, Ordering::Relaxed);
         Proof::Challenge(server.challenges(is_stale, now.wall, random))
     }
+}
+
+/// True when two URIs name one user, or both one host: proxies add and take parameters (RFC 8760 §2.6-6). Some clients
+/// write where they send to, whatever they ask for; what names our own socket was made for nobody else either.
+fn is_same_target(covered: &str, asked: &str, local: SocketAddr) -> bool {
+    let (Ok(covered), Ok(asked)) = (UriRef::parse(covered), UriRef::parse(asked)) else { return false };
+    let host = |uri: &UriRef<'_>| uri.host().map(|host| host.to_string().to_ascii_lowercase());
+    let is_ours = || {
+        let ip = host(&covered).and_then(|host| host.trim_matches(['[', ']']).parse().ok());
+        covered.user().is_none() && ip == Some(local.ip()) && covered.port() == Some(local.port())
+    };
+    (covered.user() == asked.user() && host(&covered) == host(&asked)) || is_ours()
 }
 
 fn find(hashes: &[Ha1], algorithm: Algorithm) -> Option<&Ha1> {
@@ -164,6 +183,10 @@ mod tests {
     use super::*;
 
     const URI: &str = "sip:corp.test";
+
+    fn local() -> SocketAddr {
+        ([192, 0, 2, 1], 5060).into()
+    }
 
     fn now() -> Now {
         #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
@@ -201,7 +224,7 @@ mod tests {
     }
 
     fn challenges(authenticator: &Authenticator) -> Vec<String> {
-        match authenticator.prove(&register(None), &policy(), now()) {
+        match authenticator.prove(&register(None), local(), &policy(), now()) {
             Proof::Challenge(values) => values,
             other => panic!("{other:?}"),
         }
@@ -217,7 +240,7 @@ mod tests {
         assert_eq!(next, Ok(Answer::Fresh));
         let covered = Request { method: "REGISTER", uri: URI, body: b"" };
         let value = phone.authorize(&covered, 5).expect("challenged");
-        answered.prove(&register(Some(&value)), &policy(), now())
+        answered.prove(&register(Some(&value)), local(), &policy(), now())
     }
 
     #[test]
@@ -239,7 +262,7 @@ mod tests {
         ] {
             let covered = Request { method: "REGISTER", uri, body: b"" };
             let value = phone.authorize(&covered, 5).expect("challenged");
-            let proof = authenticator.prove(&register(Some(&value)), &policy(), now());
+            let proof = authenticator.prove(&register(Some(&value)), local(), &policy(), now());
             assert_eq!(matches!(proof, Proof::User(_)), is_taken, "{uri}: {proof:?}");
         }
     }
@@ -263,6 +286,39 @@ mod tests {
     }
 
     #[test]
+    fn credentials_for_another_target_open_no_way_out_of_our_domains() {
+        let (user, password) = ("dave".to_owned(), "secret".to_owned());
+        let login = Login { peer: "us".into(), realm: "corp.test".into(), user, password, allows_md5: true };
+        let asked = "sip:juliet@xmpp.test";
+        for (covered, is_taken) in [
+            (asked, true),
+            ("sip:juliet@XMPP.test:5060;transport=tcp", true),
+            ("sip:erin@corp.test", false),
+            ("sip:romeo@xmpp.test", false),
+            // Some write where they send to.
+            ("sip:192.0.2.1:5060", true),
+            ("sip:192.0.2.1:5070", false),
+            ("sip:192.0.2.2:5060", false),
+            ("sip:dave@192.0.2.1:5060", false),
+        ] {
+            let authenticator = authenticator(&[Algorithm::Sha256]);
+            let mut phone = Client::new(login.clone());
+            let challenges = challenges(&authenticator);
+            let next = phone.handle_challenge("us", challenges.iter().map(String::as_str), Answer::None);
+            assert_eq!(next, Ok(Answer::Fresh));
+            let request = Request { method: "MESSAGE", uri: covered, body: b"" };
+            let value = phone.authorize(&request, 5).expect("challenged");
+            let text = format!(
+                "MESSAGE {asked} SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\r\nFrom: <sip:dave@corp.test>;tag=f\r\n\
+                 To: <{asked}>\r\nCall-ID: c\r\nCSeq: 1 MESSAGE\r\nAuthorization: {value}\r\n\r\n"
+            );
+            let message = read_datagram(text.into(), &MessageLimits::default()).expect("well formed");
+            let proof = authenticator.prove(&message, local(), &policy(), now());
+            assert_eq!(matches!(proof, Proof::User(_)), is_taken, "{covered}: {proof:?}");
+        }
+    }
+
+    #[test]
     fn whoever_is_of_no_domain_of_ours_gets_no_challenge_and_costs_no_memory() {
         let authenticator = authenticator(&[Algorithm::Md5]);
         for n in 0..100 {
@@ -272,7 +328,7 @@ mod tests {
                  CSeq: 1 REGISTER\r\n\r\n"
             );
             let message = read_datagram(text.into(), &MessageLimits::default()).expect("well formed");
-            assert_eq!(authenticator.prove(&message, &policy(), now()), Proof::NoHome);
+            assert_eq!(authenticator.prove(&message, local(), &policy(), now()), Proof::NoHome);
         }
         assert_eq!(authenticator.servers.lock().len(), 0);
     }
@@ -282,7 +338,7 @@ mod tests {
         let authenticator = authenticator(&[Algorithm::Sha256]);
         // regaut01 of RFC 4475 §3.3.7; how its neighbours' Contact is read is told in the SIP crate's torture tests.
         let strange = register(Some("NoOneKnowsThisScheme opaque-data=here"));
-        let Proof::Challenge(values) = authenticator.prove(&strange, &policy(), now()) else {
+        let Proof::Challenge(values) = authenticator.prove(&strange, local(), &policy(), now()) else {
             panic!("no challenge");
         };
         assert!(!values[0].contains("stale"), "{values:?}");

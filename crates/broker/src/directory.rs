@@ -39,6 +39,7 @@ use crate::{
     partner_pairs::PartnerPairs,
     peer::owner_name,
     peer_actor::PeerActor,
+    requests::is_front_end,
     seen_certificates::Seen,
     session::{SessionSettings, ShardIndex},
     session_actor::SessionActor,
@@ -183,6 +184,10 @@ impl Directory {
     pub fn connect(&self, edge: Arc<dyn EdgePort>, flows: Arc<dyn FlowPort>) {
         let is_first = self.edge.set(edge).is_ok() && self.flows_port.set(flows).is_ok();
         assert!(is_first, "a directory is connected once");
+        for flow in self.flows.ids() {
+            // Whose they are could not be told before.
+            self.flows_port().send(ToFlow::Bound { flow });
+        }
         for shard in self.shards() {
             shard.addr.do_send(Wake);
         }
@@ -252,10 +257,34 @@ impl Directory {
 
     /// Puts a new policy in force.
     pub fn set_policy(&self, table: &Arc<Table>) {
+        let before = self.policy.load_full();
         self.partner_pairs.lock().forget_full(|| {
             self.policy.store(table.clone());
             self.tell_shards(|| Input::Policy(table.clone()));
         });
+        self.drop_front_ends(&before, table);
+    }
+
+    /// Takes flows from the front ends to which a new policy does not give them any more.
+    fn drop_front_ends(&self, before: &Table, table: &Table) {
+        for (facts, key) in self.flows.front_ends() {
+            let PeerKey::FrontEnd(domain) = &key else { continue };
+            let old = before.local_domain(domain.as_str()).and_then(|local| local.front_end());
+            let local = table.local_domain(domain.as_str());
+            let new = local.and_then(|local| local.front_end());
+            let is_moved = old.map(|old| &old.next_hop) != new.map(|new| &new.next_hop);
+            let is_kept = old == new
+                || !(is_moved && facts.dial.is_some())
+                    && local.is_some_and(|local| is_front_end(local, &facts));
+            if is_kept && new.is_some() {
+                continue;
+            }
+            tracing::info!(flow = facts.flow.0, %domain, "a flow is no front end's any more");
+            self.tell_peer(&key, ToPeer::FlowDown(facts.flow));
+            if self.flows.forget(&key, &[facts.flow]) > 0 {
+                self.flows_port().send(ToFlow::Close { flow: facts.flow });
+            }
+        }
     }
 
     /// The session of two domains, started if there is none.
@@ -390,16 +419,17 @@ impl Directory {
     /// A flow belongs to a peer too from now on; `false` when it carries as many phones as it may.
     pub fn bind_flow(&self, flow: &Arc<FlowFacts>, key: &PeerKey) -> bool {
         let branch_prefix = format!("{MAGIC_COOKIE}{}.", owner_name(self.hasher.hash_one(key)));
-        let is_bound = self.flows.bind(flow.flow, key, &branch_prefix);
+        let is_bound = self.flows.bind(flow, key, &branch_prefix);
         if is_bound {
+            self.flows_port().send(ToFlow::Bound { flow: flow.flow });
             self.find_or_start_peer(key).addr.do_send(ToPeer::FlowUp(flow.clone()));
         }
         is_bound
     }
 
-    /// Proves whom a request of a phone is from.
-    pub fn prove(&self, message: &Message) -> Proof {
-        self.authenticator.prove(message, &self.policy.load(), self.clock.now())
+    /// Proves whom a request of a phone is from that came by a flow.
+    pub fn prove(&self, message: &Message, flow: &FlowFacts) -> Proof {
+        self.authenticator.prove(message, flow.local, &self.policy.load(), self.clock.now())
     }
 
     /// The peer that a message by a flow is for.
@@ -518,6 +548,8 @@ impl FlowPort for NotYet {
             ToFlow::Bytes { bytes, .. } => ("messages", bytes.len()),
             ToFlow::Avoid { .. } => ("avoid", 0),
             ToFlow::Close { .. } => ("close", 0),
+            ToFlow::Mark { .. } => ("mark", 0),
+            ToFlow::Bound { .. } => ("bound", 0),
         };
         tracing::debug!(value, len, "dropped: not started yet");
     }

@@ -52,7 +52,9 @@ impl GuestsActor {
             Verdict::Drop => return,
             Verdict::Refuse { status, headers } => (status, headers),
             Verdict::Accept if message.method() == Some(&Method::Options) => (200, capabilities()),
-            Verdict::Accept => match self.directory.prove(&message) {
+            // It names a request that nobody keeps (RFC 3261 §9.2), and cannot be challenged (§22.1).
+            Verdict::Accept if message.method() == Some(&Method::Cancel) => (481, Vec::new()),
+            Verdict::Accept => match self.directory.prove(&message, flow) {
                 Proof::User(aor) if message.method() == Some(&Method::Register) => {
                     match self.adopt(flow, &aor, &message) {
                         Some(peer) => return pass(&self.directory, peer, flow, message, true),

@@ -12,10 +12,13 @@ use std::{
 
 use tombolo_edge::{FlowFacts, Transport};
 use tombolo_interwork::{
+    address::address_of_uri,
     error::NoResponse,
+    head_len,
     owner::{MessageId, PeerKey},
     request::RequestDraft,
 };
+use tombolo_sip::uri::UriRef;
 
 use crate::session::ShardIndex;
 
@@ -66,6 +69,8 @@ pub struct Register {
     pub contacts: Vec<(String, u32)>,
     /// `Contact: *` with `Expires: 0`.
     pub removes_all: bool,
+    /// The phone names its instance, which has one Contact at a time (RFC 5626 §6).
+    pub has_instance: bool,
 }
 
 /// How a REGISTER is answered.
@@ -104,7 +109,7 @@ pub enum UserOutput {
         /// Its Contact URI.
         contact: String,
     },
-    /// No binding is left of a phone that did not register again.
+    /// No binding is left of a phone: it took the last one out, or did not register again.
     Lapsed(PeerKey),
     /// A message's fate.
     Delivered {
@@ -172,6 +177,12 @@ impl LocalUser {
         for (contact, expires) in &register.contacts {
             bindings.retain(|binding| binding.contact != *contact);
             if *expires > 0 {
+                if register.has_instance {
+                    let is_named = |binding: &Binding| {
+                        register.contacts.iter().any(|(named, _)| *named == binding.contact)
+                    };
+                    bindings.retain(|binding| binding.peer != register.peer || is_named(binding));
+                }
                 bindings.push(Binding {
                     contact: contact.clone(),
                     peer: register.peer.clone(),
@@ -192,7 +203,13 @@ impl LocalUser {
         for Binding { contact, .. } in self.bindings.iter().filter(is_gone) {
             self.out.push_back(UserOutput::Forget { contact: contact.clone() });
         }
-        self.bindings = bindings;
+        let mut gone: Vec<PeerKey> = Vec::new();
+        for Binding { peer, .. } in std::mem::replace(&mut self.bindings, bindings) {
+            if self.bindings.iter().all(|binding| binding.peer != peer) && !gone.contains(&peer) {
+                gone.push(peer);
+            }
+        }
+        self.out.extend(gone.into_iter().map(UserOutput::Lapsed));
         let left = |binding: &Binding| binding.expires_at.saturating_duration_since(now).as_secs();
         Registered::Bindings(self.bindings.iter().map(|b| (b.contact.clone(), left(b))).collect())
     }
@@ -227,11 +244,12 @@ impl LocalUser {
         }
     }
 
-    /// A message for all phones. Without one the sender learns that nobody is there.
+    /// A message for the phone that is `device`, else for all. Without one the sender learns that nobody is there.
     pub fn handle_message(
         &mut self,
         shard: ShardIndex,
         message: MessageId,
+        device: Option<&str>,
         draft: &RequestDraft,
         now: Instant,
     ) {
@@ -241,7 +259,18 @@ impl LocalUser {
         }
         self.next_fork += 1;
         let number = self.next_fork;
-        for (branch, binding) in self.bindings.iter().enumerate() {
+        let is_meant = |binding: &&Binding| device.is_some_and(|device| is_device(binding, device));
+        let meant: Vec<&Binding> = match self.bindings.iter().find(is_meant) {
+            Some(binding) => vec![binding],
+            None => self.bindings.iter().collect(),
+        };
+        let mut branches = vec![None; meant.len()];
+        for (branch, binding) in meant.into_iter().enumerate() {
+            let len = head_len(draft) + binding.contact.len() + draft.body.len();
+            if binding.origin.is_datagram && len > MOST_DATAGRAM_BYTES {
+                branches[branch] = Some(513);
+                continue;
+            }
             let mut draft = Box::new(draft.clone());
             // Each branch is a request of its own: it must not look like a copy of another one.
             draft.call_id = format!("{}.{branch}", draft.call_id);
@@ -253,8 +282,8 @@ impl LocalUser {
                 draft,
             });
         }
-        let branches = vec![None; self.bindings.len()];
         self.forks.push(Fork { number, shard, message, branches, is_answered: false });
+        self.end_if_decided(self.forks.len() - 1);
     }
 
     /// A phone answered, or did not.
@@ -268,14 +297,31 @@ impl LocalUser {
         if (200..300).contains(&status) && !std::mem::replace(&mut fork.is_answered, true) {
             self.out.push_back(UserOutput::Delivered { shard, message, status: Some(200) });
         }
-        if fork.branches.iter().all(Option::is_some) {
-            let best = best(fork.branches.iter().flatten().copied());
-            if !fork.is_answered {
-                self.out.push_back(UserOutput::Delivered { shard, message, status: Some(best) });
-            }
-            self.forks.swap_remove(at);
-        }
+        self.end_if_decided(at);
     }
+
+    /// Ends a fork whose branches have all ended.
+    fn end_if_decided(&mut self, at: usize) {
+        let Some(fork) = self.forks.get(at).filter(|fork| fork.branches.iter().all(Option::is_some)) else {
+            return;
+        };
+        if !fork.is_answered {
+            let status = best(fork.branches.iter().flatten().copied());
+            let (shard, message) = (fork.shard, fork.message);
+            self.out.push_back(UserOutput::Delivered { shard, message, status: Some(status) });
+        }
+        self.forks.swap_remove(at);
+    }
+}
+
+/// True when a binding is that device's: by the GRUU that its Contact is, or by its instance (RFC 5627 §3.1).
+fn is_device(binding: &Binding, device: &str) -> bool {
+    let uri = UriRef::parse(&binding.contact).ok().and_then(|contact| address_of_uri(&contact).ok());
+    let instance = match &binding.peer {
+        PeerKey::Phone(phone) => phone.instance.trim_matches(['<', '>']) == device,
+        PeerKey::FrontEnd(_) => false,
+    };
+    instance || uri.is_some_and(|uri| uri.device.as_deref() == Some(device))
 }
 
 /// The best of the final responses (RFC 3261 §16.7 step 6): 6xx, else the lowest class; 503 says nothing about us.
@@ -305,6 +351,8 @@ pub const LEAST_EXPIRES: u32 = 60;
 pub const MOST_EXPIRES: u32 = 3600;
 /// Phones of one user (RFC 5393 bounds what one message becomes).
 const MOST_BINDINGS: usize = 10;
+/// A MESSAGE that is longer, with its head, goes by no datagram (RFC 3428 §8).
+const MOST_DATAGRAM_BYTES: usize = 1300;
 /// Messages to one user that are on their way.
 const MOST_FORKS: usize = 256;
 
@@ -335,6 +383,7 @@ mod tests {
             cseq,
             contacts: vec![(format!("sip:alice@{name}"), expires)],
             removes_all: false,
+            has_instance: false,
         }
     }
 
@@ -413,7 +462,78 @@ mod tests {
         assert_eq!(outputs(&mut user), ["forget sip:alice@a", "lapsed"]);
         let all = Register { removes_all: true, contacts: Vec::new(), ..register("b", 3, 0) };
         user.handle_register(&all, now + Duration::from_secs(61));
-        assert_eq!(outputs(&mut user), ["forget sip:alice@b"]);
+        assert_eq!(outputs(&mut user), ["forget sip:alice@b", "lapsed"]);
+        // By Expires 0 too, once the last one is out.
+        let two = vec![("sip:alice@a".to_owned(), 60), ("sip:alice@a;x".to_owned(), 60)];
+        user.handle_register(&Register { contacts: two, ..register("a", 1, 60) }, now);
+        outputs(&mut user);
+        user.handle_register(&register("a", 2, 0), now);
+        assert_eq!(outputs(&mut user), ["forget sip:alice@a"]);
+        let rest = vec![("sip:alice@a;x".to_owned(), 0)];
+        user.handle_register(&Register { contacts: rest, ..register("a", 3, 0) }, now);
+        assert_eq!(outputs(&mut user), ["forget sip:alice@a;x", "lapsed"]);
+    }
+
+    #[test]
+    fn a_new_contact_of_an_instance_takes_the_place_of_its_old_one() {
+        let (mut user, now) = (LocalUser::default(), start());
+        user.handle_register(&register("other", 1, 600), now);
+        for n in 0..20 {
+            let contacts = vec![(format!("sip:alice@a:{n}"), 600)];
+            let call_id = format!("call-{n}");
+            let again = Register { contacts, call_id, has_instance: true, ..register("a", 1, 600) };
+            assert!(matches!(user.handle_register(&again, now), Registered::Bindings(_)), "{n}");
+        }
+        let contacts: Vec<_> = user.bindings().iter().map(|binding| &*binding.contact).collect();
+        assert_eq!(contacts, ["sip:alice@other", "sip:alice@a:19"]);
+        let gone: Vec<_> = std::iter::from_fn(|| user.poll_output()).collect();
+        assert!(!gone.iter().any(|output| matches!(output, UserOutput::Lapsed(_))), "it is there still");
+    }
+
+    /// The Contacts to which a message went.
+    fn targets(user: &mut LocalUser) -> Vec<String> {
+        std::iter::from_fn(|| user.poll_output())
+            .filter_map(|output| match output {
+                UserOutput::Request { uri, .. } => Some(uri),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_message_for_a_device_rings_that_one_and_all_where_nobody_is_it() {
+        let (mut user, now) = (LocalUser::default(), start());
+        let gruu = vec![("sip:alice@sip.example;gr=desk".to_owned(), 600)];
+        user.handle_register(&Register { contacts: gruu, ..register("a", 1, 600) }, now);
+        user.handle_register(&register("b", 1, 600), now);
+        for (device, wanted) in [
+            (Some("desk"), &["sip:alice@sip.example;gr=desk"][..]),
+            (Some("b"), &["sip:alice@b"]),
+            (Some("c"), &["sip:alice@sip.example;gr=desk", "sip:alice@b"]),
+            (None, &["sip:alice@sip.example;gr=desk", "sip:alice@b"]),
+        ] {
+            user.handle_message(0, MessageId(1), device, &draft(), now);
+            assert_eq!(targets(&mut user), wanted, "{device:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_message_goes_to_phones_by_streams_and_to_none_by_datagrams() {
+        let (mut user, now) = (LocalUser::default(), start());
+        let long = RequestDraft { body: vec![b'x'; 5000], ..draft() };
+        user.handle_register(&register("a", 1, 600), now);
+        user.handle_message(0, MessageId(1), None, &long, now);
+        assert_eq!(statuses(&mut user), [Some(513)]);
+        let by_stream = Origin { is_datagram: false, ..origin(10) };
+        user.handle_register(&Register { origin: by_stream, ..register("b", 1, 600) }, now);
+        user.handle_message(0, MessageId(2), None, &long, now);
+        assert_eq!(targets(&mut user), ["sip:alice@b"]);
+        user.handle_outcome(2, 1, Ok(200));
+        assert_eq!(statuses(&mut user), [Some(200)]);
+        assert!(user.forks.is_empty());
+        let fits = RequestDraft { body: vec![b'x'; 900], ..draft() };
+        user.handle_message(0, MessageId(3), None, &fits, now);
+        assert_eq!(targets(&mut user).len(), 2);
     }
 
     #[test]
@@ -436,7 +556,7 @@ mod tests {
         let (mut user, now) = (LocalUser::default(), start());
         user.handle_register(&register("a", 1, 60), now);
         user.handle_register(&register("b", 1, 60), now);
-        user.handle_message(0, MessageId(1), &draft(), now);
+        user.handle_message(0, MessageId(1), None, &draft(), now);
         user.handle_outcome(1, 0, Ok(486));
         assert!(statuses(&mut user).is_empty());
         user.handle_outcome(1, 1, Ok(200));
@@ -446,11 +566,11 @@ mod tests {
     #[test]
     fn without_a_success_the_best_failure_counts_and_without_a_phone_480() {
         let (mut user, now) = (LocalUser::default(), start());
-        user.handle_message(0, MessageId(1), &draft(), now);
+        user.handle_message(0, MessageId(1), None, &draft(), now);
         assert_eq!(statuses(&mut user), [None]);
         user.handle_register(&register("a", 1, 60), now);
         user.handle_register(&register("b", 1, 60), now);
-        user.handle_message(0, MessageId(2), &draft(), now);
+        user.handle_message(0, MessageId(2), None, &draft(), now);
         user.handle_outcome(1, 0, Err(NoResponse::Timeout));
         user.handle_outcome(1, 1, Ok(486));
         assert_eq!(statuses(&mut user), [Some(486)]);

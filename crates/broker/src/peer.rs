@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -37,6 +38,18 @@ pub enum PeerOutput {
         flow: FlowId,
         /// How long.
         span: Duration,
+    },
+    /// Dial a flow's address last for a time, and let the flow be: it fails one request where others may not.
+    Mark {
+        /// The flow.
+        flow: FlowId,
+        /// How long.
+        span: Duration,
+    },
+    /// Close a flow that serves nothing.
+    Close {
+        /// The flow.
+        flow: FlowId,
     },
     /// Write octets to a flow.
     Bytes {
@@ -80,22 +93,48 @@ struct Sent {
     uri: Option<String>,
     draft: Arc<RequestDraft>,
     is_second: bool,
+    /// By which flow it left, and when.
+    left: Option<(FlowId, Instant)>,
+}
+
+/// A flow that lives.
+#[derive(Debug)]
+struct Live {
+    facts: Arc<FlowFacts>,
+    /// When something came by it last.
+    heard: Option<Instant>,
+}
+
+/// A request on its way to another address than the one that failed it.
+#[derive(Debug)]
+struct Elsewhere {
+    sent: Sent,
+    failed: SocketAddr,
+    /// How it ends where there is no other.
+    failure: Result<Box<Message>, NoResponse>,
 }
 
 /// One peer. See the [module](self).
 #[derive(Debug)]
 pub struct Peer {
     transactions: Transactions<Sent>,
+    /// What is sent goes by this one of `flows`.
     flow: Option<Arc<FlowFacts>>,
+    /// All that live; the one that came or was proved last stands last.
+    flows: Vec<Live>,
     /// It can be dialled: a front end. A phone comes by itself.
     may_dial: bool,
+    /// A dial is under way; its own report ends it, and this is for one that is lost.
     dialling_until: Option<Instant>,
     retry_at: Option<Instant>,
     failures: u32,
+    /// The next hop of `flow` asked to be left alone (RFC 3261 §21.5.4): the next flow takes its place.
+    must_rest: bool,
     window: usize,
     wanting: VecDeque<(ShardIndex, usize)>,
     granted: Vec<(ShardIndex, usize)>,
     waiting: VecDeque<Sent>,
+    elsewhere: VecDeque<Elsewhere>,
     out: VecDeque<PeerOutput>,
 }
 
@@ -105,14 +144,17 @@ impl Peer {
         Self {
             transactions: Transactions::new(owner, Timers::default(), now),
             flow: None,
+            flows: Vec::new(),
             may_dial,
             dialling_until: None,
             retry_at: None,
             failures: 0,
+            must_rest: false,
             window: 0,
             wanting: VecDeque::new(),
             granted: Vec::new(),
             waiting: VecDeque::new(),
+            elsewhere: VecDeque::new(),
             out: VecDeque::new(),
         }
     }
@@ -131,7 +173,10 @@ impl Peer {
 
     /// True when nothing is open and there is no flow.
     pub fn is_idle(&self) -> bool {
-        self.flow.is_none() && self.transactions.is_idle() && self.waiting.is_empty()
+        self.flow.is_none()
+            && self.transactions.is_idle()
+            && self.waiting.is_empty()
+            && self.elsewhere.is_empty()
     }
 
     /// How it is reached.
@@ -139,9 +184,9 @@ impl Peer {
         self.flow.as_deref().map(way_of)
     }
 
-    /// Its flow, if we opened it.
-    pub fn dialled_flow(&self) -> Option<FlowId> {
-        self.flow.as_deref().filter(|flow| flow.dial.is_some()).map(|flow| flow.flow)
+    /// Its flows that live.
+    pub fn flows(&self) -> impl Iterator<Item = FlowId> + '_ {
+        self.flows.iter().map(|live| live.facts.flow)
     }
 
     /// The flow by which it is reached.
@@ -149,50 +194,108 @@ impl Peer {
         self.flow.as_deref().map(|flow| flow.flow)
     }
 
-    /// A flow to the peer: the first one, or one that replaces the old one.
+    /// Those of its flows that we opened.
+    pub fn dialled_flows(&self) -> Vec<FlowId> {
+        let dialled = self.flows.iter().filter(|live| live.facts.dial.is_some());
+        dialled.map(|live| live.facts.flow).collect()
+    }
+
+    /// A flow to the peer: the first one, one that a phone speaks by from now on, or news of a known one.
     pub fn handle_flow_up(&mut self, flow: Arc<FlowFacts>, now: Instant) {
-        self.dialling_until = None;
+        let is_dialled = flow.dial.is_some();
+        if is_dialled {
+            self.dialling_until = None;
+        }
         self.retry_at = None;
         self.failures = 0;
-        if self.flow.as_ref().is_some_and(|known| known.flow == flow.flow) {
-            return;
+        let known = self.flows.iter().position(|live| live.facts.flow == flow.flow);
+        let heard = known.and_then(|at| self.flows.remove(at).heard);
+        self.flows.push(Live { facts: flow.clone(), heard });
+        match &self.flow {
+            Some(current) if current.flow == flow.flow => self.flow = Some(flow),
+            // A front end may have several connections to us; what we send goes by the first while it lives.
+            Some(current)
+                if self.may_dial && !(self.must_rest && is_dialled && current.remote != flow.remote) => {}
+            _ => self.adopt(flow, now),
         }
-        // A front end may have several connections to us; what we send goes by the first while it lives.
-        if self.may_dial && self.flow.is_some() {
-            return;
+        self.send_elsewhere(now);
+        if is_dialled {
+            // Nobody else was there.
+            self.fail_elsewhere();
+            self.close_double();
         }
-        if self.flow.is_some() {
+    }
+
+    /// What is sent goes by this flow from now on.
+    fn adopt(&mut self, flow: Arc<FlowFacts>, now: Instant) {
+        if self.flow.is_some() && !self.may_dial {
             // What was in flight by the old flow is said again by the new one.
             self.granted.clear();
             self.out.push_back(PeerOutput::Way(None));
         }
-        self.window = FLOW_WINDOW_BYTES;
+        self.must_rest = false;
+        let granted: usize = self.granted.iter().map(|(_, bytes)| bytes).sum();
+        self.window = FLOW_WINDOW_BYTES.saturating_sub(granted);
         self.out.push_back(PeerOutput::Way(Some(way_of(&flow))));
         self.flow = Some(flow);
-        while let Some(sent) = self.waiting.pop_front() {
-            self.send(sent, now);
-        }
+        self.flush(now);
         self.grant();
     }
 
-    /// A flow ended. Requests without an answer go by the next one to a front end, once; those to a phone have failed.
-    pub fn handle_flow_down(&mut self, flow: FlowId, now: Instant) {
-        if self.flow.as_ref().is_none_or(|known| known.flow != flow) {
+    /// Sends what waited for a flow.
+    fn flush(&mut self, now: Instant) {
+        while self.flow.is_some()
+            && let Some(sent) = self.waiting.pop_front()
+        {
+            self.send(sent, now);
+        }
+    }
+
+    /// The newest dial led to an address that has a flow already: one is enough.
+    fn close_double(&mut self) {
+        let Some(newest) = self.flows.last().map(|live| live.facts.clone()) else { return };
+        let is_current = |current: &Arc<FlowFacts>| current.flow == newest.flow;
+        if self.flow.as_ref().is_some_and(is_current) {
             return;
         }
-        self.leave_flow();
+        let is_double = |live: &Live| live.facts.remote == newest.remote && live.facts.flow != newest.flow;
+        if self.flows.iter().any(is_double) {
+            self.flows.pop();
+            self.out.push_back(PeerOutput::Close { flow: newest.flow });
+        }
+    }
+
+    /// A flow ended. The newest other one takes its place. Its requests without an answer go by the next one to a front
+    /// end, once; those to a phone have failed.
+    pub fn handle_flow_down(&mut self, flow: FlowId, now: Instant) {
+        let Some(at) = self.flows.iter().position(|live| live.facts.flow == flow) else { return };
+        self.flows.remove(at);
+        if self.flow.as_ref().is_some_and(|current| current.flow == flow) {
+            self.flow = None;
+            self.must_rest = false;
+            self.window = 0;
+            self.granted.clear();
+            self.out.push_back(PeerOutput::Way(None));
+        }
+        let is_lost = |sent: &Sent| sent.left.is_some_and(|(by, _)| by == flow);
+        for sent in self.transactions.fail_clients(is_lost) {
+            self.send_again(sent, Err(NoResponse::Transport));
+        }
+        if self.flow.is_none()
+            && let Some(other) = self.flows.last()
+        {
+            self.adopt(other.facts.clone(), now);
+        }
+        self.flush(now);
         if !self.wanting.is_empty() || !self.waiting.is_empty() {
             self.dial_if_needed(now);
         }
     }
 
-    fn leave_flow(&mut self) {
-        self.flow = None;
-        self.window = 0;
-        self.granted.clear();
-        self.out.push_back(PeerOutput::Way(None));
-        for sent in self.transactions.fail_clients() {
-            self.send_again(sent, Err(NoResponse::Transport));
+    /// Something came by a flow that went elsewhere than here.
+    pub fn handle_heard(&mut self, flow: FlowId, now: Instant) {
+        if let Some(live) = self.flows.iter_mut().find(|live| live.facts.flow == flow) {
+            live.heard = Some(now);
         }
     }
 
@@ -214,13 +317,25 @@ impl Peer {
             let outcome = Err(NoResponse::Transport);
             self.out.push_back(PeerOutput::Ended { requester: sent.requester, outcome });
         }
+        self.fail_elsewhere();
+    }
+
+    /// True when a request came before, so that it is answered as it was then.
+    pub fn holds(&self, message: &Message) -> bool {
+        self.transactions.holds(message)
     }
 
     /// Messages that a flow brought.
     pub fn handle_message(&mut self, flow: &Arc<FlowFacts>, message: Message, now: Instant) {
+        self.handle_heard(flow.flow, now);
         if !message.is_request() {
             self.transactions.handle_response(message, now);
             return self.settle(now);
+        }
+        let most = if self.may_dial { FRONT_END_SERVERS } else { PHONE_SERVERS };
+        let is_other = matches!(message.method(), Some(Method::Ack | Method::Cancel));
+        if self.transactions.servers() >= most && !is_other && !self.holds(&message) {
+            return self.answer_stateless(flow, &message, 503, &[("Retry-After", "2".to_owned())]);
         }
         let is_reliable = flow.transport.is_reliable();
         match self.transactions.handle_request(&message, flow.flow.0, is_reliable, now) {
@@ -240,15 +355,21 @@ impl Peer {
                 }
             }
             Incoming::Absorbed => {}
-            Incoming::Merged => self.answer_stateless(flow, &message, 482),
+            Incoming::Merged => self.answer_stateless(flow, &message, 482, &[]),
             Incoming::Cancel { is_matched } => {
-                self.answer_stateless(flow, &message, if is_matched { 200 } else { 481 });
+                self.answer_stateless(flow, &message, if is_matched { 200 } else { 481 }, &[]);
             }
         }
     }
 
-    fn answer_stateless(&mut self, flow: &Arc<FlowFacts>, message: &Message, status: u16) {
-        if let Some(bytes) = respond(message, status, &[]) {
+    fn answer_stateless(
+        &mut self,
+        flow: &Arc<FlowFacts>,
+        message: &Message,
+        status: u16,
+        headers: &[(&'static str, String)],
+    ) {
+        if let Some(bytes) = respond(message, status, headers) {
             self.out.push_back(PeerOutput::Bytes { flow: flow.flow, bytes: bytes.into() });
         }
     }
@@ -266,7 +387,7 @@ impl Peer {
         draft: Box<RequestDraft>,
         now: Instant,
     ) {
-        let sent = Sent { requester, uri, draft: Arc::from(draft), is_second: false };
+        let sent = Sent { requester, uri, draft: Arc::from(draft), is_second: false, left: None };
         if self.flow.is_some() {
             return self.send(sent, now);
         }
@@ -279,11 +400,19 @@ impl Peer {
     }
 
     fn send(&mut self, sent: Sent, now: Instant) {
-        let Some(flow) = &self.flow else { return };
+        if let Some(flow) = self.flow.clone() {
+            self.send_by(&flow, sent, now);
+        }
+    }
+
+    fn send_by(&mut self, flow: &FlowFacts, sent: Sent, now: Instant) {
         let way = way_of(flow);
+        let sent = Sent { left: Some((flow.flow, now)), ..sent };
+        // Copies for a front end go to the address that the first went to; a phone is where it was met last.
+        let pinned = self.may_dial.then_some(flow.flow.0);
         let (draft, uri) = (sent.draft.clone(), sent.uri.clone());
         let method = Method::parse(draft.method).unwrap_or(Method::Options);
-        self.transactions.send(sent, method, way.is_reliable, now, |branch| {
+        self.transactions.send(sent, method, pinned, way.is_reliable, now, |branch| {
             let rport = if way.is_reliable { "" } else { ";rport" };
             let via = format!("{};branch={branch}{rport}", way.via);
             match uri {
@@ -344,7 +473,7 @@ impl Peer {
         if !self.may_dial || self.flow.is_some() || self.dialling_until.is_some() || self.retry_at.is_some() {
             return;
         }
-        self.dialling_until = Some(now + DIAL_TIMEOUT);
+        self.dialling_until = Some(now + DIAL_LOST);
         self.out.push_back(PeerOutput::Dial);
     }
 
@@ -362,32 +491,85 @@ impl Peer {
     }
 
     /// Requests of ours that ended: with an answer, or on their way to the next address.
+    ///
+    /// Only the one that failed goes there (RFC 3263 §4.3): it may be one device that is silent, or a 503 that came from
+    /// further away. The flow is left only where nothing at all came by it since the request left.
     fn settle(&mut self, now: Instant) {
         while let Some((sent, outcome)) = self.transactions.poll_ended() {
             let outcome = match outcome {
                 Outcome::Response(message) => Ok(message),
                 Outcome::Timeout => Err(NoResponse::Timeout),
             };
-            let span = match &outcome {
-                Ok(message) if message.status() == Some(503) => Some(
-                    message
-                        .retry_after()
-                        .map_or(AVOIDED_FOR, |seconds| Duration::from_secs(seconds.into()).min(MOST_AVOIDED)),
-                ),
-                Ok(_) => None,
-                Err(_) => Some(AVOIDED_FOR),
+            let rest = match &outcome {
+                Ok(message) if message.status() == Some(503) => {
+                    message.retry_after().map(|seconds| Duration::from_secs(seconds.into()).min(MOST_AVOIDED))
+                }
+                Err(_) => None,
+                Ok(_) => {
+                    self.out.push_back(PeerOutput::Ended { requester: sent.requester, outcome });
+                    continue;
+                }
             };
             // What has one address only gets no better by a new flow.
-            let failed = self.flow.as_ref().filter(|flow| flow.has_alternatives && !sent.is_second);
-            match (span, failed.map(|flow| flow.flow)) {
-                (Some(span), Some(flow)) => {
-                    self.out.push_back(PeerOutput::Avoid { flow, span });
-                    self.send_again(sent, outcome);
-                    self.leave_flow();
-                    self.dial_if_needed(now);
-                }
-                _ => self.out.push_back(PeerOutput::Ended { requester: sent.requester, outcome }),
+            let by = sent.left.filter(|_| !sent.is_second);
+            let live = by.and_then(|(by, left)| {
+                let live = self.flows.iter().find(|live| live.facts.flow == by)?;
+                live.facts.has_alternatives.then_some((live, left))
+            });
+            let Some((live, left)) = live else {
+                self.out.push_back(PeerOutput::Ended { requester: sent.requester, outcome });
+                continue;
+            };
+            let (flow, failed) = (live.facts.flow, live.facts.remote);
+            let span = rest.unwrap_or(AVOIDED_FOR);
+            if outcome.is_err() && live.heard.is_none_or(|heard| heard <= left) {
+                self.out.push_back(PeerOutput::Avoid { flow, span });
+                self.send_again(sent, outcome);
+                self.handle_flow_down(flow, now);
+                continue;
             }
+            self.out.push_back(PeerOutput::Mark { flow, span });
+            let is_current = self.flow.as_ref().is_some_and(|current| current.flow == flow);
+            self.must_rest |= is_current && rest.is_some();
+            if self.elsewhere.len() >= WAITING_REQUESTS {
+                self.out.push_back(PeerOutput::Ended { requester: sent.requester, outcome });
+                continue;
+            }
+            self.elsewhere.push_back(Elsewhere { sent, failed, failure: outcome });
+            self.send_elsewhere(now);
+            if self.elsewhere.is_empty() || self.dialling_until.is_some() {
+                continue;
+            }
+            if self.retry_at.is_some() {
+                self.fail_elsewhere();
+            } else {
+                self.dialling_until = Some(now + DIAL_LOST);
+                self.out.push_back(PeerOutput::Dial);
+            }
+        }
+    }
+
+    /// Sends what another address failed by the newest flow to a different one that we opened.
+    fn send_elsewhere(&mut self, now: Instant) {
+        for _ in 0..self.elsewhere.len() {
+            let Some(Elsewhere { sent, failed, failure }) = self.elsewhere.pop_front() else { return };
+            let is_other = |live: &&Live| live.facts.dial.is_some() && live.facts.remote != failed;
+            match self.flows.iter().rev().find(is_other).map(|live| live.facts.clone()) {
+                Some(flow) => {
+                    // It takes the place of one that asked for rest, however it came to be.
+                    if self.must_rest && self.flow.as_ref().is_some_and(|current| current.remote == failed) {
+                        self.adopt(flow.clone(), now);
+                    }
+                    self.send_by(&flow, Sent { is_second: true, ..sent }, now);
+                }
+                None => self.elsewhere.push_back(Elsewhere { sent, failed, failure }),
+            }
+        }
+    }
+
+    fn fail_elsewhere(&mut self) {
+        for Elsewhere { sent, failure, .. } in self.elsewhere.drain(..) {
+            self.out.push_back(PeerOutput::Ended { requester: sent.requester, outcome: failure });
         }
     }
 
@@ -433,307 +615,14 @@ const WAITING_REQUESTS: usize = 1024;
 const AVOIDED_FOR: Duration = Duration::from_secs(60);
 /// And where it says more.
 const MOST_AVOIDED: Duration = Duration::from_secs(600);
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A dial tries address after address, each with its own limits, and reports; this is for one whose report is lost.
+const DIAL_LOST: Duration = Duration::from_secs(600);
+/// Requests of one phone that are open, or whose copies are still answered.
+const PHONE_SERVERS: usize = 256;
+/// And of a front end: what it sends by UDP in 32 s.
+const FRONT_END_SERVERS: usize = 65_536;
 const DIAL_FLOOR: Duration = Duration::from_millis(500);
 const DIAL_CAP: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
-mod tests {
-    use tombolo_edge::Transport;
-    use tombolo_interwork::owner::RequestId;
-    use tombolo_sip::message::{MessageLimits, read_datagram};
-
-    use super::*;
-
-    fn start() -> Instant {
-        #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
-        Instant::now()
-    }
-
-    fn flow(number: u64) -> Arc<FlowFacts> {
-        Arc::new(FlowFacts {
-            flow: FlowId(number),
-            transport: Transport::Tcp,
-            local: ([127, 0, 0, 1], 5060).into(),
-            remote: ([127, 0, 0, 2], 5060).into(),
-            sent_by: "127.0.0.1:5060".into(),
-            dial: None,
-            has_alternatives: false,
-            proved_domains: Arc::from([]),
-        })
-    }
-
-    fn draft() -> Box<RequestDraft> {
-        Box::new(RequestDraft {
-            method: "MESSAGE",
-            uri: "sip:a@b".into(),
-            routes: Vec::new(),
-            from: "<sip:x@y>;tag=f".into(),
-            to: "<sip:a@b>".into(),
-            call_id: "c".into(),
-            cseq: 1,
-            contact_user: None,
-            headers: Vec::new(),
-            content_type: None,
-            body: Vec::new(),
-        })
-    }
-
-    fn outputs(peer: &mut Peer) -> Vec<PeerOutput> {
-        std::iter::from_fn(|| peer.poll_output()).collect()
-    }
-
-    #[test]
-    fn a_request_to_a_front_end_waits_for_its_dial_and_then_leaves() {
-        let now = start();
-        let mut peer = Peer::new("p", true, now);
-        peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
-        assert!(matches!(outputs(&mut peer)[..], [PeerOutput::Dial]));
-        peer.handle_flow_up(flow(1), now);
-        let out = outputs(&mut peer);
-        assert!(matches!(&out[..], [PeerOutput::Way(Some(_)), PeerOutput::Bytes { .. }]), "{out:?}");
-    }
-
-    #[test]
-    fn a_request_to_a_phone_that_is_gone_fails_at_once() {
-        let now = start();
-        let mut peer = Peer::new("p", false, now);
-        peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
-        let out = outputs(&mut peer);
-        assert!(
-            matches!(&out[..], [PeerOutput::Ended { outcome: Err(NoResponse::Transport), .. }]),
-            "{out:?}"
-        );
-    }
-
-    fn ended(out: &[PeerOutput]) -> Vec<&Result<Box<Message>, NoResponse>> {
-        let mut ended = Vec::new();
-        for output in out {
-            if let PeerOutput::Ended { outcome, .. } = output {
-                ended.push(outcome);
-            }
-        }
-        ended
-    }
-
-    /// The request that `out` has, and a response to it.
-    fn answer(out: &[PeerOutput], status: &str) -> Message {
-        let request = out.iter().find_map(|output| match output {
-            PeerOutput::Bytes { bytes, .. } => read_datagram(bytes.clone(), &MessageLimits::default()).ok(),
-            _ => None,
-        });
-        let request = request.expect("a request");
-        let via = request.vias().next().expect("a Via");
-        let text = format!(
-            "SIP/2.0 {status}\r\nVia: {via}\r\nFrom: <sip:x@y>;tag=f\r\nTo: <sip:a@b>;tag=t\r\nCall-ID: c\r\n\
-             CSeq: 1 MESSAGE\r\n\r\n"
-        );
-        read_datagram(text.into(), &MessageLimits::default()).expect("legal")
-    }
-
-    #[test]
-    fn a_lost_flow_of_a_phone_fails_what_was_open_and_its_credit() {
-        let now = start();
-        let mut peer = Peer::new("p", false, now);
-        peer.handle_flow_up(flow(1), now);
-        peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
-        peer.handle_want(0, 5000, now);
-        outputs(&mut peer);
-        peer.handle_flow_down(FlowId(1), now);
-        let out = outputs(&mut peer);
-        assert!(out.iter().any(|o| matches!(o, PeerOutput::Way(None))));
-        assert!(matches!(ended(&out)[..], [Err(NoResponse::Transport)]), "{out:?}");
-        assert!(peer.way().is_none());
-    }
-
-    #[test]
-    fn a_request_whose_connection_to_a_front_end_breaks_goes_by_a_new_one_once() {
-        let now = start();
-        let mut peer = Peer::new("p", true, now);
-        peer.handle_flow_up(flow(1), now);
-        peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
-        outputs(&mut peer);
-        peer.handle_flow_down(FlowId(1), now);
-        let out = outputs(&mut peer);
-        assert!(matches!(out[..], [PeerOutput::Way(None), PeerOutput::Dial]), "{out:?}");
-        peer.handle_flow_up(flow(2), now);
-        let out = outputs(&mut peer);
-        assert!(out.iter().any(|o| matches!(o, PeerOutput::Bytes { flow: FlowId(2), .. })), "{out:?}");
-        peer.handle_flow_down(FlowId(2), now);
-        let out = outputs(&mut peer);
-        assert!(matches!(ended(&out)[..], [Err(NoResponse::Transport)]), "{out:?}");
-    }
-
-    #[test]
-    fn sip_d_14_a_503_and_silence_leave_an_address_for_the_next_where_there_is_one() {
-        let of_many = |number| Arc::new(FlowFacts { has_alternatives: true, ..(*flow(number)).clone() });
-        for is_silent in [false, true] {
-            let mut now = start();
-            let mut peer = Peer::new("p", true, now);
-            peer.handle_flow_up(of_many(1), now);
-            peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
-            let sent = outputs(&mut peer);
-            if is_silent {
-                now += Duration::from_secs(32);
-                peer.handle_timeout(now);
-            } else {
-                let refusal = answer(&sent, "503 Busy\r\nRetry-After: 7");
-                peer.handle_message(&of_many(1), refusal, now);
-            }
-            let out = outputs(&mut peer);
-            let wanted = Duration::from_secs(if is_silent { 60 } else { 7 });
-            assert!(
-                matches!(out[..], [PeerOutput::Avoid { flow: FlowId(1), span }, PeerOutput::Way(None), PeerOutput::Dial]
-                    if span == wanted),
-                "{out:?}"
-            );
-            // The end of what was left means nothing; the next answers.
-            peer.handle_flow_down(FlowId(1), now);
-            peer.handle_flow_up(of_many(2), now);
-            let sent = outputs(&mut peer);
-            peer.handle_message(&of_many(2), answer(&sent, "200 OK"), now);
-            let out = outputs(&mut peer);
-            let [Ok(message)] = ended(&out)[..] else { panic!("{out:?}") };
-            assert_eq!(message.status(), Some(200));
-        }
-    }
-
-    #[test]
-    fn a_503_of_the_only_address_or_of_the_second_is_the_answer() {
-        let now = start();
-        let mut peer = Peer::new("p", true, now);
-        peer.handle_flow_up(flow(1), now);
-        peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
-        let sent = outputs(&mut peer);
-        peer.handle_message(&flow(1), answer(&sent, "503 Busy"), now);
-        let out = outputs(&mut peer);
-        let [PeerOutput::Ended { outcome: Ok(message), .. }] = &out[..] else { panic!("{out:?}") };
-        assert_eq!(message.status(), Some(503));
-        assert!(peer.way().is_some(), "the flow stays");
-    }
-
-    #[test]
-    fn sip_t_09_a_request_by_datagrams_asks_for_rport_and_names_where_we_are_reached() {
-        let now = start();
-        for (transport, wanted) in [
-            (Transport::Udp, "SIP/2.0/UDP 127.0.0.1:5060;branch="),
-            (Transport::Tcp, "SIP/2.0/TCP 127.0.0.1:5060;branch="),
-        ] {
-            let mut peer = Peer::new("p", false, now);
-            peer.handle_flow_up(Arc::new(FlowFacts { transport, ..(*flow(1)).clone() }), now);
-            peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
-            let out = outputs(&mut peer);
-            let [PeerOutput::Way(Some(_)), PeerOutput::Bytes { bytes, .. }] = &out[..] else {
-                panic!("{out:?}")
-            };
-            let request = read_datagram(bytes.clone(), &MessageLimits::default()).expect("legal");
-            let via = request.vias().next().expect("a Via");
-            assert!(via.starts_with(wanted), "{via}");
-            assert_eq!(via.ends_with(";rport"), transport == Transport::Udp, "{via}");
-        }
-    }
-
-    #[test]
-    fn sip_t_10_all_requests_go_by_one_connection_which_stays_and_is_dialled_again_on_demand() {
-        let mut now = start();
-        let mut peer = Peer::new("p", true, now);
-        let mut dials = 0;
-        for n in 0..500 {
-            peer.handle_request(Requester::Shard(0, RequestId(n)), None, draft(), now);
-            let out = outputs(&mut peer);
-            if out.iter().any(|output| matches!(output, PeerOutput::Dial)) {
-                dials += 1;
-                peer.handle_flow_up(flow(dials), now);
-                outputs(&mut peer);
-            }
-            // The peer answers nothing for far longer than 64*T1, and then the next is sent.
-            now += Duration::from_secs(60);
-            peer.handle_timeout(now);
-            outputs(&mut peer);
-        }
-        assert_eq!(dials, 1, "connections of 500 requests");
-        peer.handle_flow_down(FlowId(1), now);
-        assert!(
-            !outputs(&mut peer).iter().any(|output| matches!(output, PeerOutput::Dial)),
-            "nobody needs it"
-        );
-        peer.handle_request(Requester::Shard(0, RequestId(0)), None, draft(), now);
-        assert!(outputs(&mut peer).iter().any(|output| matches!(output, PeerOutput::Dial)));
-    }
-
-    #[test]
-    fn sip_tls_12_a_front_ends_own_connection_that_is_lost_is_replaced_by_one_of_ours() {
-        let now = start();
-        let mut peer = Peer::new("p", true, now);
-        // It dialled us, and we answer and ask by the same connection.
-        peer.handle_flow_up(flow(1), now);
-        peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
-        let out = outputs(&mut peer);
-        assert!(
-            out.iter().any(|output| matches!(output, PeerOutput::Bytes { flow: FlowId(1), .. })),
-            "{out:?}"
-        );
-        peer.handle_flow_down(FlowId(1), now);
-        let out = outputs(&mut peer);
-        assert!(matches!(out[..], [PeerOutput::Way(None), PeerOutput::Dial]), "{out:?}");
-        peer.handle_flow_up(flow(2), now);
-        let out = outputs(&mut peer);
-        assert!(
-            out.iter().any(|output| matches!(output, PeerOutput::Bytes { flow: FlowId(2), .. })),
-            "{out:?}"
-        );
-    }
-
-    #[test]
-    fn a_phones_new_flow_replaces_the_old_one() {
-        let now = start();
-        let mut peer = Peer::new("p", false, now);
-        peer.handle_flow_up(flow(1), now);
-        outputs(&mut peer);
-        peer.handle_flow_up(flow(2), now);
-        let out = outputs(&mut peer);
-        assert!(matches!(&out[..], [PeerOutput::Way(None), PeerOutput::Way(Some(_))]), "{out:?}");
-        peer.handle_flow_down(FlowId(1), now);
-        assert!(peer.way().is_some(), "the old flow's end means nothing");
-    }
-
-    #[test]
-    fn grants_never_exceed_the_window() {
-        let now = start();
-        let mut peer = Peer::new("p", false, now);
-        peer.handle_flow_up(flow(1), now);
-        for shard in 0..4 {
-            peer.handle_want(shard, 1 << 20, now);
-        }
-        let granted: usize = outputs(&mut peer)
-            .iter()
-            .map(|output| if let PeerOutput::Grant { bytes, .. } = output { *bytes } else { 0 })
-            .sum();
-        assert!(granted <= FLOW_WINDOW_BYTES, "{granted}");
-    }
-
-    #[test]
-    fn a_shard_that_asks_again_is_granted_once() {
-        let now = start();
-        let mut peer = Peer::new("p", true, now);
-        peer.handle_want(0, 300, now);
-        peer.handle_want(0, 600, now);
-        peer.handle_flow_up(flow(1), now);
-        let granted = outputs(&mut peer).iter().filter(|o| matches!(o, PeerOutput::Grant { .. })).count();
-        assert_eq!(granted, 1);
-    }
-
-    #[test]
-    fn a_request_that_nobody_serves_is_refused_here() {
-        let now = start();
-        let mut peer = Peer::new("p", false, now);
-        let text = "INVITE sip:a@b SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1\r\nFrom: <sip:x@y>;tag=f\r\n\
-            To: <sip:a@b>\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\n\r\n";
-        let message =
-            read_datagram(Bytes::from_static(text.as_bytes()), &MessageLimits::default()).expect("legal");
-        peer.handle_message(&flow(1), message, now);
-        let out = outputs(&mut peer);
-        let [PeerOutput::Bytes { bytes, .. }] = &out[..] else { panic!("{out:?}") };
-        assert!(bytes.starts_with(b"SIP/2.0 405 "));
-    }
-}
+mod tests;

@@ -1,20 +1,22 @@
 //! A SIP peer on its arbiter: carries between shards, flows and the pure [`Peer`].
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, WrapFuture, fut::ActorFutureExt};
-use tombolo_edge::{FlowId, ToFlow, Transport};
+use tombolo_edge::{FlowFacts, FlowId, ToFlow, Transport};
 use tombolo_interwork::owner::{Input, LaneKey, PeerKey};
 use tombolo_policy::SipTransport;
 use tombolo_runtime::{Inbox, TURN_ITEMS, Wake};
+use tombolo_sip::message::Message;
 use tombolo_telemetry::{SipMethod, StatusClass};
 
 use crate::{
     alarm::{Alarm, Alarmed},
     directory::{Directory, LINGER},
+    guests::answer,
     messages::{Arrived, ToPeer},
     peer::{Peer, PeerOutput, owner_name, way_of},
-    requests::serve,
+    requests::{Admission, admit, serve},
 };
 
 /// The actor of one SIP next hop.
@@ -24,10 +26,6 @@ pub struct PeerActor {
     inbox: Inbox<Arrived>,
     directory: Arc<Directory>,
     alarm: Alarm,
-    /// Flows that are up.
-    flows: Vec<FlowId>,
-    /// The request that is being handed over was proved already.
-    is_proved: bool,
 }
 
 impl PeerActor {
@@ -36,7 +34,7 @@ impl PeerActor {
         let may_dial = matches!(key, PeerKey::FrontEnd(_));
         let now = directory.clock.now().instant;
         let peer = Peer::new(&owner_name(number), may_dial, now);
-        Self { key, peer, inbox, directory, alarm: Alarm::default(), flows: Vec::new(), is_proved: false }
+        Self { key, peer, inbox, directory, alarm: Alarm::default() }
     }
 
     fn drive(&mut self, ctx: &mut Context<Self>) {
@@ -54,15 +52,15 @@ impl PeerActor {
         match output {
             PeerOutput::Dial => self.dial(),
             PeerOutput::Avoid { flow, span } => directory.flows_port().send(ToFlow::Avoid { flow, span }),
+            PeerOutput::Mark { flow, span } => directory.flows_port().send(ToFlow::Mark { flow, span }),
+            PeerOutput::Close { flow } => self.close(flow),
             PeerOutput::Bytes { flow, bytes } => {
-                if matches!(self.key, PeerKey::Phone(_)) {
-                    directory.flows.hand_over(flow, &self.key, bytes.len());
-                }
+                directory.flows.hand_over(flow, &self.key, bytes.len());
                 directory.flows_port().send(ToFlow::Bytes { flow, bytes });
             }
             PeerOutput::Serve { reply, flow, message } => {
                 let way = self.peer.way().unwrap_or_else(|| way_of(&flow));
-                serve(&directory, &self.key, way, &flow, reply, message, self.is_proved);
+                serve(&directory, &self.key, way, &flow, reply, message);
             }
             PeerOutput::Ended { requester, outcome } => {
                 directory.end_request(requester, outcome.map(|message| *message));
@@ -74,6 +72,46 @@ impl PeerActor {
             PeerOutput::Way(way) => {
                 directory.tell_shards(|| Input::PeerChanged { peer: self.key.clone(), way: way.clone() });
             }
+        }
+    }
+
+    /// Leaves a flow, which ends where nobody else has it.
+    fn close(&self, flow: FlowId) {
+        if self.directory.flows.forget(&self.key, &[flow]) > 0 {
+            self.directory.flows_port().send(ToFlow::Close { flow });
+        }
+    }
+
+    /// False when a message goes no further: a request of a phone is looked at before anything is kept of it, but for a
+    /// copy of one that was. Who proves himself by a flow is met there from now on.
+    fn admit(&mut self, flow: &Arc<FlowFacts>, message: &Message, is_proved: bool, now: Instant) -> bool {
+        let PeerKey::Phone(phone) = &self.key else { return true };
+        if !message.is_request() || self.peer.holds(message) {
+            return true;
+        }
+        match admit(&self.directory, phone, flow, message, is_proved) {
+            Admission::Serve { is_proved } => {
+                // It may have ended meanwhile.
+                if is_proved && self.directory.flows.is_of(flow.flow, &self.key) {
+                    self.peer.handle_flow_up(flow.clone(), now);
+                }
+                true
+            }
+            Admission::Answer { status, headers } => {
+                answer(&self.directory, flow, message, status, &headers);
+                false
+            }
+            Admission::Drop => false,
+        }
+    }
+
+    /// What its flows brought that went to shards at once.
+    fn note_heard(&mut self, now: Instant) {
+        let flows = &self.directory.flows;
+        let heard: Vec<FlowId> =
+            self.peer.flows().filter(|flow| flows.take_heard(*flow, &self.key)).collect();
+        for flow in heard {
+            self.peer.handle_heard(flow, now);
         }
     }
 
@@ -107,13 +145,15 @@ impl Alarmed for PeerActor {
     }
 
     fn handle_alarm(&mut self, ctx: &mut Context<Self>) {
-        self.peer.handle_timeout(self.directory.clock.now().instant);
+        let now = self.directory.clock.now().instant;
+        self.note_heard(now);
+        self.peer.handle_timeout(now);
         while let Some(output) = self.peer.poll_output() {
             self.carry(output);
         }
         if matches!(self.key, PeerKey::Phone(_)) && self.peer.is_idle() {
             // A phone that went away owns nothing here; its dialogs wait in their shards.
-            self.directory.forget_peer(&self.key, &self.flows);
+            self.directory.forget_peer(&self.key, &[]);
             return ctx.stop();
         }
         self.set_alarm(self.peer.poll_timeout(), ctx);
@@ -135,15 +175,16 @@ impl Handler<Wake> for PeerActor {
         let now = self.directory.clock.now().instant;
         for _ in 0..TURN_ITEMS {
             let Some(arrived) = self.inbox.pop() else { break };
-            self.is_proved = arrived.is_authenticated;
             for message in arrived.messages {
+                if !self.admit(&arrived.flow, &message, arrived.is_authenticated, now) {
+                    continue;
+                }
                 self.peer.handle_message(&arrived.flow, message, now);
                 while let Some(output) = self.peer.poll_output() {
                     self.carry(output);
                 }
             }
         }
-        self.is_proved = false;
         if self.inbox.finish_turn() {
             // Only an awaited yield lets the arbiter's other actors run before our next turn.
             let turn = tokio::task::yield_now().into_actor(self);
@@ -169,6 +210,7 @@ impl Handler<ToPeer> for PeerActor {
             }
             ToPeer::Request { requester, uri, draft } => {
                 self.directory.metrics.requests_out(SipMethod::of(draft.method), 1);
+                self.note_heard(now);
                 self.peer.handle_request(requester, uri, draft, now);
             }
             ToPeer::Respond { reply, bytes } => {
@@ -180,23 +222,14 @@ impl Handler<ToPeer> for PeerActor {
                     flow = flow.flow.0, transport = flow.transport.via_name(), remote = %flow.remote,
                     "sip flow up"
                 );
-                if !self.flows.contains(&flow.flow) {
-                    self.flows.push(flow.flow);
-                }
                 self.peer.handle_flow_up(flow, now);
             }
-            ToPeer::FlowDown(flow) => {
-                self.flows.retain(|known| *known != flow);
-                self.peer.handle_flow_down(flow, now);
-            }
+            ToPeer::FlowDown(flow) => self.peer.handle_flow_down(flow, now),
             ToPeer::Lapsed => {
-                // Nobody else ends a flow that we opened; the phone's own ends when it is not heard of for long.
-                if let Some(flow) = self.peer.dialled_flow() {
-                    self.flows.retain(|known| *known != flow);
+                // Nobody else ends flows that we opened; the phone's own end when it is not heard of for long.
+                for flow in self.peer.dialled_flows() {
                     self.peer.handle_flow_down(flow, now);
-                    if self.directory.flows.forget(&self.key, &[flow]) > 0 {
-                        self.directory.flows_port().send(ToFlow::Close { flow });
-                    }
+                    self.close(flow);
                 }
             }
             ToPeer::Written { flow, bytes } => self.peer.handle_written(flow, bytes),

@@ -5,12 +5,17 @@ use std::sync::Arc;
 use tombolo_edge::{FlowFacts, Transport};
 use tombolo_interwork::{
     address::address_of_uri,
-    owner::{Input, PeerKey, PeerWay, ReplyTo, SipRequest},
+    owner::{Input, PeerKey, PeerWay, PhoneKey, ReplyTo, SipRequest},
     token::TokenKey,
 };
-use tombolo_policy::{LocalDomain, PeerProof};
+use tombolo_policy::{LocalDomain, PeerProof, SipTransport};
 use tombolo_presence::{Address, Domain};
-use tombolo_sip::{build::allow, message::Message, method::Method, uas::SERVED};
+use tombolo_sip::{
+    build::allow,
+    message::Message,
+    method::Method,
+    uas::{self, SERVED, Verdict},
+};
 use tombolo_telemetry::SipMethod;
 
 use crate::{
@@ -21,18 +26,87 @@ use crate::{
 };
 
 /// True when a flow comes from the front end of a local domain.
+///
+/// A datagram's source is whatever its sender wrote, so it counts for those only whose next hop is spoken to by UDP.
 pub fn is_front_end(local: &LocalDomain, facts: &FlowFacts) -> bool {
     let names: Vec<&str> = facts.proved_domains.iter().map(|name| &**name).collect();
     let proof = match facts.transport {
         Transport::Tls => PeerProof::Tls { names: &names },
+        Transport::Udp
+            if local.front_end().is_none_or(|home| home.next_hop.transport != SipTransport::Udp) =>
+        {
+            return false;
+        }
         Transport::Tcp | Transport::Udp => PeerProof::Plain { address: facts.remote.ip() },
     };
     local.admits(proof)
 }
 
-/// Serves a request that passed its transaction: proves its user and hands it to the shard or user concerned.
+/// What becomes of a phone's request before anything is kept of it.
+#[derive(Debug)]
+pub enum Admission {
+    /// It goes on to its transaction.
+    Serve {
+        /// It proved its user itself, and so that the phone is met where it came from.
+        is_proved: bool,
+    },
+    /// It is answered without a transaction.
+    Answer {
+        /// The status.
+        status: u16,
+        /// Headers that the status wants.
+        headers: Vec<(&'static str, String)>,
+    },
+    /// It is not answered.
+    Drop,
+}
+
+/// Looks at a request by a flow of `phone`: what is refused, and what anybody may ask, leaves no trace. A datagram's
+/// source may be forged, so that whatever is kept before the proof would be kept for strangers.
 ///
 /// `is_proved` says that the digest of this request was seen already.
+pub fn admit(
+    directory: &Directory,
+    phone: &PhoneKey,
+    flow: &FlowFacts,
+    message: &Message,
+    is_proved: bool,
+) -> Admission {
+    let refuse = |status| Admission::Answer { status, headers: Vec::new() };
+    // Both name another request.
+    if matches!(message.method(), Some(Method::Ack | Method::Cancel)) {
+        return Admission::Serve { is_proved: false };
+    }
+    match uas::check(message) {
+        Verdict::Accept => {}
+        Verdict::Refuse { status, headers } => return Admission::Answer { status, headers },
+        Verdict::Drop => return Admission::Drop,
+    }
+    if message.method() == Some(&Method::Options) {
+        return Admission::Answer { status: 200, headers: capabilities() };
+    }
+    let from = message.from().ok().and_then(|from| address_of_uri(&from.uri).ok());
+    if from.is_none_or(|from| from.address != phone.aor) {
+        return refuse(403);
+    }
+    // A connection speaks for the one user who registered by it, unless a proxy, or another user, speaks there too.
+    let must_prove = flow.transport == Transport::Udp
+        || message.method() == Some(&Method::Register)
+        || message.vias().count() > 1
+        || directory.flows.has_several_users(flow.flow);
+    if must_prove && !is_proved {
+        match directory.prove(message, flow) {
+            Proof::User(user) if user == phone.aor => {}
+            Proof::User(_) | Proof::NoHome => return refuse(403),
+            Proof::Challenge(values) => {
+                return Admission::Answer { status: 401, headers: challenge(values) };
+            }
+        }
+    }
+    Admission::Serve { is_proved: must_prove || is_proved }
+}
+
+/// Serves a request that passed its transaction and is from whom it says: hands it to the shard or user concerned.
 pub fn serve(
     directory: &Arc<Directory>,
     key: &PeerKey,
@@ -40,7 +114,6 @@ pub fn serve(
     flow: &FlowFacts,
     reply: ReplyTo,
     message: Box<Message>,
-    is_proved: bool,
 ) {
     let answer = |status, headers: &[(&'static str, String)]| {
         if status >= 400 {
@@ -65,19 +138,17 @@ pub fn serve(
             }
         }
         PeerKey::Phone(phone) => {
-            let must_prove = flow.transport == Transport::Udp || message.method() == Some(&Method::Register);
-            if must_prove && !is_proved {
-                match directory.prove(&message) {
-                    Proof::User(user) if user == identity => {}
-                    Proof::User(_) | Proof::NoHome => return answer(403, &[]),
-                    Proof::Challenge(values) => return answer(401, &challenge(values)),
-                }
-            }
-            // A connection outlives the account of whom it was proved to be.
+            // Looked at by `admit` too; but a connection outlives the account of whom it was proved to be.
             if identity != phone.aor || directory.authenticator.accounts().account(&identity).is_none() {
                 return answer(403, &[]);
             }
             if message.method() == Some(&Method::Register) {
+                if let Some(status) = register_refusal(&message, &identity) {
+                    return answer(status, &[]);
+                }
+                if let Some(contact) = message.contacts().flatten().next() {
+                    directory.flows.note_contact(flow.flow, key, contact.uri.as_str());
+                }
                 let register = ToUser::Register { peer: key.clone(), origin: flow.into(), reply, message };
                 return directory.user(&identity).do_send(register);
             }
@@ -101,6 +172,17 @@ fn front_end_refusal(domain: &Domain, identity: &Address, method: Option<&Method
         Some(Method::Register) => Some(405),
         _ => None,
     }
+}
+
+/// The status for a REGISTER that nobody may ask for: of another user than the one who asks (RFC 3261 §10.3 step 5), or
+/// with a `*` that does not take everything out (step 6).
+fn register_refusal(message: &Message, identity: &Address) -> Option<u16> {
+    let to = message.to().ok().and_then(|to| address_of_uri(&to.uri).ok());
+    if to.is_none_or(|to| to.address != *identity) {
+        return Some(403);
+    }
+    let is_all = message.expires() == Some(0) && message.contacts().next().is_none();
+    (message.has_contact_star() && !is_all).then_some(400)
 }
 
 /// The shard that owns what a request is about: the row that our tag names, else the user of the Request-URI when its
@@ -148,11 +230,10 @@ pub fn capabilities() -> Vec<(&'static str, String)> {
 
 #[cfg(test)]
 mod tests {
+    use tombolo_edge::FlowId;
     use tombolo_interwork::token::{Token, TokenKind};
-    use tombolo_sip::{
-        message::{MessageLimits, read_datagram},
-        uas::{self, Verdict},
-    };
+    use tombolo_policy::{FrontEnd, Home, NextHop};
+    use tombolo_sip::message::{MessageLimits, read_datagram};
 
     use super::*;
 
@@ -171,6 +252,48 @@ mod tests {
             }
         }
         assert_eq!(refusal("a@corp.example", Method::Register), Some(405));
+    }
+
+    #[test]
+    fn a_datagrams_source_proves_a_front_end_only_where_it_is_spoken_to_by_datagrams() {
+        let local = |transport| {
+            let next_hop =
+                NextHop { host: "127.0.0.31".into(), port: Some(5060), transport, is_transport_named: true };
+            let trusted_addresses = vec![[127, 0, 0, 31].into()];
+            let home = Home::FrontEnd(FrontEnd { next_hop, insecure: true, trusted_addresses });
+            LocalDomain { name: Domain::from_prepared("corp.example").expect("legal"), home }
+        };
+        let by = |transport| FlowFacts {
+            flow: FlowId(1),
+            transport,
+            local: ([127, 0, 0, 1], 5060).into(),
+            remote: ([127, 0, 0, 31], 5060).into(),
+            sent_by: "127.0.0.1:5060".into(),
+            dial: None,
+            has_alternatives: false,
+            proved_domains: Arc::from([]),
+        };
+        assert!(is_front_end(&local(SipTransport::Tcp), &by(Transport::Tcp)));
+        assert!(is_front_end(&local(SipTransport::Udp), &by(Transport::Udp)));
+        assert!(!is_front_end(&local(SipTransport::Tcp), &by(Transport::Udp)));
+    }
+
+    #[test]
+    fn a_register_for_another_user_and_a_star_that_removes_nothing_are_refused() {
+        let refusal = |to: &str, more: &str| {
+            let text = format!(
+                "REGISTER sip:corp.example SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1\r\nFrom: <sip:a@corp.example>;tag=f\r\n\
+                 To: <sip:{to}@corp.example>\r\nCall-ID: c\r\nCSeq: 1 REGISTER\r\n{more}\r\n"
+            );
+            let message = read_datagram(text.into(), &MessageLimits::default()).expect("legal");
+            register_refusal(&message, &address("a@corp.example"))
+        };
+        assert_eq!(refusal("a", "Contact: <sip:a@h>\r\nExpires: 600\r\n"), None);
+        assert_eq!(refusal("b", "Contact: <sip:a@h>\r\nExpires: 600\r\n"), Some(403));
+        assert_eq!(refusal("a", "Contact: *\r\nExpires: 0\r\n"), None);
+        for more in ["", "Expires: 600\r\n", "Contact: <sip:a@h>\r\nExpires: 0\r\n"] {
+            assert_eq!(refusal("a", &format!("Contact: *\r\n{more}")), Some(400), "{more}");
+        }
     }
 
     /// What the first checks say to a request with this method and these headers.

@@ -304,19 +304,24 @@ impl Router {
     /// Whose flow a new one is: of the peer that dialled it, or of the front end that it proves to be.
     fn welcome(&self, facts: &Arc<FlowFacts>) {
         let directory = &self.directory;
-        if let Some(key) = facts.dial.and_then(|dial| directory.peer_of_dial(dial)) {
+        let dialled = facts.dial.and_then(|dial| directory.peer_of_dial(dial));
+        if let Some(key) = &dialled {
             // A new flow has room for one.
-            let _ = directory.bind_flow(facts, &key);
-        } else if let Some(domain) = self.front_end_of(facts) {
-            let _ = directory.bind_flow(facts, &PeerKey::FrontEnd(domain));
+            let _ = directory.bind_flow(facts, key);
+        }
+        // One pool may be the front end of several domains, and speak for each by one connection.
+        if !matches!(dialled, Some(PeerKey::Phone(_))) {
+            for domain in self.front_ends_of(facts) {
+                let _ = directory.bind_flow(facts, &PeerKey::FrontEnd(domain));
+            }
         }
     }
 
-    /// The local domain whose front end this flow comes from, if it proves that (SIP-TLS-04, DESIGN section 7).
-    fn front_end_of(&self, facts: &FlowFacts) -> Option<Domain> {
+    /// The local domains whose front end this flow comes from, if it proves that (SIP-TLS-04, DESIGN section 7).
+    fn front_ends_of(&self, facts: &FlowFacts) -> Vec<Domain> {
         let policy = self.directory.policy.load();
-        let found = policy.local_domains().iter().find(|local| crate::requests::is_front_end(local, facts));
-        found.map(|local| local.name.clone())
+        let found = policy.local_domains().iter().filter(|local| crate::requests::is_front_end(local, facts));
+        found.map(|local| local.name.clone()).collect()
     }
 
     /// Responses to NOTIFYs go to their shards, everything else to the peer of the flow that it is for, or to the guests.
@@ -341,6 +346,7 @@ impl Router {
             }
         }
         if !answers.is_empty() {
+            directory.flows.note_heard(flow.flow);
             let peers = directory.flows.peers(flow.flow);
             for (shard, answers) in answers.into_iter().enumerate().filter(|(_, answers)| !answers.is_empty())
             {

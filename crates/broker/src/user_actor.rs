@@ -14,6 +14,7 @@ use crate::{
     alarm::{Alarm, Alarmed},
     bindings,
     directory::{Directory, LINGER},
+    flows::instance,
     guests::{answer, pass},
     local_user::{LEAST_EXPIRES, LocalUser, MOST_EXPIRES, Origin, Register, Registered, UserOutput},
     messages::{Requester, ToPeer, ToUser},
@@ -48,6 +49,7 @@ impl UserActor {
             cseq: message.cseq().map_or(0, |(number, _)| number),
             contacts: contacts.collect(),
             removes_all: message.has_contact_star() && message.expires() == Some(0),
+            has_instance: instance(message).is_some(),
         };
         let (status, headers) = match self.user.handle_register(&register, now) {
             Registered::Bindings(bindings) => {
@@ -152,8 +154,8 @@ impl Handler<ToUser> for UserActor {
             ToUser::Register { peer, origin, reply, message } => {
                 self.register(peer, origin, reply, &message);
             }
-            ToUser::Deliver { shard, message, draft, .. } => {
-                self.user.handle_message(shard, message, &draft, now);
+            ToUser::Deliver { shard, message, device, draft } => {
+                self.user.handle_message(shard, message, device.as_deref(), &draft, now);
             }
             ToUser::Outcome { fork, branch, outcome } => {
                 let outcome = outcome.map(|message| message.status().unwrap_or(500));

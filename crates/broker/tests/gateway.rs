@@ -76,6 +76,7 @@ fn stox_a_23_nobody_speaks_for_another_than_the_connection_proved() {
 fn stox_m_23_a_message_that_comes_five_times_becomes_one_stanza_and_is_answered_each_time() {
     run(async {
         let mut gateway = Gateway::start(Approve::Partner);
+        gateway.broker.set_policy(std::sync::Arc::new(table_by_datagrams()));
         let front_end = flow(1, Transport::Udp, "127.0.0.31:5060");
         gateway.flow_reports(FromFlow::FlowUp(front_end.clone()));
         let text = gateway
@@ -481,12 +482,17 @@ fn two_users_on_one_address_or_connection_register_ask_and_are_reached_each_for_
                 assert_eq!(answer.status(), Some(200), "{transport:?} {user}");
                 gateway.answer_all(&phone, 200);
             }
-            // From line to line: out by the flow, and the other line's answer comes back by it. A datagram would have
-            // to prove itself first.
+            // From line to line: out by the flow, and the other line's answer comes back by it.
             if transport.is_reliable() {
-                let text =
-                    gateway.request("MESSAGE", "romeo", MERCUTIO, "Content-Type: text/plain\r\n", "hi");
-                gateway.says(&phone, &text);
+                let text = ("MESSAGE", "romeo", "Content-Type: text/plain\r\n");
+                // What comes by a connection of two users is by itself neither's.
+                let forged = gateway.request(text.0, text.1, MERCUTIO, text.2, "hi");
+                gateway.says(&phone, &forged);
+                gateway.settle().await;
+                let heard = gateway.heard(&phone);
+                assert_eq!(heard.iter().filter_map(|m| m.status()).collect::<Vec<_>>(), [401]);
+                let authorized = gateway.prove(&heard[0], text.0, text.1, MERCUTIO, text.2, "hi");
+                gateway.says(&phone, &authorized);
                 gateway.settle().await;
                 let heard = gateway.answer_all(&phone, 200);
                 let [delivery] = &heard[..] else { panic!("{heard:?}") };
@@ -497,4 +503,115 @@ fn two_users_on_one_address_or_connection_register_ask_and_are_reached_each_for_
             }
         });
     }
+}
+
+#[test]
+fn who_shares_a_connection_or_comes_by_a_proxy_proves_each_request() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        let phone = flow(1, Transport::Tls, "192.0.2.1:40000");
+        gateway.register(&phone, "romeo").await;
+        let kinds = [
+            ("MESSAGE", JULIET, "Content-Type: text/plain\r\n", "hi"),
+            ("SUBSCRIBE", JULIET, EVENT, ""),
+            ("PUBLISH", ROMEO, "Event: presence\r\nContent-Type: application/pidf+xml\r\n", "<x/>"),
+        ];
+        for is_shared in [false, true] {
+            if is_shared {
+                let second = gateway.ask(&phone, "REGISTER", "tybalt", HOME, "Expires: 600\r\n", "").await;
+                assert_eq!(second.status(), Some(200));
+            }
+            for by_proxy in [false, true] {
+                for (method, target, headers, body) in kinds {
+                    let mut text = gateway.request(method, "romeo", target, headers, body);
+                    if by_proxy {
+                        let via = "Via: SIP/2.0/TLS proxy:5061;branch=z9hG4bKp\r\nVia:";
+                        text = text.replacen("Via:", via, 1);
+                        text = text.replacen("Call-ID: ", "Call-ID: proxied-", 1);
+                    }
+                    gateway.says(&phone, &text);
+                    gateway.settle().await;
+                    let heard = gateway.answer_all(&phone, 200);
+                    let is_challenged = heard.iter().any(|message| message.status() == Some(401));
+                    assert_eq!(is_challenged, is_shared || by_proxy, "{method} {is_shared} {by_proxy}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_phone_by_datagrams_that_returns_to_an_earlier_address_is_met_there() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        let one = flow(1, Transport::Udp, "192.0.2.1:5060");
+        let two = flow(2, Transport::Udp, "192.0.2.2:5060");
+        let stream = gateway.stream_from_partner(HOME);
+        for phone in [&one, &two, &one] {
+            gateway.register(phone, "romeo").await;
+            let message = format!("<message from='{JULIET}' to='{ROMEO}'><body>hi</body></message>");
+            gateway.stanzas_come(stream, &[&message]);
+            gateway.settle().await;
+            let heard = gateway.answer_all(phone, 200);
+            assert_eq!(heard.iter().filter(|m| m.is_request()).count(), 1, "{}", phone.remote);
+            gateway.settle().await;
+        }
+    });
+}
+
+#[test]
+fn forged_datagrams_leave_no_trace_and_are_challenged_each() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        let phone = flow(1, Transport::Udp, "192.0.2.1:5060");
+        gateway.register(&phone, "romeo").await;
+        for n in 0..1000 {
+            let text = gateway.request("MESSAGE", "romeo", JULIET, "Content-Type: text/plain\r\n", "hi");
+            gateway.says(&phone, &text.replace("Call-ID: ", &format!("Call-ID: {n}-")));
+            gateway.settle().await;
+        }
+        let heard = gateway.heard(&phone);
+        assert_eq!(heard.iter().filter(|m| m.status() == Some(401)).count(), 1000);
+        // The phone itself has all its room.
+        let answer = gateway.ask(&phone, "SUBSCRIBE", "romeo", JULIET, EVENT, "").await;
+        assert_eq!(answer.status(), Some(200));
+    });
+}
+
+#[test]
+fn a_front_end_that_a_new_policy_does_not_trust_loses_its_connection() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        let front_end = flow(1, Transport::Tcp, "127.0.0.31:5060");
+        gateway.flow_reports(FromFlow::FlowUp(front_end.clone()));
+        gateway.settle().await;
+        assert_eq!(gateway.bound, [front_end.flow]);
+        assert_eq!(gateway.broker.peer_counts().1, 1);
+        gateway.broker.set_policy(std::sync::Arc::new(table(7)));
+        gateway.settle().await;
+        assert_eq!(gateway.broker.peer_counts().1, 1, "it is trusted as before");
+        gateway.broker.set_policy(std::sync::Arc::new(table_trusting([127, 0, 0, 99])));
+        gateway.settle().await;
+        assert_eq!(gateway.broker.peer_counts().1, 0);
+        let text = gateway.request("MESSAGE", "x", JULIET, "Content-Type: text/plain\r\n", "hi");
+        gateway.says(&front_end, &text.replace("<sip:x@sip.example>", "<sip:benvolio@corp.example>"));
+        gateway.settle().await;
+        let statuses: Vec<_> = gateway.heard(&front_end).iter().filter_map(|m| m.status()).collect();
+        assert_eq!(statuses, [401]);
+        assert!(gateway.stanzas.is_empty());
+    });
+}
+
+#[test]
+fn a_strangers_cancel_names_nothing_and_is_not_challenged() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        let stranger = flow(1, Transport::Udp, "192.0.2.9:5060");
+        gateway.flow_reports(FromFlow::FlowUp(stranger.clone()));
+        let text = gateway.request("CANCEL", "romeo", JULIET, "", "");
+        gateway.says(&stranger, &text);
+        gateway.settle().await;
+        let statuses: Vec<_> = gateway.heard(&stranger).iter().filter_map(|m| m.status()).collect();
+        assert_eq!(statuses, [481]);
+    });
 }

@@ -486,6 +486,14 @@ const SETTINGS: &[Setting] = &[
         "1 to 1000000",
         "Such connections from one address, or from one network of 64 bits of IPv6.",
     ),
+    setting(
+        "sip.limits",
+        "unproved_connections_per_address",
+        USERS,
+        "100",
+        "1 to 1000000",
+        "Those of them by which nobody has proved himself yet: no user has registered and no front end has shown who it is. Such a connection is closed after 30 s.",
+    ),
     //
     setting("partner", "domain", ALL, "(required)", "a domain name", "The domain that names the entry."),
     setting(

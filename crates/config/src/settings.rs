@@ -276,6 +276,8 @@ pub struct SipLimits {
     pub connections: usize,
     /// Such connections from one address.
     pub connections_per_address: usize,
+    /// Those from one address by which nobody has proved himself yet.
+    pub unproved_connections_per_address: usize,
 }
 
 impl Default for SipLimits {
@@ -289,6 +291,7 @@ impl Default for SipLimits {
             front_end_expires: Duration::from_secs(28_800),
             connections: 20_000,
             connections_per_address: 2_000,
+            unproved_connections_per_address: 100,
         }
     }
 }

@@ -136,6 +136,18 @@ pub enum ToFlow {
         /// How long.
         span: Duration,
     },
+    /// Try the flow's remote address last when something is dialled in the next `span`; the flow stays.
+    Mark {
+        /// The flow.
+        flow: FlowId,
+        /// How long.
+        span: Duration,
+    },
+    /// The flow is somebody's who proved himself, so that it may stay. One that has ended is reported once more.
+    Bound {
+        /// The flow.
+        flow: FlowId,
+    },
     /// Close the flow once everything is written.
     Close {
         /// The flow.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -17,7 +17,8 @@ pub(crate) struct Outbox {
     filled: Notify,
     is_closing: AtomicBool,
     is_given_up: AtomicBool,
-    limit_bytes: usize,
+    limit_bytes: AtomicUsize,
+    is_bound: AtomicBool,
 }
 
 impl Default for Outbox {
@@ -40,14 +41,31 @@ impl Outbox {
             filled: Notify::new(),
             is_closing: AtomicBool::new(false),
             is_given_up: AtomicBool::new(false),
-            limit_bytes,
+            limit_bytes: AtomicUsize::new(limit_bytes),
+            is_bound: AtomicBool::new(false),
         }
+    }
+
+    /// An outbox for whom nobody knows yet: it holds little until [`Outbox::bind`].
+    pub(crate) fn for_stranger() -> Self {
+        Self::with_limit(STRANGER_BYTES)
+    }
+
+    /// The connection is somebody's who proved himself.
+    pub(crate) fn bind(&self) {
+        self.limit_bytes.store(LIMIT_BYTES, Ordering::Relaxed);
+        self.is_bound.store(true, Ordering::Release);
+    }
+
+    /// True once [`Outbox::bind`] was called.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.is_bound.load(Ordering::Acquire)
     }
 
     /// Adds bytes that hold `count` stanzas or messages; `false` when the limit is passed.
     pub(crate) fn push(&self, bytes: Bytes, count: u32) -> bool {
         let mut queue = self.queue.lock();
-        if queue.bytes + bytes.len() > self.limit_bytes {
+        if queue.bytes + bytes.len() > self.limit_bytes.load(Ordering::Relaxed) {
             return false;
         }
         queue.bytes += bytes.len();
@@ -125,6 +143,8 @@ impl Outbox {
 
 /// A peer that lets so much pile up is not served any more.
 const LIMIT_BYTES: usize = 8 << 20;
+/// Challenges and refusals for a stranger that does not read them.
+const STRANGER_BYTES: usize = 64 << 10;
 /// About how much one write takes.
 const WRITE_BYTES: usize = 256 << 10;
 
@@ -139,6 +159,18 @@ mod tests {
         outbox.close();
         assert_eq!(outbox.take().await, Some((Bytes::from_static(b"abc"), 3)));
         assert_eq!(outbox.take().await, None);
+    }
+
+    #[test]
+    fn a_stranger_has_little_room_until_he_is_known() {
+        let outbox = Outbox::for_stranger();
+        let fits =
+            |outbox: &Outbox| (0..1000).filter(|_| outbox.push(Bytes::from_static(&[0; 1024]), 1)).count();
+        assert_eq!(fits(&outbox), STRANGER_BYTES / 1024);
+        assert!(!outbox.is_bound());
+        outbox.bind();
+        assert!(outbox.is_bound());
+        assert_eq!(fits(&outbox), 1000);
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ pub(crate) struct SipConnection {
     /// Until the actor has begun.
     carried: Option<(AnyStream, Wire)>,
     cause: String,
-    _place: Option<Place>,
+    _place: Option<Arc<Place>>,
 }
 
 /// A connection whose handshakes are done.
@@ -57,8 +57,9 @@ impl SipConnection {
             proved_domains: proved_domains.into_iter().map(Into::into).collect(),
         });
         let flow = facts.flow;
-        let outbox = Arc::new(Outbox::default());
-        shared.flows.write().insert(flow, Way::Connection(outbox.clone(), remote));
+        let outbox = Arc::new(Outbox::for_stranger());
+        let place = place.map(Arc::new);
+        shared.flows.write().insert(flow, Way::Connection(outbox.clone(), remote, place.clone()));
         shared.tell(FromFlow::FlowUp(facts.clone()));
         let wire = Wire::new(facts, outbox, shared.sink.clone(), shared.metrics.clone(), shared.limits)
             .with_keep_alive(shared.keep_alive);

@@ -24,11 +24,11 @@ use tombolo_telemetry::Metrics;
 use crate::{
     FlowId, FlowPort, FlowSink, FromFlow, ToFlow, Transport,
     outbox::Outbox,
-    sip_admission::Admission,
+    sip_admission::{Admission, Place},
     sip_avoided::Avoided,
     sip_dial::SipDial,
     sip_listener::{MOST_WELCOMES, bind},
-    sip_udp::{Forget, UdpSide},
+    sip_udp::{Forget, Keep, UdpSide},
 };
 
 /// What the SIP side is set to.
@@ -47,6 +47,8 @@ pub struct SipEdgeSettings {
     pub connections: usize,
     /// And from one address.
     pub connections_per_address: usize,
+    /// Those from one address by which nobody has proved himself yet.
+    pub unproved_connections_per_address: usize,
     /// How often a keep-alive is sent on connections that we opened, and awaited; `None` for never.
     pub keep_alive: Option<Duration>,
 }
@@ -55,20 +57,20 @@ pub struct SipEdgeSettings {
 #[derive(Clone)]
 pub(crate) enum Way {
     /// A connection of its own to a remote address.
-    Connection(Arc<Outbox>, SocketAddr),
+    Connection(Arc<Outbox>, SocketAddr, Option<Arc<Place>>),
     /// A remote address of a socket.
     Datagrams(UdpSide, SocketAddr),
 }
 
 impl Way {
     fn remote(&self) -> SocketAddr {
-        let (Self::Connection(_, remote) | Self::Datagrams(_, remote)) = self;
+        let (Self::Connection(_, remote, _) | Self::Datagrams(_, remote)) = self;
         canonical(*remote)
     }
 
     fn close(&self) {
         match self {
-            Self::Connection(outbox, _) => outbox.close(),
+            Self::Connection(outbox, _, _) => outbox.close(),
             Self::Datagrams(side, remote) => side.actor.do_send(Forget(*remote)),
         }
     }
@@ -132,7 +134,11 @@ impl SipEdge {
             certificates: settings.certificates,
             trust: settings.trust,
             resolver: settings.resolver,
-            admission: Admission::new(settings.connections, settings.connections_per_address),
+            admission: Admission::new(
+                settings.connections,
+                settings.connections_per_address,
+                settings.unproved_connections_per_address,
+            ),
             keep_alive: settings.keep_alive,
             welcomes: Arc::new(Semaphore::new(MOST_WELCOMES)),
             flows: RwLock::default(),
@@ -154,7 +160,7 @@ impl FlowPort for SipEdge {
         let way = |flow| shared.flows.read().get(&flow).cloned();
         match value {
             ToFlow::Bytes { flow, bytes } => match way(flow) {
-                Some(Way::Connection(outbox, _)) => {
+                Some(Way::Connection(outbox, _, _)) => {
                     let is_full = !outbox.push(bytes, 1);
                     if is_full {
                         // What was lost here cannot be made good on this connection.
@@ -181,6 +187,23 @@ impl FlowPort for SipEdge {
                     way.close();
                 }
             }
+            ToFlow::Mark { flow, span } => {
+                if let Some(way) = way(flow) {
+                    let until = shared.clock.now().instant + span;
+                    shared.avoided.lock().mark(way.remote(), until);
+                }
+            }
+            ToFlow::Bound { flow } => match way(flow) {
+                Some(Way::Connection(outbox, _, place)) => {
+                    outbox.bind();
+                    if let Some(place) = place {
+                        place.bind();
+                    }
+                }
+                Some(Way::Datagrams(side, remote)) => side.actor.do_send(Keep { remote, flow }),
+                // It ended just when it was given away, and that was told too early.
+                None => shared.tell(FromFlow::FlowDown { flow, cause: "ended before".to_owned() }),
+            },
             ToFlow::Dial { dial, transport, is_transport_named, host, port, domain } => {
                 let (host, domain) = (ascii(&host), ascii(&domain));
                 let dial = SipDial { dial, transport, is_transport_named, host, port, domain };

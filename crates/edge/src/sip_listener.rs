@@ -110,7 +110,7 @@ async fn accept(listener: TcpListener, transport: Transport, shared: Arc<SipShar
 fn refuse(refused: &Refused, remote: SocketAddr, shared: &SipShared) {
     shared.metrics.refused_connection();
     if let Some(count) = refused.to_tell {
-        let limit = if refused.is_address_full { "connections_per_address" } else { "connections" };
+        let limit = refused.limit;
         tracing::warn!(%remote, limit, count, "sip connections refused: over sip.limits");
     }
 }

@@ -21,7 +21,7 @@ use tombolo_sip::{
 use tombolo_telemetry::StatusClass;
 
 use crate::{
-    DialId, FlowFacts, FromFlow, Transport,
+    DialId, FlowFacts, FlowId, FromFlow, Transport,
     sip_edge::{SipShared, Way, canonical},
     sip_remotes::Remotes,
 };
@@ -74,6 +74,14 @@ pub(crate) struct Meet {
 #[rtype(result = "()")]
 pub(crate) struct Forget(pub(crate) SocketAddr);
 
+/// The flow to an address is somebody's who proved himself.
+#[derive(ActorMessage)]
+#[rtype(result = "()")]
+pub(crate) struct Keep {
+    pub(crate) remote: SocketAddr,
+    pub(crate) flow: FlowId,
+}
+
 #[derive(ActorMessage)]
 #[rtype(result = "()")]
 struct Datagrams(Vec<(SocketAddr, Bytes)>);
@@ -88,7 +96,7 @@ impl UdpActor {
         let actor = placement.start_in(index, move |ctx: &mut Context<Self>| Self {
             side: UdpSide { local, socket: own, actor: ctx.address() },
             shared,
-            remotes: Remotes::new(MOST_REMOTES),
+            remotes: Remotes::new(MOST_STRANGERS, MOST_BOUND),
         });
         let (receiver, to) = (socket.clone(), actor.clone());
         placement.helpers().spawn(async move { receive(&receiver, &to).await });
@@ -193,6 +201,20 @@ impl Handler<Meet> for UdpActor {
     }
 }
 
+impl Handler<Keep> for UdpActor {
+    type Result = ();
+
+    fn handle(&mut self, Keep { remote, flow }: Keep, _: &mut Context<Self>) {
+        let now = self.shared.clock.now().instant;
+        match self.remotes.bind(remote, flow, now) {
+            Ok(None) => {}
+            Ok(Some(ended)) => self.shared.end(ended.flow, "others needed its place".to_owned()),
+            // It ended just when it was given away, and that was told too early.
+            Err(()) => self.shared.end(flow, "ended before".to_owned()),
+        }
+    }
+}
+
 impl Handler<Forget> for UdpActor {
     type Result = ();
 
@@ -255,7 +277,10 @@ fn own_address(bound: SocketAddr, remote: SocketAddr) -> SocketAddr {
 
 /// The port of SIP over UDP (RFC 3261 §19.1.2).
 const DEFAULT_PORT: u16 = 5060;
-const MOST_REMOTES: usize = 100_000;
+/// Addresses that nobody proved himself from: they leave soon, and push out each other alone.
+const MOST_STRANGERS: usize = 16_384;
+/// Addresses of those who did.
+const MOST_BOUND: usize = 100_000;
 const MOST_DATAGRAM: usize = 65_535;
 const BATCH: usize = 64;
 const SWEEP: Duration = Duration::from_secs(1);

@@ -140,10 +140,14 @@ impl Wire {
 
     async fn read<R: AsyncRead + Unpin>(&self, mut reader: R) -> ReadEnd<R> {
         let mut framer = StreamFramer::new(self.limits);
-        // Who proved nothing must show soon that it speaks SIP; a partner's connection may stay idle for ever.
-        let mut is_trusted = self.is_partner();
-        let mut until = (!is_trusted).then(|| Instant::now() + FIRST_MESSAGE_LIMIT);
+        // Who proved nothing must do so soon, whatever it says meanwhile; a partner's or a phone's connection may stay
+        // idle for ever.
+        let stranger_until = Instant::now() + STRANGER_LIMIT;
+        // From the first octet of a message on.
+        let mut message_until = None;
         loop {
+            let is_stranger = self.facts.dial.is_none() && !self.outbox.is_bound();
+            let until = message_until.into_iter().chain(is_stranger.then_some(stranger_until)).min();
             let received = receive(&mut reader, &mut framer);
             let received = match until {
                 Some(until) => timeout_at(until, received).await,
@@ -154,23 +158,31 @@ impl Wire {
                 Ok(Ok(0)) => return ReadEnd::Gone("closed by the peer".to_owned()),
                 Ok(Ok(len)) => len,
                 Ok(Err(error)) => return ReadEnd::Gone(error.to_string()),
+                // Somebody proved himself while the next octets were awaited.
+                Err(_)
+                    if is_stranger
+                        && self.outbox.is_bound()
+                        && message_until.is_none_or(|until| until > Instant::now()) =>
+                {
+                    continue;
+                }
+                Err(_) if message_until.is_none() => {
+                    return ReadEnd::Gone("nobody proved himself".to_owned());
+                }
                 Err(_) => return ReadEnd::Gone("a message took too long".to_owned()),
             };
             self.note(&mut framer);
             let (messages, fault) = self.take_frames(&mut framer);
             if !messages.is_empty() {
-                is_trusted = true;
-                until = None;
+                message_until = None;
                 self.hand_over(messages).await;
             }
             if let Some(fault) = fault {
                 return ReadEnd::Faulty(self.refuse(fault), reader);
             }
-            if is_trusted {
-                // The time of a message begins with its first octet and is not begun anew by each further one.
-                let begun = || Instant::now() + MESSAGE_LIMIT;
-                until = framer.is_inside().then(|| until.unwrap_or_else(begun));
-            }
+            // The time of a message begins with its first octet and is not begun anew by each further one.
+            let begun = || Instant::now() + MESSAGE_LIMIT;
+            message_until = framer.is_inside().then(|| message_until.unwrap_or_else(begun));
             if len == READ_BYTES {
                 // There is probably more: the arbiter's other actors come first.
                 tokio::task::yield_now().await;
@@ -181,7 +193,8 @@ impl Wire {
     /// Octets came: any answer a keep-alive; a lone line end is one and nothing else.
     fn note(&self, framer: &mut StreamFramer) {
         let heard = self.heard.get();
-        if heard.owes_pong && framer.buffer_mut()[..] == *b"\r\n" {
+        // Where a body is awaited the line end is part of it.
+        if heard.owes_pong && !framer.is_inside() && framer.buffer_mut()[..] == *b"\r\n" {
             framer.buffer_mut().clear();
         }
         self.heard.set(Heard { reads: heard.reads + 1, owes_pong: false, ..heard });
@@ -359,8 +372,8 @@ const READ_BYTES: usize = 16 << 10;
 const MOST_PONGS: usize = 1024;
 /// From the first octet of a message to its last (SIP-T-17).
 const MESSAGE_LIMIT: Duration = Duration::from_secs(30);
-/// From the begin of a connection that proved nothing to the end of its first message (SIP-T-17).
-const FIRST_MESSAGE_LIMIT: Duration = Duration::from_secs(60);
+/// From the begin of a connection until somebody has proved himself by it (SIP-T-17).
+const STRANGER_LIMIT: Duration = Duration::from_secs(30);
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// A keep-alive is answered in this time (RFC 5626 §4.4.1).
 const PONG_LIMIT: Duration = Duration::from_secs(10);

@@ -18,3 +18,5 @@ mod time;
 pub mod token;
 mod tuple_id;
 mod xmpp_error;
+
+pub use message_to_sip::head_len;

@@ -66,7 +66,7 @@ fn is_one_response(octets: &[u8], status: u16) {
 pub fn transactions(data: &[u8], now: Instant) {
     let Ok(message) = read_datagram(Bytes::copy_from_slice(data), &MessageLimits::default()) else { return };
     let mut transactions = Transactions::new("p", Timers::default(), now);
-    transactions.send((), Method::Message, false, now, |branch| branch.as_bytes().to_vec());
+    transactions.send((), Method::Message, None, false, now, |branch| branch.as_bytes().to_vec());
     for _ in 0..2 {
         if !message.is_request() {
             transactions.handle_response(message.clone(), now);

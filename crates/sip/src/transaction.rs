@@ -91,7 +91,7 @@ pub enum Incoming {
 /// Something to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
-    /// The flow by which the request came that this answers; `None` for a request of ours.
+    /// The flow by which the request came that this answers, or to which a request of ours is bound; else `None`.
     pub flow: Option<u64>,
     /// The message.
     pub bytes: Bytes,
@@ -110,6 +110,8 @@ pub enum Outcome {
 struct Client<T> {
     token: T,
     method: Method,
+    /// To which it is bound.
+    flow: Option<u64>,
     /// Host and port of the Via that we wrote.
     sent_by: Option<Box<str>>,
     /// Kept on UDP only.
@@ -217,11 +219,12 @@ impl<T> Transactions<T> {
     }
 
     /// Begins a client transaction. `render` is given the branch and makes the whole request; it is handed out by
-    /// [`Transactions::poll_transmit`].
+    /// [`Transactions::poll_transmit`]. Where `flow` is named all its copies are for that flow.
     pub fn send(
         &mut self,
         token: T,
         method: Method,
+        flow: Option<u64>,
         is_reliable: bool,
         now: Instant,
         render: impl FnOnce(&str) -> Vec<u8>,
@@ -237,6 +240,7 @@ impl<T> Transactions<T> {
             Client {
                 token,
                 method,
+                flow,
                 sent_by: sent_by(&bytes, &branch),
                 copy: (!is_reliable).then(|| bytes.clone()),
                 interval: self.timers.t1,
@@ -246,13 +250,13 @@ impl<T> Transactions<T> {
                 give_up: Some(give_up),
             },
         );
-        self.out.push_back(Transmit { flow: None, bytes });
+        self.out.push_back(Transmit { flow, bytes });
     }
 
-    /// Every open request of ours fails with the connection: gives their names.
-    pub fn fail_clients(&mut self) -> Vec<T> {
-        let numbers: Vec<u64> =
-            self.clients.iter().filter(|(_, client)| !client.is_final).map(|(number, _)| *number).collect();
+    /// Every open request of ours that `is_lost` names fails with its connection: gives their names.
+    pub fn fail_clients(&mut self, is_lost: impl Fn(&T) -> bool) -> Vec<T> {
+        let lost = self.clients.iter().filter(|(_, client)| !client.is_final && is_lost(&client.token));
+        let numbers: Vec<u64> = lost.map(|(number, _)| *number).collect();
         numbers.into_iter().filter_map(|number| Some(self.drop_client(number)?.token)).collect()
     }
 
@@ -303,6 +307,12 @@ impl<T> Transactions<T> {
             self.clients.remove(&number);
         }
         self.ended.push_back((token, Outcome::Response(Box::new(response))));
+    }
+
+    /// True when a request is a copy of one that came before, by the same way or another.
+    pub fn holds(&self, request: &Message) -> bool {
+        self.by_key.contains_key(&server_key(request, request.method_text()))
+            || merge_key(request).is_some_and(|merge_key| self.by_merge_key.contains_key(&merge_key))
     }
 
     /// A request by this hop, on `flow`.
@@ -431,7 +441,7 @@ impl<T> Transactions<T> {
         let Some(copy) = client.copy.clone() else { return };
         client.interval = (client.interval * 2).min(self.timers.t2);
         client.again = Some(self.wheel.insert(now + client.interval, Timer::Again(number)));
-        self.out.push_back(Transmit { flow: None, bytes: copy });
+        self.out.push_back(Transmit { flow: client.flow, bytes: copy });
     }
 
     /// Nobody answered yet: the client is told that we are here. A request that is never answered is forgotten when the

@@ -333,6 +333,7 @@ fn finish_gateway(
         },
         connections: sip.limits.connections,
         connections_per_address: sip.limits.connections_per_address,
+        unproved_connections_per_address: sip.limits.unproved_connections_per_address,
         keep_alive: (!sip.keep_alive.is_zero()).then_some(sip.keep_alive),
         resolver: basis.resolver.clone(),
     };

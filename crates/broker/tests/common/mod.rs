@@ -68,6 +68,8 @@ pub struct Gateway {
     pub stanzas: Vec<String>,
     /// Flows that the gateway wanted opened.
     pub dials: Vec<(DialId, Transport, String, Option<u16>)>,
+    /// Flows that the gateway said are somebody's.
+    pub bound: Vec<FlowId>,
     /// Streams that were to be ended for their peers' silence.
     pub given_up: usize,
     /// Streams that the gateway opened, in order.
@@ -122,15 +124,29 @@ fn facts(number: u64, transport: Transport, remote: SocketAddr, dial: Option<Dia
 
 /// The policy, with a partner that may have so many pairs.
 pub fn table(subscriptions: u32) -> Table {
+    table_of(subscriptions, [127, 0, 0, 31], SipTransport::Tcp)
+}
+
+/// The policy with another trusted address of the front end.
+pub fn table_trusting(address: [u8; 4]) -> Table {
+    table_of(u32::MAX, address, SipTransport::Tcp)
+}
+
+/// The policy with a front end that is spoken to by UDP.
+pub fn table_by_datagrams() -> Table {
+    table_of(u32::MAX, [127, 0, 0, 31], SipTransport::Udp)
+}
+
+fn table_of(subscriptions: u32, trusted: [u8; 4], transport: SipTransport) -> Table {
     let corp = FrontEnd {
         next_hop: NextHop {
             host: "127.0.0.31".into(),
             port: Some(5060),
-            transport: SipTransport::Tcp,
+            transport,
             is_transport_named: true,
         },
         insecure: true,
-        trusted_addresses: vec![[127, 0, 0, 31].into()],
+        trusted_addresses: vec![trusted.into()],
     };
     let locals = vec![
         LocalDomain { name: domain(HOME), home: Home::BuiltIn },
@@ -186,6 +202,7 @@ impl Gateway {
             said: HashMap::new(),
             stanzas: Vec::new(),
             dials: Vec::new(),
+            bound: Vec::new(),
             given_up: 0,
             opened: Vec::new(),
             written: HashMap::new(),
@@ -224,7 +241,8 @@ impl Gateway {
             ToFlow::Dial { dial, transport, host, port, .. } => {
                 self.dials.push((dial, transport, host.into(), port));
             }
-            ToFlow::Avoid { .. } => {}
+            ToFlow::Avoid { .. } | ToFlow::Mark { .. } => {}
+            ToFlow::Bound { flow } => self.bound.push(flow),
             ToFlow::Close { flow } => self.flow_reports(FromFlow::FlowDown { flow, cause: "closed".into() }),
         }
     }
@@ -375,6 +393,22 @@ impl Gateway {
         if response.status() != Some(401) {
             return response;
         }
+        let again = self.prove(&response, method, user, target, headers, body);
+        self.says(flow, &again);
+        self.settle().await;
+        self.response(flow)
+    }
+
+    /// A request with what a challenge asks for.
+    pub fn prove(
+        &mut self,
+        challenge: &Message,
+        method: &str,
+        user: &str,
+        target: &str,
+        headers: &str,
+        body: &str,
+    ) -> String {
         let login = Login {
             peer: "us".into(),
             realm: HOME.into(),
@@ -383,15 +417,12 @@ impl Gateway {
             allows_md5: false,
         };
         let mut client = Client::new(login);
-        let taken = client.handle_challenge("us", response.www_authenticate(), Answer::None);
+        let taken = client.handle_challenge("us", challenge.www_authenticate(), Answer::None);
         assert_eq!(taken, Ok(Answer::Fresh));
         let uri = format!("sip:{target}");
         let covered = Request { method, uri: &uri, body: body.as_bytes() };
         let value = client.authorize(&covered, 5).expect("challenged");
-        let again = self.request(method, user, target, &format!("Authorization: {value}\r\n{headers}"), body);
-        self.says(flow, &again);
-        self.settle().await;
-        self.response(flow)
+        self.request(method, user, target, &format!("Authorization: {value}\r\n{headers}"), body)
     }
 
     /// The only response among what left by a flow; the requests stay to be heard.

@@ -152,6 +152,11 @@ fn sip_limits(section: &Section<'_>) -> SipLimits {
             1..=1_000_000,
             default.connections_per_address,
         ),
+        unproved_connections_per_address: size(
+            "unproved_connections_per_address",
+            1..=1_000_000,
+            default.unproved_connections_per_address,
+        ),
     };
     section.finish();
     limits

@@ -71,6 +71,10 @@ fn stage_of(proved: &[&str], dial: Option<crate::DialId>) -> Stage {
         proved_domains: proved.iter().map(|name| (*name).into()).collect(),
     });
     let (ear, outbox) = (Arc::new(Ear::default()), Arc::new(Outbox::default()));
+    if !proved.is_empty() {
+        // Its domain is a front end's.
+        outbox.bind();
+    }
     let metrics = Arc::new(Metrics::new(1));
     let limits = MessageLimits::default();
     let wire = Wire::new(facts, outbox.clone(), ear.clone(), metrics.clone(), limits);
@@ -341,20 +345,57 @@ async fn an_idle_partner_stays_and_its_next_message_has_all_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sip_t_17_a_stranger_must_show_soon_that_it_speaks_sip_and_then_may_stay() {
-    let silent = stage(&[]);
+async fn sip_t_17_a_stranger_must_prove_himself_soon_whatever_he_says_and_then_may_stay() {
+    for is_talking in [false, true] {
+        let stranger = stage(&[]);
+        let begin = Instant::now();
+        let (cause, ()) = stranger
+            .play(|mut peer| async move {
+                // The answer to a question is no proof.
+                while is_talking && peer.write_all(request("OPTIONS", "", "").as_bytes()).await.is_ok() {
+                    sleep(Duration::from_secs(7)).await;
+                }
+                if !is_talking {
+                    sleep(Duration::from_secs(86_400)).await;
+                }
+            })
+            .await;
+        assert_eq!(cause, "nobody proved himself");
+        let _ = begin;
+    }
+    let phone = stage(&[]);
     let begin = Instant::now();
-    let (cause, _peer) = silent.play(|peer| async move { peer }).await;
-    assert_eq!((cause.as_str(), begin.elapsed()), ("a message took too long", FIRST_MESSAGE_LIMIT));
-
-    let speaking = stage(&[]);
-    let (cause, ()) = speaking
+    let outbox = phone.outbox.clone();
+    let (cause, ()) = phone
         .play(|mut peer| async move {
             peer.write_all(request("REGISTER", "", "").as_bytes()).await.expect("written");
+            sleep(STRANGER_LIMIT / 2).await;
+            outbox.bind();
             sleep(Duration::from_secs(86_400)).await;
         })
         .await;
     assert_eq!(cause, "closed by the peer");
+    assert!(begin.elapsed() > Duration::from_secs(86_400));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_end_is_a_pong_between_messages_and_part_of_a_body_within_one() {
+    let mut stage = stage_of(&[], Some(crate::DialId(1)));
+    stage.wire = stage.wire.with_keep_alive(Some(Duration::from_secs(100)));
+    let (_, ()) = stage
+        .play(|mut peer| async move {
+            let mut octets = [0; 4];
+            // We ask while the peer is in the middle of a message.
+            let whole = request("MESSAGE", "", "\r\n");
+            let (head, body) = whole.split_at(whole.len() - 2);
+            sleep(Duration::from_secs(79)).await;
+            peer.write_all(head.as_bytes()).await.expect("written");
+            peer.read_exact(&mut octets).await.expect("a ping");
+            peer.write_all(body.as_bytes()).await.expect("written");
+            settle().await;
+        })
+        .await;
+    assert_eq!(stage.ear.heard(), ["MESSAGE"]);
 }
 
 #[tokio::test(start_paused = true)]

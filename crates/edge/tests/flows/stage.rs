@@ -197,6 +197,7 @@ pub fn start(world: &World, plan: Plan) -> Site {
         limits: MessageLimits::default(),
         connections: plan.connections.unwrap_or(1000),
         connections_per_address: 1000,
+        unproved_connections_per_address: 1000,
         keep_alive: None,
         resolver: plan.resolver.unwrap_or_else(|| world.silent_resolver()),
     };
@@ -216,6 +217,11 @@ impl Site {
 
     pub fn send(&self, flow: FlowId, bytes: impl Into<Bytes>) {
         self.edge.send(ToFlow::Bytes { flow, bytes: bytes.into() });
+    }
+
+    /// Somebody proved himself by a flow.
+    pub fn bind(&self, flow: FlowId) {
+        self.edge.send(ToFlow::Bound { flow });
     }
 
     pub fn close(&self, flow: FlowId) {

@@ -124,6 +124,7 @@ fn sip_t_19_who_does_not_read_is_kept_a_bounded_part_for_and_is_then_closed() {
         let site = start(&world, Plan::default());
         let mut peer = TcpStream::connect(site.at(Tcp)).await.expect("connected");
         let flow = site.ear.up(0).await;
+        site.bind(flow.flow);
         // Far over what sockets hold and the queue may.
         for _ in 0..64 {
             site.send(flow.flow, vec![b'x'; 1 << 20]);
@@ -138,11 +139,42 @@ fn sip_t_19_who_does_not_read_is_kept_a_bounded_part_for_and_is_then_closed() {
 }
 
 #[test]
+fn sip_t_19_a_stranger_that_reads_nothing_is_kept_little_for() {
+    run(|world| async move {
+        let site = start(&world, Plan::default());
+        let mut peer = TcpStream::connect(site.at(Tcp)).await.expect("connected");
+        let flow = site.ear.up(0).await;
+        // At once, so that the connection writes none of it meanwhile.
+        for _ in 0..1000 {
+            site.send(flow.flow, vec![b'x'; 1 << 10]);
+        }
+        let kept = read_rest(&mut peer).await.len();
+        assert!(kept < 256 << 10, "{kept}");
+        drop(peer);
+        site.ear.down(flow.flow).await;
+    });
+}
+
+#[test]
+fn a_flow_that_ended_before_it_was_somebodys_is_told_of_again() {
+    run(|world| async move {
+        let site = start(&world, Plan::default());
+        let peer = TcpStream::connect(site.at(Tcp)).await.expect("connected");
+        let flow = site.ear.up(0).await;
+        drop(peer);
+        site.ear.down(flow.flow).await;
+        site.bind(flow.flow);
+        assert_eq!(site.ear.order(flow.flow), ["up", "down", "down"]);
+    });
+}
+
+#[test]
 fn what_is_queued_is_written_before_a_close() {
     run(|world| async move {
         let site = start(&world, Plan::default());
         let mut peer = TcpStream::connect(site.at(Tcp)).await.expect("connected");
         let flow = site.ear.up(0).await;
+        site.bind(flow.flow);
         let parts: Vec<String> = (0..500).map(|n| request("NOTIFY", &n.to_string(), "state")).collect();
         for part in &parts {
             site.send(flow.flow, part.clone());

@@ -193,6 +193,7 @@ fn sip_tls_13_a_close_under_load_loses_nothing_that_was_said_and_nothing_new_goe
         let (a, b) = (site(&world, &[A]), site(&world, &[B]));
         a.dial(1, Tls, "127.0.0.1", Some(b.at(Tls).port()), B);
         let (out, into) = (a.ear.up(0).await, b.ear.up(0).await);
+        b.bind(into.flow);
         for n in 0..500 {
             b.send(into.flow, request("NOTIFY", &n.to_string(), ""));
         }

@@ -32,7 +32,7 @@ fn transactions() -> (Transactions<u32>, Instant) {
 /// Sends a MESSAGE and gives its branch.
 fn begin(transactions: &mut Transactions<u32>, token: u32, is_reliable: bool, now: Instant) -> String {
     let mut used = String::new();
-    transactions.send(token, Method::Message, is_reliable, now, |branch| {
+    transactions.send(token, Method::Message, None, is_reliable, now, |branch| {
         used = branch.to_owned();
         format!("MESSAGE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h;branch={branch};rport\r\n\r\n").into_bytes()
     });
@@ -46,7 +46,7 @@ fn sent(transactions: &mut Transactions<u32>) -> usize {
 #[test]
 fn sip_tx_01_a_silent_udp_peer_is_sent_to_eleven_times() {
     let (mut transactions, begun) = transactions();
-    transactions.send(7, Method::Message, false, begun, |branch| branch.as_bytes().to_vec());
+    transactions.send(7, Method::Message, None, false, begun, |branch| branch.as_bytes().to_vec());
     let mut at = Vec::new();
     let mut now = begun;
     at.extend(std::iter::repeat_n(0, sent(&mut transactions)));
@@ -65,7 +65,7 @@ fn sip_tx_01_a_silent_udp_peer_is_sent_to_eleven_times() {
 #[test]
 fn sip_tx_01_a_reliable_peer_is_sent_to_once() {
     let (mut transactions, now) = transactions();
-    transactions.send(7, Method::Message, true, now, |branch| branch.as_bytes().to_vec());
+    transactions.send(7, Method::Message, None, true, now, |branch| branch.as_bytes().to_vec());
     transactions.handle_timeout(now + Duration::from_secs(31));
     assert_eq!(sent(&mut transactions), 1);
     transactions.handle_timeout(now + Duration::from_secs(33));
@@ -77,7 +77,7 @@ fn sip_tx_01_a_reliable_peer_is_sent_to_once() {
 fn sip_tx_03_only_a_response_with_our_branch_and_method_ends_a_request() {
     let (mut transactions, now) = transactions();
     let mut branch = String::new();
-    transactions.send(7, Method::Message, true, now, |b| {
+    transactions.send(7, Method::Message, None, true, now, |b| {
         branch = b.to_owned();
         Vec::new()
     });
@@ -201,13 +201,13 @@ fn sip_tx_04_a_million_branches_of_ours_are_all_different() {
     for owner in ["p1", "p11"] {
         let mut transactions: Transactions<u32> = Transactions::new(owner, Timers::default(), now);
         for token in 0..500_000 {
-            transactions.send(token, Method::Message, true, now, |branch| {
+            transactions.send(token, Method::Message, None, true, now, |branch| {
                 assert!(branch.starts_with(MAGIC_COOKIE));
                 assert!(seen.insert(branch.to_owned()), "{branch}");
                 Vec::new()
             });
             transactions.poll_transmit();
-            transactions.fail_clients();
+            transactions.fail_clients(|_| true);
         }
     }
     assert_eq!(seen.len(), 1_000_000);

@@ -308,7 +308,7 @@ fn sip_x_05_unusable_responses_are_dropped_without_an_answer() {
         let (via, rest) = rest.split_once(";branch=").expect("a branch");
         let old = rest.split([';', '\r']).next().expect("a branch");
         let mut branch = String::new();
-        transactions.send(7, method, false, now, |used| {
+        transactions.send(7, method, None, false, now, |used| {
             branch = used.to_owned();
             format!("X x SIP/2.0\r\nVia: {via};branch={used}\r\n\r\n").into_bytes()
         });
