@@ -1,7 +1,7 @@
 //! Questions and orders to a running process.
 //!
-//! The same questions are answered on HTTP (loopback, read only) and on a unix socket in the data directory (orders too,
-//! since only who may open it comes there). [`client`] is what the command line asks with.
+//! HTTP (loopback, read only) says how the process is, to whoever asks. The unix socket in the data directory answers every
+//! question, also about people, and takes orders, since only who may open it comes there. [`client`] is what the command line asks with.
 
 mod answers;
 pub mod client;

@@ -1,9 +1,12 @@
 //! The two listeners: HTTP on loopback, and the unix socket.
+//!
+//! Every account of the machine, and by a rebound name every page in a browser on it, can ask HTTP: it says how the process
+//! is, and nothing about people, and only to who asks for it by its own address.
 
 use std::{
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{
@@ -16,8 +19,9 @@ use std::{
 use arc_swap::ArcSwap;
 use axum::{
     Json, Router,
-    extract::{Path as UrlPath, Query, State},
-    http::StatusCode,
+    extract::{Path as UrlPath, Query, Request, State},
+    http::{StatusCode, header::HOST, uri::Authority},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -94,8 +98,8 @@ pub async fn serve(
     let http = TcpListener::bind(listen).await?;
     let address = http.local_addr()?;
     let unix = bind_private(&socket)?;
-    let questions = questions().with_state(state.clone());
-    let orders = orders().merge(self::questions()).with_state(state);
+    let questions = public().layer(from_fn_with_state(address, check_host)).with_state(state.clone());
+    let orders = private().merge(public()).with_state(state);
     let both = async move {
         let by_http = async { axum::serve(http, questions).await };
         let by_socket = async { axum::serve(unix, orders).await };
@@ -120,20 +124,46 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn questions() -> Router<Shared> {
+/// Refuses a request for a host that is not this listener.
+async fn check_host(State(own): State<SocketAddr>, request: Request, next: Next) -> Response {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    if host.is_some_and(|host| is_own(host, own)) {
+        return next.run(request).await;
+    }
+    refuse(StatusCode::MISDIRECTED_REQUEST, format!("asked for another host; accepted: {own}"))
+}
+
+/// True for the address of the listener and for `localhost`, with its port or none. A listener on all addresses takes any
+/// of them; a name is none.
+fn is_own(host: &str, own: SocketAddr) -> bool {
+    let Ok(host) = host.parse::<Authority>() else { return false };
+    if host.port().is_some() && host.port_u16() != Some(own.port()) {
+        return false;
+    }
+    let name = host.host();
+    let own = own.ip().to_canonical();
+    match name.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(address) => own.is_unspecified() || address.to_canonical() == own,
+        Err(_) => name.eq_ignore_ascii_case("localhost") && (own.is_loopback() || own.is_unspecified()),
+    }
+}
+
+/// What anybody on this machine may ask.
+fn public() -> Router<Shared> {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status))
+}
+
+/// What only the owner of the unix socket may ask and order.
+fn private() -> Router<Shared> {
+    Router::new()
         .route("/api/v1/partners", get(partners))
         .route("/api/v1/partners/{domain}", get(partner))
         .route("/api/v1/explain", get(explain))
         .route("/api/v1/users", get(users))
-}
-
-fn orders() -> Router<Shared> {
-    Router::new()
         .route("/api/v1/users/{aor}", get(user))
         .route("/api/v1/users/{aor}/add", post(add_user))
         .route("/api/v1/users/{aor}/approve", post(approve))
@@ -444,4 +474,30 @@ async fn reload(State(state): State<Shared>) -> Response {
 async fn shutdown(State(state): State<Shared>) -> Response {
     state.shutdown.notify_one();
     Json(json!({ "is_ending": true })).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_asked_by_its_own_address_and_by_no_name_that_somebody_else_could_rebind() {
+        let is_own = |host, own: &str| is_own(host, own.parse().expect("an address"));
+        for host in ["127.0.0.1:8086", "localhost:8086", "LOCALHOST", "127.0.0.1"] {
+            assert!(is_own(host, "127.0.0.1:8086"), "{host}");
+        }
+        for host in [
+            "rebound.example:8086",
+            "127.0.0.1:80",
+            "127.0.0.2:8086",
+            "localhost.rebound.example:8086",
+            "",
+            "a b",
+        ] {
+            assert!(!is_own(host, "127.0.0.1:8086"), "{host}");
+        }
+        assert!(is_own("[::1]:8086", "[::1]:8086") && !is_own("[::1]:8086", "127.0.0.1:8086"));
+        assert!(is_own("192.0.2.1:8086", "0.0.0.0:8086") && !is_own("rebound.example:8086", "0.0.0.0:8086"));
+        assert!(!is_own("localhost:8086", "192.0.2.1:8086"));
+    }
 }

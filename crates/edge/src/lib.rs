@@ -22,6 +22,7 @@ mod stream_end;
 mod stream_policy;
 mod stream_upkeep;
 pub mod stream_values;
+mod written;
 mod xmpp_connection;
 mod xmpp_dial;
 mod xmpp_edge;

@@ -84,6 +84,11 @@ impl Outbox {
     /// Asks the connection to end, for its peer does not answer; what waits is not written any more.
     pub(crate) fn give_up(&self) {
         self.is_given_up.store(true, Ordering::Release);
+        self.abandon();
+    }
+
+    /// Asks the connection to close in order without what waits: somebody else writes it.
+    pub(crate) fn abandon(&self) {
         let mut queue = self.queue.lock();
         queue.parts.clear();
         queue.bytes = 0;
@@ -171,6 +176,15 @@ mod tests {
         outbox.bind();
         assert!(outbox.is_bound());
         assert_eq!(fits(&outbox), 1000);
+    }
+
+    #[tokio::test]
+    async fn what_waits_in_an_abandoned_outbox_is_not_written_and_its_connection_closes_in_order() {
+        let outbox = Outbox::default();
+        assert!(outbox.push(Bytes::from_static(b"a"), 1));
+        outbox.abandon();
+        assert_eq!(outbox.take().await, None);
+        assert_eq!((outbox.waiting_bytes(), outbox.is_given_up()), (0, false));
     }
 
     #[tokio::test]

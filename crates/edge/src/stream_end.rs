@@ -71,14 +71,14 @@ pub(crate) fn end_of(cause: &CloseCause) -> StreamEnd {
         },
         CloseCause::PeerError { error, .. } => {
             let condition = error.condition.as_str();
-            let text = error.text.as_deref().unwrap_or_default();
+            let text = printable(error.text.as_deref().unwrap_or_default());
             match condition {
                 "not-authorized" | "policy-violation" => {
                     StreamEnd::Unauthenticated(format!("the partner says {condition} {text}"))
                 }
                 "host-unknown" | "host-gone" => StreamEnd::NotFound,
                 "see-other-host" => {
-                    let host = error.other_host.as_deref().unwrap_or("nowhere");
+                    let host = printable(error.other_host.as_deref().unwrap_or("nowhere"));
                     StreamEnd::StreamError(format!("see-other-host: {host}, which is not followed"))
                 }
                 _ => StreamEnd::StreamError(format!("{condition} {text}")),
@@ -88,6 +88,20 @@ pub(crate) fn end_of(cause: &CloseCause) -> StreamEnd {
         // What was written last may never have been read.
         CloseCause::CloseTimedOut => StreamEnd::Broken("the peer did not end its side in time".to_owned()),
     }
+}
+
+/// What a peer said, who may be anybody, as it may stand in a log and on a terminal: a part of it, without control
+/// characters.
+fn printable(text: &str) -> String {
+    let mut shown: String = text
+        .chars()
+        .take(MOST_CHARS)
+        .map(|letter| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter })
+        .collect();
+    if text.chars().nth(MOST_CHARS).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// Where a peer sends us (RFC 6120 §4.9.3.19). It counts only from one whose certificate proved the domain: anybody else
@@ -124,11 +138,37 @@ pub(crate) fn note(event: &StreamEvent) {
     }
 }
 
+/// Characters of a peer's text that are kept.
+const MOST_CHARS: usize = 200;
+
 #[cfg(test)]
 mod tests {
     use tombolo_xmpp::stream_error::StreamError;
 
     use super::*;
+
+    #[test]
+    fn of_what_a_peer_says_in_its_error_a_short_part_without_control_characters_is_kept() {
+        let said = |condition, text: &str| {
+            let error = StreamError {
+                condition,
+                text: Some(text.into()),
+                other_host: Some(text.into()),
+                application: None,
+            };
+            end_of(&CloseCause::PeerError { error, is_trusted: false }).to_string()
+        };
+        let long = "é".repeat(10_000);
+        for condition in
+            [StreamCondition::Reset, StreamCondition::NotAuthorized, StreamCondition::SeeOtherHost]
+        {
+            let shown = said(condition, "one\u{1b}[2Jtwo\nthree");
+            assert!(shown.contains("one\u{fffd}[2Jtwo\u{fffd}three"), "{shown}");
+            let shown = said(condition, &long);
+            assert_eq!(shown.matches('é').count(), MOST_CHARS, "{condition:?}");
+            assert!(shown.contains("é…"));
+        }
+    }
 
     #[test]
     fn only_a_proved_peer_may_send_us_elsewhere() {

@@ -24,6 +24,7 @@ use crate::{
     outbox::Outbox,
     stream_end::{domain_pair, end_of, note},
     stream_upkeep::{Due, Upkeep},
+    written::{whole_stanzas, write_counted},
     xmpp_edge::XmppShared,
     xmpp_listener::{Admission, PartnerRoom},
 };
@@ -198,8 +199,10 @@ impl Carrier {
                     return (StreamEnd::Broken(cause), self.last_written);
                 }
                 Brought::Stanzas(Some((bytes, count))) => {
-                    if let Err(error) = self.write(&bytes).await {
-                        return (StreamEnd::Broken(error.to_string()), self.last_written);
+                    let mut written = 0;
+                    if let Err(error) = self.write(&bytes, &mut written).await {
+                        let whole = whole_stanzas(&bytes[..written]).min(u64::from(count));
+                        return (StreamEnd::Broken(error.to_string()), self.last_written + whole);
                     }
                     self.last_written += u64::from(count);
                     let (stream, last) = (self.stream, self.last_written);
@@ -228,7 +231,7 @@ impl Carrier {
                             self.machine.end(StreamCondition::Reset, Some("a certificate has run out"));
                         }
                         Some(Due::Space) => {
-                            if let Err(error) = self.write(b" ").await {
+                            if let Err(error) = self.write(b" ", &mut 0).await {
                                 return (StreamEnd::Broken(error.to_string()), self.last_written);
                             }
                         }
@@ -318,18 +321,16 @@ impl Carrier {
 
     async fn flush(&mut self) -> std::io::Result<()> {
         while let Some(bytes) = self.machine.poll_transmit() {
-            self.write(&bytes).await?;
+            self.write(&bytes, &mut 0).await?;
         }
         Ok(())
     }
 
-    async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        let written = async {
-            self.writer.write_all(bytes).await?;
-            self.writer.flush().await
-        };
+    /// Writes all; `written` tells how many octets have left, also when it fails.
+    async fn write(&mut self, bytes: &[u8], written: &mut usize) -> std::io::Result<()> {
+        let writing = write_counted(&mut self.writer, bytes, written);
         let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, "the peer takes nothing");
-        timeout(WRITE_LIMIT, written).await.map_err(|_| late())??;
+        timeout(WRITE_LIMIT, writing).await.map_err(|_| late())??;
         self.upkeep.spoke(self.shared.clock.now().instant);
         Ok(())
     }

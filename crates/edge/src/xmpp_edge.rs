@@ -144,6 +144,13 @@ impl XmppEdge {
         self.shared.policy_changes.send_replace(());
     }
 
+    /// Closes every stream in order, without what it has not written yet.
+    pub(crate) fn abandon_all(&self) {
+        for outbox in self.shared.streams.read().values() {
+            outbox.abandon();
+        }
+    }
+
     /// Closes every stream in order.
     pub fn close_all(&self) {
         for outbox in self.shared.streams.read().values() {

@@ -290,6 +290,39 @@ fn a_link_that_ends_while_its_gateway_is_full_ends_the_streams_all_the_same() {
 }
 
 #[test]
+fn what_an_edge_has_not_written_when_its_link_ends_it_does_not_write_any_more() {
+    run(|world| async move {
+        let (edge, at) = edge(&world, "edge1");
+        let relay = Relay::to(at).await;
+        let foreign = foreign(&world, &edge);
+        let gateway = gateway(&world, &[relay.address], partners(7, foreign.starttls), false);
+        gateway.dial_when_linked(&world).await;
+        let out = gateway.ear.up(Outgoing, 0).await;
+        let into = foreign.ear.up(Incoming, 0).await;
+        foreign.ear.set_full(true);
+        // Until the partner's sockets are full and a message is stuck in its writing.
+        let mut stuck = 0;
+        loop {
+            stuck += 1;
+            write_to(&gateway.port, &out, [stuck], 100_000);
+            let written = gateway.ear.written_until(out.stream, stuck);
+            if tokio::time::timeout(Duration::from_millis(600), written).await.is_err() {
+                break;
+            }
+        }
+        // These wait behind it; by the gateway's books they are its to send again.
+        write_to(&gateway.port, &out, stuck + 1..=stuck + 5, 10);
+        sleep(Duration::from_millis(200)).await;
+        relay.cut();
+        assert_eq!(gateway.ear.down(out.stream).await.0, StreamEnd::LinkLost);
+        sleep(Duration::from_millis(300)).await;
+        foreign.ear.set_full(false);
+        assert_eq!(foreign.ear.down(into.stream).await.0, StreamEnd::Closed);
+        assert_eq!(numbers(&foreign.ear.stanzas(into.stream)), (1..=stuck).collect::<Vec<_>>());
+    });
+}
+
+#[test]
 fn a_dial_that_its_link_did_not_survive_is_answered() {
     run(|world| async move {
         let (_edge, at) = edge(&world, "edge1");

@@ -279,6 +279,34 @@ fn a_peer_that_breaks_off_is_told_with_the_last_stanza_that_was_written() {
 }
 
 #[test]
+fn of_a_batch_that_the_end_of_its_connection_cut_the_stanzas_that_have_left_are_told_as_written() {
+    run(|world| async move {
+        let (a, b) = two(&world);
+        acquaint(&a, &b, &[SaslExternal]);
+        let relay = common::relay::Relay::to(b.starttls).await;
+        a.knows(vec![partner(B, &[SaslExternal], Some(relay.address))]);
+        a.dial(B);
+        let (out, _) = (a.ear.up(Outgoing, 0).await, b.ear.up(Incoming, 0).await);
+        b.ear.set_full(true);
+        // Until the sockets are full in the middle of a batch.
+        const BATCH: u64 = 500;
+        let mut whole = 0;
+        loop {
+            a.write(&out, whole + 1..=whole + BATCH, 10_000);
+            let written = a.ear.written_until(out.stream, whole + BATCH);
+            if timeout(Duration::from_millis(800), written).await.is_err() {
+                break;
+            }
+            whole += BATCH;
+        }
+        relay.cut();
+        let (end, last) = a.ear.down(out.stream).await;
+        assert!(matches!(end, StreamEnd::Broken(_)), "{end:?}");
+        assert!((whole + 1..whole + BATCH).contains(&last), "{last} of a batch from {whole}");
+    });
+}
+
+#[test]
 fn xs_lim_03_one_address_has_only_so_many_unproved_connections_and_gets_the_place_of_one_that_left() {
     run(|world| async move {
         let doors = DoorLimits { unproved_per_address: 3, ..DoorLimits::default() };

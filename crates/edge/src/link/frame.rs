@@ -34,17 +34,20 @@ pub(super) enum FrameFault {
     Malformed,
 }
 
-/// Octets of the largest frame.
-const LIMIT: usize = 16 << 20;
+/// Octets of the largest frame: twice the largest stanza that settings allow, for what one read brings is one frame.
+const LIMIT: usize = 32 << 20;
 
 impl LinkFrame {
-    /// The frame's octets.
-    pub(super) fn encode(&self) -> Bytes {
+    /// The frame's octets; a fault when the other end would not take so many.
+    pub(super) fn encode(&self) -> Result<Bytes, FrameFault> {
         let mut bytes =
             postcard::to_extend(self, vec![0; 4]).expect("frames hold nothing that cannot be written");
-        let len = u32::try_from(bytes.len() - 4).expect("frames are far below 4 GiB");
-        bytes[..4].copy_from_slice(&len.to_be_bytes());
-        bytes.into()
+        let len = bytes.len() - 4;
+        match u32::try_from(len) {
+            Ok(head) if len <= LIMIT => bytes[..4].copy_from_slice(&head.to_be_bytes()),
+            _ => return Err(FrameFault::TooBig { len }),
+        }
+        Ok(bytes.into())
     }
 
     /// Takes one frame off the front of a buffer; `None` until it is whole.
@@ -75,7 +78,7 @@ mod tests {
             first: 3,
             stanzas: vec![Bytes::from_static(b"<presence/>"), Bytes::from_static(b"<message/>")],
         });
-        let bytes = frame.encode();
+        let bytes = frame.encode().expect("small");
         for split in 0..bytes.len() {
             let mut buffer = BytesMut::from(&bytes[..split]);
             assert!(LinkFrame::decode(&mut buffer).expect("no fault").is_none(), "at {split}");
@@ -84,6 +87,19 @@ mod tests {
             assert_eq!(format!("{back:?}"), format!("{frame:?}"));
             assert!(buffer.is_empty());
         }
+    }
+
+    #[test]
+    fn the_largest_stanza_that_settings_allow_passes_with_all_that_its_read_brought_and_more_is_not_sent() {
+        let frame = |len: usize| {
+            let stanzas = vec![Bytes::from(vec![b'x'; len]), Bytes::from(vec![b'y'; 16 << 10])];
+            LinkFrame::FromEdge(FromEdge::Stanzas { stream: StreamId(7), first: 1, stanzas })
+        };
+        let mut buffer = BytesMut::from(&frame(16 << 20).encode().expect("within the limit")[..]);
+        let back = LinkFrame::decode(&mut buffer).expect("no fault").expect("whole");
+        let LinkFrame::FromEdge(FromEdge::Stanzas { stanzas, .. }) = back else { panic!("another frame") };
+        assert_eq!(stanzas.iter().map(Bytes::len).collect::<Vec<_>>(), [16 << 20, 16 << 10]);
+        assert!(matches!(frame(LIMIT).encode(), Err(FrameFault::TooBig { .. })));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use tombolo_runtime::{Clock, Placement};
 use super::{
     BULK_BYTES, CREDIT_BYTES, LinkIdentity, MOST_HANDSHAKES, TLS_LIMIT,
     frame::LinkFrame,
-    wire::{End, carry, greeted},
+    wire::{End, carry, greeted, push},
 };
 use crate::{EdgePort, FromEdge, StreamId, StreamSink, ToEdge, XmppEdge, outbox::Outbox};
 
@@ -59,11 +59,8 @@ impl StreamSink for LinkSink {
                     FromEdge::StreamUp { stream, .. } if gateway.is_none() => self.shared.close(*stream),
                     _ => {}
                 }
-                if let Some(gateway) = gateway
-                    && !gateway.push(LinkFrame::FromEdge(value).encode(), 0)
-                {
-                    // A gateway that lets so much pile up is lost.
-                    gateway.close();
+                if let Some(gateway) = gateway {
+                    push(&gateway, &LinkFrame::FromEdge(value));
                 }
                 Ok(())
             }
@@ -91,9 +88,7 @@ impl LinkSink {
             }
             *sum += bytes;
         }
-        if !gateway.push(LinkFrame::FromEdge(FromEdge::Stanzas { stream, first, stanzas }).encode(), 0) {
-            gateway.close();
-        }
+        push(gateway, &LinkFrame::FromEdge(FromEdge::Stanzas { stream, first, stanzas }));
         Ok(())
     }
 }
@@ -220,8 +215,9 @@ async fn serve(stream: AnyStream, shared: &Shared, xmpp: &XmppEdge, policy: &Arc
     *shared.gateway.lock() = None;
     xmpp.let_in(false);
     shared.on_their_way.lock().clear();
-    // Its end ends its streams: nobody is left who knows what they are for.
-    xmpp.close_all();
+    // Its end ends its streams: nobody is left who knows what they are for. What they have not written yet, their gateway
+    // sends again by others.
+    xmpp.abandon_all();
     error
 }
 

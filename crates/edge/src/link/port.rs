@@ -22,7 +22,7 @@ use super::{
     LinkIdentity, OWN, TABLE_CHECK, TLS_LIMIT,
     frame::LinkFrame,
     partners::PartnerRows,
-    wire::{End, carry, greeted},
+    wire::{End, carry, greeted, push},
 };
 use crate::{
     DialId, DomainPair, EdgePort, FromEdge, StreamEnd, StreamId, StreamSink, ToEdge, outbox::Outbox,
@@ -143,9 +143,7 @@ impl Edge {
 
     /// An edge that takes so little that this does not fit is lost.
     fn push(&self, link: &Outbox, value: ToEdge) {
-        if !link.push(LinkFrame::ToEdge(self.outward(value)).encode(), 0) {
-            link.close();
-        }
+        push(link, &LinkFrame::ToEdge(self.outward(value)));
     }
 
     async fn open(
@@ -295,9 +293,7 @@ impl Edge {
 }
 
 fn push_table(outbox: &Outbox, table: &Table) {
-    if !outbox.push(LinkFrame::Partners(PartnerRows::of(table)).encode(), 0) {
-        outbox.close();
-    }
+    push(outbox, &LinkFrame::Partners(PartnerRows::of(table)));
 }
 
 /// The edge's number stands above its own stream numbers.

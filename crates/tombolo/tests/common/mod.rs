@@ -26,6 +26,8 @@ pub struct Running {
     pub sip: SocketAddr,
     /// Where XMPP streams are awaited.
     pub xmpp: SocketAddr,
+    /// Where HTTP asks.
+    pub admin: SocketAddr,
     log: Arc<Mutex<String>>,
 }
 
@@ -75,12 +77,13 @@ impl Running {
         let mut at = |what: &str| loop {
             let line = said.next().expect("it says where it listens").expect("text");
             if let Some(at) = line.trim().strip_prefix(what) {
-                break at.trim().parse().expect("an address");
+                let at = at.trim().trim_start_matches("http://");
+                break at.split(' ').next().expect("a part").parse().expect("an address");
             }
         };
-        let (xmpp, sip) = (at("XMPP partners"), at("SIP over TLS"));
+        let (xmpp, sip, admin) = (at("XMPP partners"), at("SIP over TLS"), at("administration"));
         assert!(said.any(|line| line.expect("text").starts_with("Next:")), "it is up");
-        Self { child, folder, sip, xmpp, log }
+        Self { child, folder, sip, xmpp, admin, log }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
