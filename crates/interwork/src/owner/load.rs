@@ -212,6 +212,10 @@ impl Owner {
                 && let Some(pair) = self.pairs.pair_mut(id)
             {
                 pair.set(mark::UNSURE, true);
+                if !pair.may_see() {
+                    // Nothing will come that tells the contact so.
+                    self.shard.mark_whole(watch);
+                }
             }
             let is_wanted = is_behind && (is_from || waits);
             if is_wanted && self.upstreams.upstream(upstream).is_none() {

@@ -11,7 +11,7 @@ use tombolo_sip::event::Reason;
 use super::{
     Owner,
     output::{Output, Relation, Report},
-    pairs::PairId,
+    pairs::{PairId, mark},
     plan::Control,
 };
 
@@ -132,8 +132,13 @@ impl Owner {
         let Some(pair) = self.pairs.pair_mut(id) else { return };
         let old = std::mem::replace(&mut pair.verdict, verdict);
         let (upstream, subscription) = (pair.upstream, pair.subscription);
+        let (watch, is_unsure) = (pair.watch, pair.has(mark::UNSURE));
         if (old.may_watch_user, old.detail) != (verdict.may_watch_user, verdict.detail) {
             self.show_user(id);
+            if is_unsure && subscription.is_from() && !verdict.may_watch_user {
+                // What the contact was told before a restart still stands there.
+                self.shard.mark_whole(watch);
+            }
             self.refresh_dialogs(id);
         }
         if verdict.may_watch_user

@@ -68,6 +68,23 @@ fn who_may_not_watch_any_more_learns_nothing_from_the_front_end() {
 }
 
 #[test]
+fn who_may_not_watch_any_more_since_a_restart_is_told_that_the_user_is_gone() {
+    let mut stage = Stage::new();
+    stage.publish(ROMEO, "open", "", "");
+    stage.juliet_watches_romeo();
+    stage.juliet_watches_benvolio(&pidf("open", ""));
+    stage.wait(Duration::from_secs(60));
+    stage.will_have_partner(denied);
+    let again = stage.killed_and_started_again(Duration::from_secs(5));
+    for user in [ROMEO, BENVOLIO] {
+        let gone = format!("<presence from='{user}' to='{JULIET}' type='unavailable'/>");
+        let told = said_of(&again, user);
+        assert!(told.contains(&gone), "{told:?}");
+        assert!(told.iter().all(|stanza| stanza.contains("type='")), "and nothing else: {told:?}");
+    }
+}
+
+#[test]
 fn nobody_grants_what_the_policy_forbids() {
     // A request that waits for the user.
     let mut stage = Stage::with(Approve::Ask, |_| {});

@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use tombolo_policy::{Partner, Permitted};
+
 use super::{CONTACTS, Contacts, Random, walks};
 use crate::{
     error::NoResponse,
@@ -74,7 +76,7 @@ impl Walk {
 
     fn step(&mut self) {
         let contact = self.random.below(CONTACTS.len());
-        match self.random.below(15) {
+        match self.random.below(16) {
             0..=2 => self.contact_asks(contact),
             3 => self.contact_leaves(contact),
             4..=6 => self.user_changes(),
@@ -85,6 +87,7 @@ impl Walk {
             11 => self.process_dies(),
             12 => self.contact_probes(contact),
             13 => self.front_end_ends(),
+            14 => self.policy_denies(contact),
             _ => self.time_passes(),
         }
         self.hear();
@@ -94,6 +97,38 @@ impl Walk {
         self.steps.push(format!("{} asks", CONTACTS[contact]));
         self.wants.insert(contact);
         self.stage.presence(CONTACTS[contact], BENVOLIO, "subscribe", "");
+    }
+
+    /// The policy lets no contact watch for a while, perhaps from a restart on: nobody learns anything meanwhile.
+    fn policy_denies(&mut self, contact: usize) {
+        self.steps.push("the policy denies".to_owned());
+        let denied = |partner: &mut Partner| partner.direction = Permitted::Outbound;
+        if self.random.below(3) == 0 {
+            self.stage.will_have_partner(denied);
+            self.process_dies();
+        } else {
+            self.stage.partner_is(denied);
+        }
+        self.hear();
+        self.nobody_sees();
+        match self.random.below(5) {
+            0 => self.front_end_decides(contact),
+            1 => self.contact_leaves(contact),
+            2 => self.process_dies(),
+            3 => self.front_end_forgets(),
+            _ => self.contact_probes(contact),
+        }
+        self.hear();
+        self.user_changes();
+        self.hear();
+        self.nobody_sees();
+        self.steps.push("the policy permits again".to_owned());
+        self.stage.partner_is(|_| {});
+    }
+
+    fn nobody_sees(&self) {
+        let seen = (0..CONTACTS.len()).find(|contact| !self.contacts.seen((0, *contact)).is_empty());
+        assert!(!self.stage.is_connected || seen.is_none(), "{seen:?} is denied and sees {self:?}");
     }
 
     fn contact_leaves(&mut self, contact: usize) {
