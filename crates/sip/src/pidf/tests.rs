@@ -449,6 +449,15 @@ fn names_and_namespaces_that_are_none_and_times_that_are_none_are_left_out() {
 }
 
 #[test]
+fn a_tuple_that_is_left_out_brings_in_no_namespaces() {
+    let document = include_bytes!("../../corpus/pidf/tuple-without-status.xml");
+    let written = written(&taken(document));
+    let text = std::str::from_utf8(&written).expect("UTF-8");
+    assert!(!text.contains("<tuple") && !text.contains("xmlns:"), "{text}");
+    fuzz_body(document);
+}
+
+#[test]
 fn the_corpus_survives_the_fuzz_body_and_so_do_its_mutants() {
     let seeds = [DEFAULT, PREFIXED, MUST, RICH, PHONE, SOFTPHONE, SHOW, ODD];
     let mut state = 0x1234_5678_u32;

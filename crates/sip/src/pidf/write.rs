@@ -18,7 +18,7 @@ pub fn write(pidf: &Pidf, out: &mut Vec<u8>) {
     let mut writer = Writer { pidf, out };
     writer.raw("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<presence");
     writer.attribute("xmlns", PIDF);
-    let has_device_ids = pidf.tuples.iter().any(|tuple| !tuple.device_ids.is_empty());
+    let has_device_ids = written_tuples(pidf).any(|(_, tuple)| !tuple.device_ids.is_empty());
     if pidf.person.is_some() || !pidf.devices.is_empty() || has_device_ids {
         writer.attribute("xmlns:dm", DATA_MODEL);
     }
@@ -27,12 +27,8 @@ pub fn write(pidf: &Pidf, out: &mut Vec<u8>) {
     }
     writer.attribute("entity", &pidf.entity);
     writer.raw(">");
-    for (number, tuple) in pidf.tuples.iter().enumerate() {
-        let is_replaced =
-            !tuple.id.is_empty() && pidf.tuples[number + 1..].iter().any(|other| other.id == tuple.id);
-        if !is_replaced {
-            writer.tuple(tuple, number);
-        }
+    for (number, tuple) in written_tuples(pidf) {
+        writer.tuple(tuple, number);
     }
     writer.notes("note", &pidf.notes);
     if let Some(person) = &pidf.person {
@@ -44,15 +40,25 @@ pub fn write(pidf: &Pidf, out: &mut Vec<u8>) {
     writer.raw("</presence>\n");
 }
 
+/// The tuples that are not left out, with their numbers.
+fn written_tuples(pidf: &Pidf) -> impl Iterator<Item = (usize, &Tuple)> {
+    pidf.tuples.iter().enumerate().filter(|(number, tuple)| {
+        let is_replaced =
+            !tuple.id.is_empty() && pidf.tuples[number + 1..].iter().any(|other| other.id == tuple.id);
+        let has_status = tuple.basic.is_some() || tuple.status_children.iter().any(is_writable);
+        has_status && !is_replaced
+    })
+}
+
 fn needs_rpid(pidf: &Pidf) -> bool {
-    let in_tuple = |tuple: &Tuple| !tuple.activities.is_empty() || tuple.user_input.is_some();
+    let in_tuple = |(_, tuple): (usize, &Tuple)| !tuple.activities.is_empty() || tuple.user_input.is_some();
     let in_person = |person: &Person| {
         !person.activities.is_empty()
             || person.user_input.is_some()
             || !person.moods.is_empty()
             || !person.place_types.is_empty()
     };
-    pidf.tuples.iter().any(in_tuple)
+    written_tuples(pidf).any(in_tuple)
         || pidf.person.iter().any(in_person)
         || pidf.devices.iter().any(|device| device.user_input.is_some())
 }
@@ -122,10 +128,6 @@ impl Writer<'_> {
     }
 
     fn tuple(&mut self, tuple: &Tuple, number: usize) {
-        let mut children = tuple.status_children.iter().filter(|child| is_writable(child)).peekable();
-        if tuple.basic.is_none() && children.peek().is_none() {
-            return;
-        }
         self.raw("<tuple");
         self.id(&tuple.id, "tuple", number);
         self.raw("><status>");
@@ -134,7 +136,7 @@ impl Writer<'_> {
             Some(Basic::Closed) => self.raw("<basic>closed</basic>"),
             None => {}
         }
-        for child in children {
+        for child in tuple.status_children.iter().filter(|child| is_writable(child)) {
             self.foreign(child);
         }
         self.raw("</status>");
