@@ -136,7 +136,8 @@ built-in home, listeners on loopback only, one partner `xmpp.localhost`, and eve
 - An address with a port is `127.0.0.1:5269` or `[::1]:5269`.
 - `config/` holds a commented example for each role.
 - `tombolo reload`, or SIGHUP, brings into a running process: certificates and keys, authorities (`trust`), the accounts
-  file, and partners; a partner that was removed loses its streams, and its contacts' subscriptions are judged anew. An
+  file, and partners; a partner that was removed loses its streams, and its contacts' subscriptions are judged anew. A user
+  whose account was removed is gone: contacts and watchers are told, and nothing is kept. An
   edge takes its partners from its gateway. A file that cannot be used changes nothing, and is told. Changed certificate
   files are also noticed within 30 seconds, without an order. Every other setting needs a restart; a reload names those
   that differ.
@@ -184,7 +185,13 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ),
     ("store", "[store]", "Where subscriptions, dialogs and pending requests are kept."),
     ("accounts", "[accounts]", "The accounts of built-in homes."),
-    ("admin", "[admin]", "Administration over HTTP: health, metrics, the API."),
+    (
+        "admin",
+        "[admin]",
+        "Administration over HTTP: `/healthz`, `/readyz`, `/metrics` and `/api/v1/status`, for whoever asks by the listener's own\n\
+         address or `localhost` (another `Host` is refused). Whatever names people, and every order, goes by the unix socket in the\n\
+         data directory (`tombolo user`, `tombolo explain`, `tombolo partner`).",
+    ),
     ("log", "[log]", "What is written to standard error."),
     (ACCOUNT_FILE, "The accounts file", "Written by `tombolo user`, mode 0600; need not exist."),
     ("account", "[[account]]", "One user of a built-in home. One of the two hashes at least."),
