@@ -35,7 +35,7 @@ use crate::{
     fanout_actor::FanoutActor,
     flows::Flows,
     guests::GuestsActor,
-    messages::{Arrived, Requester, ToPeer, ToShard, ToUser},
+    messages::{Arrived, Requester, ToPeer, ToSession, ToShard, ToUser},
     partner_pairs::PartnerPairs,
     peer::owner_name,
     peer_actor::PeerActor,
@@ -304,6 +304,13 @@ impl Directory {
         self.metrics.sessions(sessions.len() as i64 + 1);
         sessions.insert(pair, session.clone());
         session
+    }
+
+    /// The partner of a pair spoke to us by itself: if it is waited for, it is tried now.
+    pub fn partner_spoke(&self, pair: &DomainPair) {
+        if let Some(session) = self.sessions.read().get(pair) {
+            session.do_send(ToSession::Retry);
+        }
     }
 
     /// A session's actor is about to end.

@@ -106,7 +106,7 @@ pub enum ToSession {
     },
     /// The dial gave no stream.
     DialFailed(StreamEnd),
-    /// An operator wants it tried now.
+    /// If it is waited for, it is to be tried now: an operator wants it, or the partner spoke to us by itself.
     Retry,
     /// An operator asks.
     Report(oneshot::Sender<crate::broker::SessionReport>),

@@ -61,6 +61,9 @@ impl StreamSink for Router {
                 let session = (direction == StreamDirection::Outgoing).then(|| {
                     dial.and_then(|dial| directory.session_of_dial(dial)).unwrap_or_else(|| pair.clone())
                 });
+                if direction == StreamDirection::Incoming {
+                    directory.partner_spoke(&pair);
+                }
                 let (pairs, tls) = (vec![pair], tls.map(Arc::from));
                 directory.add_stream(stream, Stream { direction, session, pairs, method, tls });
                 if let Some(session) = directory.session_of_stream(stream) {

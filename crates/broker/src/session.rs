@@ -400,7 +400,7 @@ impl Session {
         self.standing = standing;
     }
 
-    /// An operator wants a partner that is waited for tried now.
+    /// A partner that is waited for is to be tried now: an operator wants it, or it came to us by itself.
     pub fn handle_retry(&mut self, now: Instant) {
         if let Dial::Waiting { .. } = self.dial {
             self.start_dial(now);

@@ -143,6 +143,24 @@ fn a_partner_that_is_removed_while_it_is_lost_is_not_dialled_any_more() {
 }
 
 #[test]
+fn a_lost_partner_that_comes_to_us_is_dialled_at_once() {
+    run(async {
+        tokio::time::pause();
+        let mut gateway = Gateway::start(Approve::Partner);
+        gateway.no_stream = Some(StreamEnd::Unreachable("down".into()));
+        let stream = gateway.stream_from_partner(HOME);
+        let subscribe = format!("<presence from='{JULIET}' to='romeo@{HOME}' type='subscribe'/>");
+        gateway.stanzas_come(stream, &[&subscribe]);
+        pass(&mut gateway, Duration::from_secs(300)).await;
+        let dials = gateway.stream_dials;
+        gateway.no_stream = None;
+        gateway.stream_from_partner(HOME);
+        gateway.settle().await;
+        assert_eq!((gateway.stream_dials, gateway.opened.len()), (dials + 1, 1));
+    });
+}
+
+#[test]
 fn a_message_to_the_domain_itself_is_refused_to_its_sender() {
     run(async {
         let mut gateway = Gateway::start(Approve::Partner);
