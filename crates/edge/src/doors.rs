@@ -6,9 +6,11 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
+
+use crate::network::network;
 
 /// What connections from outside are held to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,14 +144,6 @@ impl Doors {
             self.swept_at = now;
             self.callers.retain(|_, caller| caller.connections > 0 || now < caller.minute + MINUTE);
         }
-    }
-}
-
-/// Whom an address counts for: itself, and on IPv6 its /64, which one machine may use freely.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !(u64::MAX as u128)).into(),
-        address => address,
     }
 }
 

@@ -8,6 +8,7 @@ mod doors;
 pub mod flow_values;
 mod link;
 mod negotiation;
+mod network;
 mod outbox;
 mod sip_admission;
 mod sip_avoided;

@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,6 +13,8 @@ use std::{
 };
 
 use parking_lot::Mutex;
+
+use crate::network::network;
 
 /// The places that are left.
 #[derive(Debug)]
@@ -116,14 +118,6 @@ impl Drop for Place {
                 state.by_address.remove(&self.address);
             }
         }
-    }
-}
-
-/// What counts as one address: nobody has fewer than 64 bits of IPv6.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-        address => address,
     }
 }
 
