@@ -215,18 +215,25 @@ async def told_why(phone, contact):
     return cause.text
 
 
+async def watched_both_ways(world, client, seen, watching):
+    """The XMPP user watches one phone and is watched by another; gives the first one's tag and the other's dialog."""
+    steps = world.steps
+    etag = await seen.publish(pidf(seen.aor, "open", "before"))
+    if await steps.step("XMPP user watches a SIP user", become_watcher(world, client, seen)) is None:
+        return etag, None
+    dialog = await steps.step("SIP user watches the XMPP user", become_watched(client, watching))
+    if dialog is not None:
+        await client.until("available", jid(seen), test=lambda e: e.status == "before")
+    return etag, dialog
+
+
 async def killed_and_started_again(world):
     """`kill -9` and start: presence flows again both ways, in the same dialog, and nobody is asked anything."""
     steps, tombolo = world.steps, world.tombolo
-    mercutio = await world.client("mercutio")
-    alice, bob = await world.phone("alice"), await world.phone("bob")
-    etag = await alice.publish(pidf(alice.aor, "open", "before"))
-    if await steps.step("XMPP user watches a SIP user", become_watcher(world, mercutio, alice)) is None:
-        return
-    dialog = await steps.step("SIP user watches the XMPP user", become_watched(mercutio, bob))
+    mercutio, alice, bob = await world.client("mercutio"), await world.phone("alice"), await world.phone("bob")
+    etag, dialog = await watched_both_ways(world, mercutio, alice, bob)
     if dialog is None:
         return
-    await mercutio.until("available", jid(alice), test=lambda e: e.status == "before")
     for round_ in range(1, world.rounds + 1):
         name = f"round {round_}: " if world.rounds > 1 else ""
         mark_client, mark_phone, mark_alice = mercutio.mark, bob.mark, alice.mark
@@ -257,15 +264,10 @@ async def killed_and_started_again(world):
 async def partner_killed_and_started_again(world):
     """`kill -9` of the partner's server: what changed meanwhile arrives afterwards, and nobody is asked anything."""
     steps, prosody = world.steps, world.prosody
-    mercutio = await world.client("mercutio")
-    alice, bob = await world.phone("alice"), await world.phone("bob")
-    etag = await alice.publish(pidf(alice.aor, "open", "before"))
-    if await steps.step("XMPP user watches a SIP user", become_watcher(world, mercutio, alice)) is None:
-        return
-    dialog = await steps.step("SIP user watches the XMPP user", become_watched(mercutio, bob))
+    mercutio, alice, bob = await world.client("mercutio"), await world.phone("alice"), await world.phone("bob")
+    etag, dialog = await watched_both_ways(world, mercutio, alice, bob)
     if dialog is None:
         return
-    await mercutio.until("available", jid(alice), test=lambda e: e.status == "before")
     for round_ in range(1, world.rounds + 1):
         name = f"round {round_}: " if world.rounds > 1 else ""
         # Many rounds take longer than a subscription lives.
