@@ -9,6 +9,12 @@ pub struct StatusAnswer {
     pub role: String,
     /// It takes traffic.
     pub is_ready: bool,
+    /// `ready`, `degraded`, or why it takes no traffic: `starting`, `unready`.
+    #[serde(default)]
+    pub readiness: String,
+    /// The parts of the process and how each is doing.
+    #[serde(default)]
+    pub parts: Vec<PartAnswer>,
     /// Seconds since the start.
     pub uptime_seconds: u64,
     /// XMPP streams.
@@ -34,6 +40,17 @@ pub struct StatusAnswer {
     /// Our certificates, the first to run out first.
     #[serde(default)]
     pub certificates: Vec<CertificateAnswer>,
+}
+
+/// A part of the process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartAnswer {
+    /// Its name, as in the metric `tombolo_part_state`.
+    pub name: String,
+    /// `up`, `noted`, `degraded` or `unready`.
+    pub state: String,
+    /// What is wrong and what to do; empty where there is nothing to say.
+    pub note: String,
 }
 
 /// One of our certificates.

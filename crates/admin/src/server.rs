@@ -35,11 +35,11 @@ use tombolo_broker::{Broker, SessionReport, StreamReport};
 use tombolo_edge::StreamDirection;
 use tombolo_policy::{Approve, Capability, Direction, Partner, Question, Table};
 use tombolo_presence::Address;
-use tombolo_telemetry::Metrics;
+use tombolo_telemetry::{Metrics, PartReport, PartState};
 
 use crate::answers::{
-    CertificateAnswer, DecisionAnswer, PartnerAnswer, PendingAnswer, RelationAnswer, ReloadAnswer,
-    SessionAnswer, StatusAnswer, StreamAnswer, TlsAnswer, UserAnswer,
+    CertificateAnswer, DecisionAnswer, PartAnswer, PartnerAnswer, PendingAnswer, RelationAnswer,
+    ReloadAnswer, SessionAnswer, StatusAnswer, StreamAnswer, TlsAnswer, UserAnswer,
 };
 
 /// The accounts of built-in homes, as far as they are changed while the process runs.
@@ -87,6 +87,20 @@ pub struct AdminState {
 }
 
 type Shared = Arc<AdminState>;
+
+impl AdminState {
+    /// What `/readyz` says in one word, and its code.
+    fn readiness(&self) -> (&'static str, StatusCode) {
+        if !self.is_ready.load(Ordering::Relaxed) {
+            return ("starting", StatusCode::SERVICE_UNAVAILABLE);
+        }
+        match self.metrics.health().worst() {
+            PartState::Up | PartState::Noted => ("ready", StatusCode::OK),
+            PartState::Degraded => ("degraded", StatusCode::OK),
+            PartState::Unready => ("unready", StatusCode::SERVICE_UNAVAILABLE),
+        }
+    }
+}
 
 /// Serves HTTP on `listen` and the unix socket at `socket` until the future is dropped. Gives the address that HTTP
 /// listens on.
@@ -190,11 +204,15 @@ fn address(text: &str) -> Result<Address, Box<Response>> {
     })
 }
 
+/// `ready`, `degraded` or why not, and then a line for each part. A degraded process still takes traffic: 200.
 async fn ready(State(state): State<Shared>) -> Response {
-    if state.is_ready.load(Ordering::Relaxed) {
-        return "ready\n".into_response();
+    let (readiness, code) = state.readiness();
+    let mut body = format!("{readiness}\n");
+    for part in state.metrics.health().parts() {
+        let separator = if part.note.is_empty() { "" } else { ": " };
+        body.push_str(&format!("{}: {}{separator}{}\n", part.name, part.state.as_str(), part.note));
     }
-    (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response()
+    (code, body).into_response()
 }
 
 async fn metrics(State(state): State<Shared>) -> String {
@@ -209,9 +227,18 @@ async fn metrics(State(state): State<Shared>) -> String {
 }
 
 async fn status(State(state): State<Shared>) -> Json<StatusAnswer> {
+    let (readiness, code) = state.readiness();
+    let parts = state.metrics.health().parts();
+    let part = |part: PartReport| PartAnswer {
+        name: part.name.to_owned(),
+        state: part.state.as_str().to_owned(),
+        note: part.note,
+    };
     let mut answer = StatusAnswer {
         role: state.role.to_owned(),
-        is_ready: state.is_ready.load(Ordering::Relaxed),
+        is_ready: code == StatusCode::OK,
+        readiness: readiness.to_owned(),
+        parts: parts.into_iter().map(part).collect(),
         uptime_seconds: (state.now)().saturating_duration_since(state.begun).as_secs(),
         streams: Vec::new(),
         sessions: Vec::new(),
@@ -479,6 +506,65 @@ async fn shutdown(State(state): State<Shared>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct NoFiles;
+
+    impl Reloadable for NoFiles {
+        fn reload(&self) -> ReloadAnswer {
+            ReloadAnswer::default()
+        }
+
+        fn certificates(&self) -> Vec<CertificateAnswer> {
+            Vec::new()
+        }
+    }
+
+    fn edge() -> Shared {
+        let begun = tombolo_runtime::Clock::system().now().instant;
+        Arc::new(AdminState {
+            role: "edge",
+            begun,
+            is_ready: AtomicBool::new(true),
+            broker: None,
+            policy: Arc::new(ArcSwap::from_pointee(Table::new(1, vec![], vec![]).expect("empty"))),
+            metrics: Arc::new(Metrics::new(1)),
+            users: None,
+            files: Arc::new(NoFiles),
+            shutdown: Arc::default(),
+            now: Box::new(move || begun),
+            wall: Box::new(|| Duration::from_secs(1_000_000)),
+        })
+    }
+
+    async fn readyz(state: &Shared) -> (u16, String) {
+        let answer = ready(State(state.clone())).await;
+        let code = answer.status().as_u16();
+        let body = axum::body::to_bytes(answer.into_body(), 10_000).await.expect("a body");
+        (code, String::from_utf8(body.to_vec()).expect("text"))
+    }
+
+    #[tokio::test]
+    async fn readyz_names_each_part_and_only_an_unready_part_takes_the_process_out_of_service() {
+        let state = edge();
+        assert_eq!(readyz(&state).await, (200, "ready\n".to_owned()));
+        let (partners, shards) =
+            (state.metrics.health().part("partners"), state.metrics.health().part("shards"));
+        partners.set(PartState::Noted, "1 of 2 lost: b.example");
+        let noted = "ready\npartners: noted: 1 of 2 lost: b.example\nshards: up\n".to_owned();
+        assert_eq!(readyz(&state).await, (200, noted));
+        shards.set(PartState::Degraded, "1 of 4 is being rebuilt");
+        let (code, body) = readyz(&state).await;
+        assert!(code == 200 && body.starts_with("degraded\n"), "{code} {body}");
+        shards.set(PartState::Unready, "none is left");
+        let (code, body) = readyz(&state).await;
+        assert!(code == 503 && body.starts_with("unready\n"), "{code} {body}");
+        shards.set_up();
+        assert_eq!(readyz(&state).await.0, 200);
+        let Json(answer) = status(State(state.clone())).await;
+        assert_eq!((answer.readiness.as_str(), answer.parts[0].state.as_str()), ("ready", "noted"));
+        state.is_ready.store(false, Ordering::Relaxed);
+        assert_eq!(readyz(&state).await.0, 503);
+    }
 
     #[test]
     fn a_listener_is_asked_by_its_own_address_and_by_no_name_that_somebody_else_could_rebind() {

@@ -1,13 +1,16 @@
-//! What is counted and logged: metrics as handles, set-up of logs, and addresses that are shown redacted.
+//! What is counted and logged: metrics as handles, the health of the process's parts, set-up of logs, and addresses
+//! that are shown redacted.
 //!
 //! No label value ever comes from the network.
 
+mod health;
 mod labels;
 mod lag;
 mod logs;
 mod metrics;
 mod redacted;
 
+pub use health::{Health, Part, PartReport, PartState};
 pub use labels::{Label, SipMethod, StanzaKind, StatusClass};
 pub use lag::Lag;
 pub use logs::{LogFormat, LogSettings, init_logs};

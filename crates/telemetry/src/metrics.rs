@@ -11,12 +11,13 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{Lag, SipMethod, StanzaKind, StatusClass, labels::Counts};
+use crate::{Health, Lag, SipMethod, StanzaKind, StatusClass, labels::Counts};
 
 /// The metrics of one process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
+    health: Health,
     streams: Gauge<i64, AtomicI64>,
     sessions: Gauge<i64, AtomicI64>,
     users: Gauge<i64, AtomicI64>,
@@ -138,7 +139,13 @@ impl Metrics {
             turns: lags(shards),
             lags: lags(shards),
             registry: Mutex::new(registry),
+            health: Health::default(),
         }
+    }
+
+    /// How the parts of the process are doing; each part registers here.
+    pub fn health(&self) -> &Health {
+        &self.health
     }
 
     /// The text that Prometheus reads.
@@ -156,6 +163,7 @@ impl Metrics {
             "Time of a commit to the store",
             std::slice::from_ref(&self.commits),
         );
+        part_states(&mut text, &self.health);
         text.push_str("# EOF\n");
         text
     }
@@ -212,6 +220,21 @@ impl Metrics {
     /// Counts one response to a peer by its class.
     pub fn response_out(&self, class: StatusClass) {
         self.responses_out_by_class.add(class, 1);
+    }
+}
+
+/// One gauge a part; its names are constants of ours, so they need no escaping.
+fn part_states(text: &mut String, health: &Health) {
+    let parts = health.parts();
+    if parts.is_empty() {
+        return;
+    }
+    // Writing to a String cannot fail.
+    let _ =
+        writeln!(text, "# HELP tombolo_part_state State of a part: 0 up, 1 noted, 2 degraded, 3 unready.");
+    let _ = writeln!(text, "# TYPE tombolo_part_state gauge");
+    for part in parts {
+        let _ = writeln!(text, "tombolo_part_state{{part=\"{}\"}} {}", part.name, part.state as u8);
     }
 }
 
@@ -305,6 +328,7 @@ mod tests {
         metrics.response_in(StatusClass::of(481));
         metrics.committed(7, Duration::from_millis(2));
         metrics.certificate_days_left("corp.example", -2);
+        metrics.health().part("store").set(crate::PartState::Degraded, "slow");
         let text = metrics.render();
         for line in [
             "tombolo_stanzas_in_total 3",
@@ -318,6 +342,7 @@ mod tests {
             "tombolo_sip_responses_in_by_class_total{class=\"4xx\"} 1",
             "tombolo_rows_committed_total 7",
             "tombolo_certificate_days_left{name=\"corp.example\"} -2",
+            "tombolo_part_state{part=\"store\"} 2",
             "tombolo_commit_seconds_count 1",
             "tombolo_turn_seconds_count 2",
             "tombolo_lag_seconds_count 1",

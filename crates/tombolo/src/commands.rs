@@ -307,8 +307,10 @@ fn print_json(value: &impl serde::Serialize) {
 }
 
 fn print_status(status: &StatusAnswer) {
-    let readiness = if status.is_ready { "ready" } else { "starting" };
-    say!("{} {readiness}, up {} s", status.role, status.uptime_seconds);
+    say!("{} {}, up {} s", status.role, status.readiness, status.uptime_seconds);
+    for part in status.parts.iter().filter(|part| part.state != "up" || !part.note.is_empty()) {
+        say!("{} {}: {}", part.name, part.state, part.note);
+    }
     say!(
         "users {}  pairs {}  dialogs {} as notifier, {} as subscriber  sip peers {} on {} flows  waiting {}  refused {}",
         status.users,
