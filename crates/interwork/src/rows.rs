@@ -131,6 +131,30 @@ pub struct PublicationRow {
     pub body: Vec<u8>,
     /// Its Content-Language.
     pub lang: Option<String>,
+    /// The instance of the phone that published it, as in [`PhoneKey`]. Rows of earlier versions name none.
+    pub source: Option<Box<str>>,
+}
+
+impl PublicationRow {
+    /// Reads a stored form, also one of a version that did not store the source.
+    pub fn read(stored: &[u8]) -> Option<Self> {
+        decode(stored).or_else(|| {
+            let SourcelessPublicationRow { user, number, entity_tag, expires_at, body, lang } =
+                decode(stored)?;
+            Some(Self { user, number, entity_tag, expires_at, body, lang, source: None })
+        })
+    }
+}
+
+/// A [`PublicationRow`] as earlier versions stored it.
+#[derive(Serialize, Deserialize)]
+struct SourcelessPublicationRow {
+    user: Address,
+    number: u32,
+    entity_tag: u64,
+    expires_at: u64,
+    body: Vec<u8>,
+    lang: Option<String>,
 }
 
 /// What is kept of a phone's registration (RFC 3261 §10.3).
@@ -217,6 +241,35 @@ mod tests {
         let contact = Address::from_prepared("b@y").expect("legal");
         assert_eq!(pair_of_key(&pair_key(&user, &contact)), Some((user, contact)));
         assert_eq!(number_of_key(&number_key(7)), Some(7));
+    }
+
+    #[test]
+    fn a_publication_stored_before_sources_were_is_read_as_one_of_nobody() {
+        let user = Address::from_prepared("a@x").expect("legal");
+        let old = SourcelessPublicationRow {
+            user: user.clone(),
+            number: 3,
+            entity_tag: 7,
+            expires_at: 1_800_000_000,
+            body: b"<presence/>".to_vec(),
+            lang: Some("cs".into()),
+        };
+        let row = PublicationRow {
+            user,
+            number: 3,
+            entity_tag: 7,
+            expires_at: 1_800_000_000,
+            body: b"<presence/>".to_vec(),
+            lang: Some("cs".into()),
+            source: None,
+        };
+        // As the earlier version wrote it, octet by octet.
+        let stored = b"\x01\x03a@x\x03\x07\x80\xa4\xa7\xda\x06\x0b<presence/>\x01\x02cs";
+        assert_eq!(encode(&old), stored);
+        assert_eq!(PublicationRow::read(stored), Some(row.clone()));
+        let named = PublicationRow { source: Some("desk".into()), ..row };
+        assert_eq!(PublicationRow::read(&encode(&named)), Some(named));
+        assert_eq!(PublicationRow::read(&stored[..stored.len() - 1]), None);
     }
 
     #[test]

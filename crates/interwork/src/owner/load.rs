@@ -46,9 +46,9 @@ impl Owner {
                 let Some(value) = row.value.as_deref() else { continue };
                 let is_read = match wanted {
                     table::PAIR => self.load_pair(&row.key, value),
-                    table::PUBLICATION => decode::<PublicationRow>(value)
-                        .map(|row| self.restore_publication(row, now))
-                        .is_some(),
+                    table::PUBLICATION => {
+                        PublicationRow::read(value).map(|row| self.restore_publication(row, now)).is_some()
+                    }
                     table::NOTIFIER => self.load_notifier(&row.key, value, &numbers, now),
                     _ => self.load_subscriber(&row.key, value, &numbers, now),
                 };

@@ -5,12 +5,13 @@ use std::time::Duration;
 use tombolo_fanout::ViewId;
 use tombolo_presence::{Address, Now, PresenceState};
 use tombolo_sip::event::publication::{
-    Accepted, BodyFault, Change, Compositor, IfMatch, Publish as PublishFacts, Refusal, Settings,
+    Accepted, BodyFault, Change, Compositor, IfMatch, PublicationId, Publish as PublishFacts, Refusal,
+    Settings,
 };
 use tombolo_wheel::TimerId;
 
 use super::{
-    Owner, Timer,
+    Owner, PeerKey, Timer,
     addresses::AddressId,
     input::SipRequest,
     output::OwnerEvent,
@@ -32,6 +33,14 @@ pub struct Publications {
     pub timer: Option<TimerId>,
 }
 
+impl Publications {
+    /// The publications of one phone.
+    fn of_source<'a>(&'a self, source: &'a str) -> impl Iterator<Item = PublicationId> + 'a {
+        let documents = self.compositor.iter();
+        documents.filter(move |(_, document)| document.source.as_deref() == Some(source)).map(|(id, _)| id)
+    }
+}
+
 /// One published document.
 #[derive(Debug, Clone)]
 pub struct Document {
@@ -39,6 +48,8 @@ pub struct Document {
     pub body: Vec<u8>,
     /// Content-Language, as it came.
     pub lang: Option<String>,
+    /// The instance of the phone that published it. `None` where an earlier version stored it, which did not say.
+    pub source: Option<Box<str>>,
     /// What it says.
     pub state: PresenceState,
 }
@@ -53,10 +64,17 @@ impl Owner {
         if request.identity != *user {
             return self.answer(request, Reply::status(403), "only the user may publish");
         }
+        let source = instance_of(&request.peer);
         let settings = Settings {
             min_expires: self.settings.least_expires,
             max_expires: self.settings.phone_expires,
             ..Settings::default()
+        };
+        // Rises over restarts too, since the start number does.
+        let fresh_tag = self.new_row();
+        let id = self.publisher(user);
+        let Some(publications) = self.users.get_mut(&id).and_then(|user| user.publications.as_mut()) else {
+            return;
         };
         let facts = PublishFacts {
             is_event_known: publish.event.as_deref() == Some("presence"),
@@ -67,12 +85,7 @@ impl Owner {
             },
             expires: publish.expires,
             has_body: !publish.body.is_empty(),
-        };
-        // Rises over restarts too, since the start number does.
-        let fresh_tag = self.new_row();
-        let id = self.publisher(user);
-        let Some(publications) = self.users.get_mut(&id).and_then(|user| user.publications.as_mut()) else {
-            return;
+            former: source.as_deref().and_then(|source| publications.of_source(source).last()),
         };
         let mut is_unreadable = false;
         let outcome =
@@ -86,7 +99,7 @@ impl Owner {
                 })?;
                 let lang = publish.lang.clone();
                 let state = in_language(state, lang.as_deref());
-                Ok(Document { body: publish.body.to_vec(), lang, state })
+                Ok(Document { body: publish.body.to_vec(), lang, source, state })
             });
         if is_unreadable {
             self.event(OwnerEvent::BadPidf);
@@ -97,6 +110,9 @@ impl Owner {
                     [("SIP-ETag", tag_text(accepted.entity_tag)), ("Expires", accepted.expires.to_string())];
                 self.answer(request, Reply { headers: &headers, ..Reply::status(200) }, "");
                 self.store_publication(id, &accepted, now);
+                if let Change::Added(added) = accepted.change {
+                    self.drop_sourceless_twins(id, added);
+                }
                 if !matches!(accepted.change, Change::Refreshed(_) | Change::Nothing) {
                     self.compose(id);
                 }
@@ -135,8 +151,8 @@ impl Owner {
             .users
             .get(&id)
             .and_then(|user| user.publications.as_ref()?.compositor.body(publication))
-            .map(|document| (document.body.clone(), document.lang.clone()));
-        let (body, lang) = body.unwrap_or_default();
+            .map(|document| (document.body.clone(), document.lang.clone(), document.source.clone()));
+        let (body, lang, source) = body.unwrap_or_default();
         let row = PublicationRow {
             user: user.clone(),
             number: publication.0,
@@ -144,9 +160,42 @@ impl Owner {
             expires_at: now.unix_seconds() + u64::from(accepted.expires),
             body,
             lang,
+            source,
         };
         let value = (!is_gone).then(|| encode(&row));
         self.lazy.push(publication_row(&user, publication.0, value));
+    }
+
+    /// A publication of an earlier version does not say which phone it is of. An initial publication that names a device
+    /// of it is taken to be of the same phone.
+    fn drop_sourceless_twins(&mut self, id: AddressId, added: PublicationId) {
+        let Some(publications) = self.users.get_mut(&id).and_then(|user| user.publications.as_mut()) else {
+            return;
+        };
+        let Some(new) = publications.compositor.body(added) else { return };
+        let is_twin = |document: &Document| {
+            document.source.is_none()
+                && new.state.devices.iter().any(|device| document.state.device(&device.id).is_some())
+        };
+        let twins: Vec<PublicationId> = publications
+            .compositor
+            .iter()
+            .filter(|(publication, document)| *publication != added && is_twin(document))
+            .map(|(publication, _)| publication)
+            .collect();
+        self.drop_some_publications(id, &twins);
+    }
+
+    /// Removes publications without composing the user's state anew.
+    fn drop_some_publications(&mut self, id: AddressId, gone: &[PublicationId]) {
+        let Some(publications) = self.users.get_mut(&id).and_then(|user| user.publications.as_mut()) else {
+            return;
+        };
+        let user = self.addresses.address(id);
+        for publication in gone {
+            publications.compositor.remove(*publication);
+            self.lazy.push(publication_row(user, publication.0, None));
+        }
     }
 
     pub(super) fn handle_publication_due(&mut self, id: AddressId, now: Now) {
@@ -297,11 +346,19 @@ impl Owner {
         let Some(publications) = self.users.get_mut(&id).and_then(|user| user.publications.as_mut()) else {
             return;
         };
-        let publication = tombolo_sip::event::publication::PublicationId(row.number);
-        let document = Document { body: row.body, lang: row.lang, state };
+        let publication = PublicationId(row.number);
+        let document = Document { body: row.body, lang: row.lang, source: row.source, state };
         publications.compositor.restore(publication, row.entity_tag, now.instant + left, document);
         self.compose(id);
         self.arm_publications(id);
+    }
+}
+
+/// What tells the phones of one user apart; `None` for a peer that is no phone.
+fn instance_of(peer: &PeerKey) -> Option<Box<str>> {
+    match peer {
+        PeerKey::Phone(phone) => Some(phone.instance.clone()),
+        PeerKey::FrontEnd(_) => None,
     }
 }
 

@@ -9,6 +9,7 @@ mod local_pairs;
 mod losses;
 mod messages;
 mod notify_mapping;
+mod phones;
 mod policy_changes;
 mod restart;
 mod sip_dialogs;

@@ -64,6 +64,9 @@ pub struct Publish {
     pub expires: Option<u32>,
     /// Whether there is a body (Content-Length over 0).
     pub has_body: bool,
+    /// The former publication of the same publisher. An initial publication takes its place: a phone that lost its
+    /// entity tag publishes anew, and must not stand twice until the former one runs out.
+    pub former: Option<PublicationId>,
 }
 
 /// Why a body is not taken.
@@ -86,7 +89,7 @@ pub enum Change {
     Added(PublicationId),
     /// It lives longer; its body is the same.
     Refreshed(PublicationId),
-    /// Its body was replaced.
+    /// Its body was replaced, by its entity tag or by an initial publication of the same publisher.
     Modified(PublicationId),
     /// It is gone.
     Removed(PublicationId),
@@ -192,6 +195,18 @@ impl<T> Compositor<T> {
         self.publications.iter().map(|publication| (publication.id, &publication.body))
     }
 
+    /// Removes one publication, whatever its entity tag; its body.
+    pub fn remove(&mut self, id: PublicationId) -> Option<T> {
+        let at = self.publications.iter().position(|publication| publication.id == id)?;
+        Some(self.publications.remove(at).body)
+    }
+
+    fn new_id(&mut self) -> PublicationId {
+        let id = PublicationId(self.next_id);
+        self.next_id += 1;
+        id
+    }
+
     /// The body of one publication.
     pub fn body(&self, id: PublicationId) -> Option<&T> {
         self.publications.iter().find(|publication| publication.id == id).map(|publication| &publication.body)
@@ -263,8 +278,9 @@ impl<T> Compositor<T> {
             BodyFault::UnsupportedType => Refusal::UnsupportedMediaType,
             BodyFault::Malformed => Refusal::BadRequest("a broken body"),
         })?;
-        let is_full =
-            self.publications.iter().filter(|held| held.ends_at > now).count() >= settings.most_publications;
+        let former = publish.former.filter(|_| found.is_none() && expires > 0);
+        let others = self.publications.iter().filter(|held| held.ends_at > now && Some(held.id) != former);
+        let is_full = others.count() >= settings.most_publications;
         if found.is_none() && expires > 0 && is_full {
             return Err(Refusal::TooMany { limit: settings.most_publications });
         }
@@ -287,10 +303,11 @@ impl<T> Compositor<T> {
                 }
             }
             (None, Some(body)) if expires > 0 => {
-                let id = PublicationId(self.next_id);
-                self.next_id += 1;
+                let replaced = former.and_then(|former| self.remove(former)).is_some();
+                let id = former.filter(|_| replaced).unwrap_or_else(|| self.new_id());
+                // The newest stands last, whatever number it has.
                 self.publications.push(Publication { id, entity_tag: fresh_tag, ends_at, body });
-                Change::Added(id)
+                if replaced { Change::Modified(id) } else { Change::Added(id) }
             }
             (None, _) => Change::Nothing,
         };

@@ -240,7 +240,7 @@ fn two_devices_watched() -> Stage {
         "<presence xmlns='urn:ietf:params:xml:ns:pidf' entity='pres:{ROMEO}'><tuple id='ID-desk'><status>\
          <basic>open</basic></status></tuple></presence>"
     );
-    stage.publish_body(ROMEO, &desk, "Expires: 100\r\n");
+    stage.publish_by("b", ROMEO, &desk, "Expires: 100\r\n");
     stage.juliet_watches_romeo();
     stage
 }

@@ -49,7 +49,6 @@ fn who_may_not_watch_any_more_learns_nothing_of_later_publications() {
     assert!(told.iter().all(|stanza| stanza.contains("type='")), "no state after a restart: {told:?}");
     again.stanzas.clear();
     again.partner_is(|_| {});
-    // Both publications, in either order.
     let told = said_of(&again, ROMEO);
     assert!(told.iter().any(|stanza| stanza.contains("secret")), "what is allowed again is shown: {told:?}");
 }

@@ -472,6 +472,11 @@ impl Stage {
     }
 
     pub fn publish_body(&mut self, user: &str, body: &str, more: &str) -> Message {
+        self.publish_by("a", user, body, more)
+    }
+
+    /// PUBLISH from the user's phone of this instance.
+    pub fn publish_by(&mut self, instance: &str, user: &str, body: &str, more: &str) -> Message {
         self.next_cseq += 1;
         let cseq = self.next_cseq;
         let content_type = if body.is_empty() { "" } else { "Content-Type: application/pidf+xml\r\n" };
@@ -481,7 +486,7 @@ impl Stage {
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        self.sip_says(&phone_of(user, "a"), user, text);
+        self.sip_says(&phone_of(user, instance), user, text);
         self.response()
     }
 

@@ -11,7 +11,7 @@ fn secs(number: u64) -> Duration {
 }
 
 fn publish(if_match: IfMatch, expires: Option<u32>, has_body: bool) -> Publish {
-    Publish { is_event_known: true, if_match, expires, has_body }
+    Publish { is_event_known: true, if_match, expires, has_body, former: None }
 }
 
 type Bodies = Compositor<&'static str>;
@@ -236,4 +236,43 @@ fn sip_if_match_is_read_as_one_tag_or_told_to_be_none() {
     }
     assert_eq!(read("SIP-If-Match: t1\r\nSIP-If-Match: t2\r\n"), IfMatch::Invalid);
     assert_eq!(read("SIP-If-Match:\r\n"), IfMatch::Invalid);
+}
+
+#[test]
+fn an_initial_publication_takes_the_place_of_the_publishers_former_one() {
+    let now = start();
+    let (mut compositor, old_tag, id) = one(now);
+    let other =
+        send(&mut compositor, &publish(IfMatch::Absent, None, true), "other", now).expect("another phone");
+    let Change::Added(other) = other.change else { panic!("{other:?}") };
+    let again = Publish { former: Some(id), ..publish(IfMatch::Absent, Some(900), true) };
+    let accepted = send(&mut compositor, &again, "again", now + secs(1)).expect("an initial publication");
+    assert_eq!(accepted.change, Change::Modified(id), "its row is written over");
+    assert_eq!(
+        compositor.iter().map(|(id, body)| (id, *body)).collect::<Vec<_>>(),
+        [(other, "other"), (id, "again")]
+    );
+    let refresh = publish(IfMatch::One(Some(old_tag)), None, false);
+    assert_eq!(send(&mut compositor, &refresh, "", now), Err(Refusal::ConditionalRequestFailed));
+    // What is refused, or stands for no time at all, replaces nothing.
+    for expires in [5, 0] {
+        let _ = send(&mut compositor, &Publish { expires: Some(expires), ..again }, "lost", now);
+        assert_eq!(compositor.body(id), Some(&"again"), "{expires}");
+    }
+}
+
+#[test]
+fn a_publisher_whose_place_is_taken_already_may_publish_anew_where_no_other_may() {
+    let now = start();
+    let mut compositor = Bodies::new();
+    let initial = publish(IfMatch::Absent, None, true);
+    let limit = Settings::default().most_publications;
+    for _ in 0..limit {
+        send(&mut compositor, &initial, "one", now).expect("there is room");
+    }
+    assert_eq!(send(&mut compositor, &initial, "more", now), Err(Refusal::TooMany { limit }));
+    let again = Publish { former: Some(PublicationId(3)), ..initial };
+    assert!(send(&mut compositor, &again, "again", now).is_ok());
+    let unknown = Publish { former: Some(PublicationId(999)), ..initial };
+    assert_eq!(send(&mut compositor, &unknown, "more", now), Err(Refusal::TooMany { limit }));
 }
