@@ -9,10 +9,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use parking_lot::Mutex;
+use tombolo_telemetry::LogLimit;
 
 use crate::network::network;
 
@@ -25,14 +26,13 @@ pub(crate) struct Admission {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     total: usize,
     /// Strangers choose the keys, so the hash is the keyed one of std.
     by_address: HashMap<IpAddr, Counts>,
-    /// Refusals that no log line told of yet, and when the next line may be written.
-    untold: u64,
-    next_line: Option<Instant>,
+    /// A flood writes one line a minute.
+    lines: LogLimit,
 }
 
 /// The connections of one address.
@@ -76,7 +76,8 @@ impl Admission {
     /// With so many places in all, for one address (one network of 64 bits of IPv6), and for those of one address that
     /// are nobody's yet.
     pub(crate) fn new(most: usize, most_per_address: usize, most_unbound_per_address: usize) -> Arc<Self> {
-        Arc::new(Self { most, most_per_address, most_unbound_per_address, state: Mutex::default() })
+        let state = State { total: 0, by_address: HashMap::new(), lines: LogLimit::once_a_minute() };
+        Arc::new(Self { most, most_per_address, most_unbound_per_address, state: Mutex::new(state) })
     }
 
     /// A place for a connection from an address.
@@ -95,12 +96,8 @@ impl Admission {
             state.by_address.insert(address, Counts { all: known.all + 1, unbound: known.unbound + 1 });
             return Ok(Place { address, is_bound: AtomicBool::new(false), admission: self.clone() });
         };
-        state.untold += 1;
-        let is_time = state.next_line.is_none_or(|next| next <= now);
-        let to_tell = is_time.then(|| std::mem::take(&mut state.untold));
-        if is_time {
-            state.next_line = Some(now + BETWEEN_LINES);
-        }
+        // This one counts too.
+        let to_tell = state.lines.admit(now).map(|left_out| left_out + 1);
         Err(Refused { to_tell, limit })
     }
 }
@@ -121,11 +118,10 @@ impl Drop for Place {
     }
 }
 
-/// A flood writes one line in so long.
-const BETWEEN_LINES: Duration = Duration::from_secs(60);
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn start() -> Instant {

@@ -6,13 +6,17 @@
 mod health;
 mod labels;
 mod lag;
+mod log_limit;
 mod logs;
 mod metrics;
 mod redacted;
+mod repeated;
 
 pub use health::{Health, Part, PartReport, PartState};
 pub use labels::{Label, SipMethod, StanzaKind, StatusClass};
 pub use lag::Lag;
+pub use log_limit::LogLimit;
 pub use logs::{LogFormat, LogSettings, init_logs};
 pub use metrics::Metrics;
 pub use redacted::{Redacted, show_addresses};
+pub use repeated::tell_left_out;

@@ -1,8 +1,16 @@
-//! Logs by `tracing`: for people on a terminal, as JSON otherwise.
+//! Logs by `tracing`: for people on a terminal, as JSON otherwise; lines that repeat are limited by kind.
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::{Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    Layer,
+    filter::{FilterExt, Targets},
+    fmt,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+use crate::repeated::Repeated;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,7 +51,7 @@ pub fn init_logs(settings: &LogSettings) -> Result<(), String> {
         fmt::layer().with_writer(std::io::stderr).json().flatten_event(true).boxed()
     };
     // A second start in one process, as in tests, keeps the first.
-    let _ = tracing_subscriber::registry().with(layer.with_filter(targets)).try_init();
+    let _ = tracing_subscriber::registry().with(layer.with_filter(targets.and(Repeated))).try_init();
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use tokio::{
@@ -14,7 +15,7 @@ use tokio::{
 use tombolo_admin::Reloadable;
 use tombolo_admin::client::socket_of;
 use tombolo_config::{LogFormat as FormatSetting, Role, Settings, embedded_defaults, load_as, report};
-use tombolo_telemetry::{LogFormat, LogSettings, init_logs};
+use tombolo_telemetry::{LogFormat, LogSettings, init_logs, tell_left_out};
 
 use crate::{
     assembly::assemble,
@@ -24,6 +25,8 @@ use crate::{
 
 /// What is run when no file is named keeps its data here.
 pub const DEFAULT_DATA_DIR: &str = "tombolo-data";
+/// How often it is looked for log lines that were left out.
+const LEFT_OUT_EVERY: Duration = Duration::from_secs(5);
 
 /// The settings of a file, or the embedded defaults. The error is the report for the operator.
 pub fn settings_of(
@@ -83,6 +86,13 @@ async fn serve(settings: &Settings, source: Source) -> Result<(), String> {
     announce(settings, &assembled.listening, admin_at, is_embedded).map_err(|error| error.to_string())?;
     tracing::info!(role = settings.role.as_str(), "ready");
     let upkeep = actix::spawn(keep_files(assembled.files.clone())?);
+    let left_out = actix::spawn(async {
+        let mut due = interval(LEFT_OUT_EVERY);
+        loop {
+            due.tick().await;
+            tell_left_out();
+        }
+    });
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     tokio::select! {
         () = assembled.shutdown.notified() => tracing::info!("ending: ordered"),
@@ -93,6 +103,7 @@ async fn serve(settings: &Settings, source: Source) -> Result<(), String> {
     assembled.stop().await;
     administration.abort();
     upkeep.abort();
+    left_out.abort();
     Ok(())
 }
 
