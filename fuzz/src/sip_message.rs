@@ -59,7 +59,6 @@ fn read_all(message: &Message) {
     message.routes().for_each(drop);
     message.accept().for_each(drop);
     message.require().for_each(drop);
-    message.proxy_require().for_each(drop);
     for (name, value) in message.all_rows() {
         assert!(!name.contains('\n') && !value.contains('\n'), "a field holds a line end");
     }

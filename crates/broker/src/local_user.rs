@@ -400,6 +400,7 @@ mod tests {
             to: String::new(),
             call_id: "c".into(),
             cseq: 1,
+            max_forwards: 70,
             contact_user: None,
             headers: Vec::new(),
             content_type: None,

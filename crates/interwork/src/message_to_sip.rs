@@ -17,6 +17,8 @@ pub struct PageMessage<'a> {
     pub call_id: String,
     /// CSeq number.
     pub cseq: u32,
+    /// Hops that are left for it.
+    pub max_forwards: u8,
     /// Subject.
     pub subject: Option<&'a str>,
     /// Content-Language.
@@ -42,6 +44,7 @@ pub fn draft(message: &PageMessage<'_>) -> RequestDraft {
         to: format!("<{}>", message.to_uri),
         call_id: message.call_id.clone(),
         cseq: message.cseq,
+        max_forwards: message.max_forwards,
         contact_user: None,
         headers,
         content_type: Some("text/plain;charset=UTF-8".to_owned()),
@@ -92,6 +95,7 @@ mod tests {
             to_uri: "sip:romeo@example.net".into(),
             call_id: "c".into(),
             cseq: 1,
+            max_forwards: 70,
             subject: Some("two\r\nlines"),
             lang: Some("cs"),
             body,

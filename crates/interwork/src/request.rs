@@ -1,5 +1,8 @@
 //! A SIP request of ours before it is known by which connection it leaves.
 
+/// The Max-Forwards of a request that begins with us (RFC 3261 §8.1.1.6).
+pub const MAX_FORWARDS: u8 = 70;
+
 /// A request, less Via, and less the host of Contact: the peer that sends it adds them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestDraft {
@@ -17,6 +20,8 @@ pub struct RequestDraft {
     pub call_id: String,
     /// CSeq number.
     pub cseq: u32,
+    /// Max-Forwards: hops that are left for it.
+    pub max_forwards: u8,
     /// The user part of Contact; `None` for a request without Contact (RFC 3428 §4).
     pub contact_user: Option<String>,
     /// Further headers.
@@ -36,7 +41,7 @@ impl RequestDraft {
         let mut out = Vec::with_capacity(600 + self.body.len());
         push(&mut out, &[self.method, " ", &self.uri, " SIP/2.0"]);
         push_header(&mut out, "Via", &[via]);
-        push_header(&mut out, "Max-Forwards", &["70"]);
+        push_header(&mut out, "Max-Forwards", &[&self.max_forwards.to_string()]);
         for route in &self.routes {
             push_header(&mut out, "Route", &[route]);
         }
@@ -114,6 +119,7 @@ mod tests {
             to: "<sip:romeo@sip.example>".into(),
             call_id: "c1".into(),
             cseq: 3,
+            max_forwards: MAX_FORWARDS,
             contact_user: None,
             headers: vec![("Subject", "hi".into())],
             content_type: Some("text/plain".into()),

@@ -323,11 +323,6 @@ impl Message {
         self.list(HeaderName::Require)
     }
 
-    /// Option tags of Proxy-Require.
-    pub fn proxy_require(&self) -> impl Iterator<Item = &str> {
-        self.list(HeaderName::ProxyRequire)
-    }
-
     /// Option tags of Supported.
     pub fn supported(&self) -> impl Iterator<Item = &str> {
         self.list(HeaderName::Supported)

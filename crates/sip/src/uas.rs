@@ -1,8 +1,11 @@
 //! The checks that every request meets first (RFC 3261 §8.2, SIP-D-03): syntax, method, scheme of the Request-URI,
-//! extensions. What passes them is for whom it concerns, who looks at its body too.
+//! hops, extensions. Bodies are read later, by [`crate::body`].
 //!
 //! A message and what is served go in, a verdict comes out. Who may ask for what is not decided here; a request of
 //! another SIP version is refused earlier (505, by [`crate::message::MessageFault`]).
+//!
+//! We are a user agent server to whoever sends us a request, so header fields that speak to proxies are ignored
+//! whatever they hold: Proxy-Require (§8.2.2.3, §20.29), Proxy-Authorization, Route, Max-Breadth.
 
 use crate::{
     build::allow,
@@ -88,15 +91,24 @@ pub fn check_for(request: &Message, served: &Served<'_>) -> Verdict {
     if !request.request_uri().is_ok_and(is_usable) {
         return Verdict::refuse(416);
     }
+    if carries_on(method) && request.max_forwards() == Ok(Some(0)) {
+        return Verdict::refuse(483);
+    }
     let unknown: Vec<&str> = request
         .require()
-        .chain(request.proxy_require())
         .filter(|tag| !served.extensions.iter().any(|known| known.eq_ignore_ascii_case(tag)))
         .collect();
     if !unknown.is_empty() {
         return Verdict::refuse_with(420, "Unsupported", unknown.join(", "));
     }
     Verdict::Accept
+}
+
+/// Whether a request of this method leaves us again wherever it is addressed to, so that its hops count (STOX-A-21,
+/// RFC 3261 §16.3 item 3). All others end here, except a SUBSCRIBE for the presence of a contact, which only the
+/// receiver of its Request-URI can tell apart.
+fn carries_on(method: &Method) -> bool {
+    *method == Method::Message
 }
 
 /// What a response copies, and what tells a transaction from another (RFC 4475 §3.2.1).

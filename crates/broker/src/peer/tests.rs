@@ -33,6 +33,7 @@ fn draft() -> Box<RequestDraft> {
         to: "<sip:a@b>".into(),
         call_id: "c".into(),
         cseq: 1,
+        max_forwards: 70,
         contact_user: None,
         headers: Vec::new(),
         content_type: None,

@@ -30,7 +30,7 @@ use crate::{
     error::{Target, condition_of, status_of},
     message_to_sip::{self, PageMessage},
     message_to_xmpp::{self, IncomingMessage},
-    request::RequestDraft,
+    request::{MAX_FORWARDS, RequestDraft},
     sip_reply::Reply,
     xmpp_error,
 };
@@ -135,6 +135,7 @@ impl Owner {
             to_uri: uri_of_device(user, to.resource()),
             call_id,
             cseq,
+            max_forwards: MAX_FORWARDS,
             subject: plain(&message.subjects).map(|subject| &*subject.text),
             lang: body.lang.as_deref().or(message.head.lang.as_deref()),
             body: &body.text,
@@ -324,6 +325,7 @@ impl Owner {
         if !self.accounts.approve.contains_key(contact) {
             return self.answer(&request, Reply::status(404), "there is no such local user");
         }
+        let hops = request.message.max_forwards().ok().flatten().unwrap_or(MAX_FORWARDS);
         self.mail.next += 1;
         let number = self.mail.next;
         let page = PageMessage {
@@ -332,6 +334,8 @@ impl Owner {
             to_uri: uri_of(contact),
             call_id: format!("{:016x}{number:x}", self.random()),
             cseq: 1,
+            // STOX-A-21: the message goes on by SIP, one hop further.
+            max_forwards: hops.saturating_sub(1),
             subject: incoming.subject.as_deref(),
             lang: incoming.lang.as_deref(),
             body: &incoming.body,
@@ -436,6 +440,7 @@ impl Owner {
             to_uri: uri_of(&sent.user),
             call_id: format!("{:016x}{:x}", self.random(), message.0),
             cseq: 1,
+            max_forwards: MAX_FORWARDS,
             subject: None,
             lang: Some("en"),
             body: &body,

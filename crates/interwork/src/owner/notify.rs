@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     presence_to_sip::PidfWriter,
-    request::{RequestDraft, party, route},
+    request::{MAX_FORWARDS, RequestDraft, party, route},
     sip_request::Subscribe,
 };
 
@@ -283,6 +283,7 @@ impl Owner {
             to: party(&subscribe.from_uri, &subscribe.from_tag),
             call_id: subscribe.call_id.clone(),
             cseq: 1,
+            max_forwards: MAX_FORWARDS,
             contact_user: Some(token.to_owned()),
             headers: vec![("Event", event), ("Subscription-State", "terminated;reason=timeout".to_owned())],
             content_type: (!body.is_empty()).then(|| "application/pidf+xml".to_owned()),

@@ -312,6 +312,7 @@ impl<'a> NotifyWriter<'a> {
             to: crate::request::party(&to.concat(), texts.remote_tag),
             call_id: texts.call_id.to_owned(),
             cseq: dialog.local_cseq,
+            max_forwards: crate::request::MAX_FORWARDS,
             contact_user: Some(self.token.as_str().to_owned()),
             headers,
             content_type: (!body.is_empty()).then(|| "application/pidf+xml".to_owned()),

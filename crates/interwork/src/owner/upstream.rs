@@ -24,7 +24,7 @@ use super::{
 use crate::{
     address::uri_of,
     presence_to_sip::{in_language, state_of_body},
-    request::{RequestDraft, party, route},
+    request::{MAX_FORWARDS, RequestDraft, party, route},
     rows::{Row, SubscriberRow, encode, number_key, table},
     sip_reply::Reply,
     sip_request::{self, NotifyRequest},
@@ -244,6 +244,7 @@ impl Owner {
             to,
             call_id: upstream.call_id.clone(),
             cseq: upstream.local_cseq,
+            max_forwards: MAX_FORWARDS,
             contact_user: Some(token),
             headers: vec![
                 ("Event", "presence".to_owned()),

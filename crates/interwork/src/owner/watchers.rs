@@ -61,6 +61,10 @@ impl Owner {
             );
         }
         let watches_user = self.policy.local_domain(target.domain()).is_some();
+        if !watches_user && request.message.max_forwards() == Ok(Some(0)) {
+            // STOX-A-21: it would leave us again as `subscribe` or `probe`.
+            return self.answer(&request, Reply::status(483), "no hop is left to reach the contact");
+        }
         let (user, contact) = if watches_user { (&target, &watcher) } else { (&watcher, &target) };
         let verdict = self.verdict(user, contact);
         if watches_user && !verdict.may_watch_user {
