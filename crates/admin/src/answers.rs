@@ -1,6 +1,7 @@
 //! What is answered: the shapes of the JSON that `--json` prints, and that the command line reads.
 
 use serde::{Deserialize, Serialize};
+use tombolo_policy::Explanation;
 
 /// The state of the process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -175,4 +176,34 @@ pub struct RelationAnswer {
 pub struct DecisionAnswer {
     /// The watchers.
     pub watchers: Vec<String>,
+}
+
+/// What one user may do toward another, and how the two stand.
+#[derive(Debug, Clone, Serialize)]
+pub struct ExplainAnswer {
+    /// Who acts.
+    pub from: String,
+    /// Toward whom.
+    pub to: String,
+    /// Whether `from` may see `to`'s presence.
+    pub watch: CapabilityAnswer,
+    /// Whether `from` may write to `to`.
+    pub message: CapabilityAnswer,
+    /// The subscription state of the local user's pair, one of the nine of RFC 6121 §A; `null` without one.
+    pub subscription: Option<String>,
+    /// What the contact last said of itself.
+    pub heard: Option<String>,
+    /// What else the asker should know, as that a user does not exist.
+    pub notes: Vec<String>,
+}
+
+/// What the policy says to a new request, and what was decided before.
+#[derive(Debug, Clone, Serialize)]
+pub struct CapabilityAnswer {
+    /// Rule by rule.
+    #[serde(flatten)]
+    pub explanation: Explanation,
+    /// What was decided about this watcher already; it goes on whatever the rules say to a new request, unless they
+    /// deny it.
+    pub standing: Option<String>,
 }

@@ -5,10 +5,11 @@
 
 mod answers;
 pub mod client;
+mod explain;
 mod server;
 
 pub use answers::{
-    CertificateAnswer, DecisionAnswer, PartnerAnswer, PendingAnswer, RelationAnswer, ReloadAnswer,
-    SessionAnswer, StatusAnswer, StreamAnswer, TlsAnswer, UserAnswer,
+    CapabilityAnswer, CertificateAnswer, DecisionAnswer, ExplainAnswer, PartnerAnswer, PendingAnswer,
+    RelationAnswer, ReloadAnswer, SessionAnswer, StatusAnswer, StreamAnswer, TlsAnswer, UserAnswer,
 };
 pub use server::{AdminState, Reloadable, UserBook, serve};

@@ -19,7 +19,7 @@ use std::{
 use arc_swap::ArcSwap;
 use axum::{
     Json, Router,
-    extract::{Path as UrlPath, Query, Request, State},
+    extract::{Path as UrlPath, Request, State},
     http::{StatusCode, header::HOST, uri::Authority},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -33,22 +33,32 @@ use tokio::{
 };
 use tombolo_broker::{Broker, SessionReport, StreamReport};
 use tombolo_edge::StreamDirection;
-use tombolo_policy::{Approve, Capability, Direction, Partner, Question, Table};
+use tombolo_interwork::typed_address::typed_address;
+use tombolo_policy::{Approve, Partner, Table};
 use tombolo_presence::Address;
 use tombolo_telemetry::{Metrics, PartReport, PartState};
 
-use crate::answers::{
-    CertificateAnswer, DecisionAnswer, PartAnswer, PartnerAnswer, PendingAnswer, RelationAnswer,
-    ReloadAnswer, SessionAnswer, StatusAnswer, StreamAnswer, TlsAnswer, UserAnswer,
+use crate::{
+    answers::{
+        CertificateAnswer, DecisionAnswer, PartAnswer, PartnerAnswer, PendingAnswer, RelationAnswer,
+        ReloadAnswer, SessionAnswer, StatusAnswer, StreamAnswer, TlsAnswer, UserAnswer,
+    },
+    explain::explain,
 };
 
-/// The accounts of built-in homes, as far as they are changed while the process runs.
+/// The accounts of built-in homes, as far as they are changed while the process runs. Errors are texts for the operator.
 pub trait UserBook: Send + Sync {
     /// All users, with how they approve.
-    fn list(&self) -> Vec<(Address, Approve)>;
+    fn list(&self) -> Result<Vec<(Address, Approve)>, String>;
 
-    /// Adds a user with a password; the error says why not.
+    /// Adds a user with a password.
     fn add(&self, aor: &Address, password: &str, approve: Approve) -> Result<(), String>;
+
+    /// Takes a user out. Phones, watchers and contacts are told as soon as the broker has heard of it.
+    fn remove(&self, aor: &Address) -> Result<(), String>;
+
+    /// Gives a user another password.
+    fn set_password(&self, aor: &Address, password: &str) -> Result<(), String>;
 }
 
 /// What can be read again while the process runs.
@@ -86,7 +96,7 @@ pub struct AdminState {
     pub wall: Box<dyn Fn() -> Duration + Send + Sync>,
 }
 
-type Shared = Arc<AdminState>;
+pub(crate) type Shared = Arc<AdminState>;
 
 impl AdminState {
     /// What `/readyz` says in one word, and its code.
@@ -180,6 +190,8 @@ fn private() -> Router<Shared> {
         .route("/api/v1/users", get(users))
         .route("/api/v1/users/{aor}", get(user))
         .route("/api/v1/users/{aor}/add", post(add_user))
+        .route("/api/v1/users/{aor}/remove", post(remove_user))
+        .route("/api/v1/users/{aor}/passwd", post(set_password))
         .route("/api/v1/users/{aor}/approve", post(approve))
         .route("/api/v1/users/{aor}/deny", post(deny))
         .route("/api/v1/partners/{domain}/retry", post(retry))
@@ -196,12 +208,8 @@ fn no_broker() -> Response {
     refuse(StatusCode::CONFLICT, "an edge has no users or sessions: ask its gateway")
 }
 
-fn address(text: &str) -> Result<Address, Box<Response>> {
-    let bare = text.strip_prefix("sip:").unwrap_or(text).to_lowercase();
-    Address::from_prepared(&bare).map_err(|_| {
-        let error = format!("{text:?} is no address; accepted: user@domain");
-        Box::new(refuse(StatusCode::BAD_REQUEST, error))
-    })
+pub(crate) fn address(text: &str) -> Result<Address, Box<Response>> {
+    typed_address(text).map_err(|error| Box::new(refuse(StatusCode::BAD_REQUEST, error.to_string())))
 }
 
 /// `ready`, `degraded` or why not, and then a line for each part. A degraded process still takes traffic: 200.
@@ -341,57 +349,16 @@ async fn partner(State(state): State<Shared>, UrlPath(domain): UrlPath<String>) 
     }
 }
 
-#[derive(Deserialize)]
-struct FromTo {
-    from: String,
-    to: String,
-}
-
-async fn explain(State(state): State<Shared>, Query(FromTo { from, to }): Query<FromTo>) -> Response {
-    let (from, to) = match (address(&from), address(&to)) {
-        (Ok(from), Ok(to)) => (from, to),
-        (Err(refusal), _) | (_, Err(refusal)) => return *refusal,
-    };
-    let policy = state.policy.load_full();
-    // Whoever is ours decides the direction; from ours to a partner it is outbound.
-    let is_outbound = policy.local_domain(from.domain()).is_some();
-    let (local, remote) = if is_outbound { (&from, &to) } else { (&to, &from) };
-    let direction = if is_outbound { Direction::Outbound } else { Direction::Inbound };
-    let approve = state
-        .users
-        .as_ref()
-        .and_then(|users| users.list().into_iter().find(|(aor, _)| aor == local).map(|(_, approve)| approve));
-    let mut relation = None;
-    if let Some(broker) = &state.broker {
-        let report = broker.report(local.clone()).await;
-        relation = report.relations.into_iter().find(|relation| relation.contact == *remote);
-    }
-    let has_relation = relation
-        .as_ref()
-        .is_some_and(|relation| relation.subscription.is_to() || relation.subscription.is_pending_out());
-    let explanation = |capability| {
-        let approve = approve.unwrap_or_default();
-        let question = Question { local, remote, direction, capability, has_relation, approve };
-        serde_json::to_value(policy.explain(&question)).unwrap_or_default()
-    };
-    Json(json!({
-        "from": from.to_string(),
-        "to": to.to_string(),
-        "watch": explanation(Capability::Watch),
-        "message": explanation(Capability::Message),
-        "subscription": relation.as_ref().map(|relation| format!("{:?}", relation.subscription)),
-        "heard": relation.map(|relation| relation.heard),
-    }))
-    .into_response()
-}
-
 async fn users(State(state): State<Shared>) -> Response {
     let Some(users) = &state.users else { return no_broker() };
     let answer = |(aor, approve): (Address, Approve)| UserAnswer {
         aor: aor.to_string(),
         approve: approve.as_str().to_owned(),
     };
-    Json(users.list().into_iter().map(answer).collect::<Vec<_>>()).into_response()
+    match users.list() {
+        Ok(users) => Json(users.into_iter().map(answer).collect::<Vec<_>>()).into_response(),
+        Err(error) => refuse(StatusCode::CONFLICT, error),
+    }
 }
 
 async fn user(State(state): State<Shared>, UrlPath(aor): UrlPath<String>) -> Response {
@@ -449,6 +416,40 @@ async fn add_user(
         Ok(()) => {
             Json(UserAnswer { aor: aor.to_string(), approve: approve.as_str().to_owned() }).into_response()
         }
+        Err(error) => refuse(StatusCode::CONFLICT, error),
+    }
+}
+
+async fn remove_user(State(state): State<Shared>, UrlPath(aor): UrlPath<String>) -> Response {
+    change_user(&state, &aor, |users, aor| users.remove(aor))
+}
+
+#[derive(Deserialize)]
+struct NewPassword {
+    password: String,
+}
+
+async fn set_password(
+    State(state): State<Shared>,
+    UrlPath(aor): UrlPath<String>,
+    Json(new): Json<NewPassword>,
+) -> Response {
+    change_user(&state, &aor, |users, aor| users.set_password(aor, &new.password))
+}
+
+/// Changes one user of the accounts file, and answers with its address.
+fn change_user(
+    state: &AdminState,
+    aor: &str,
+    change: impl FnOnce(&dyn UserBook, &Address) -> Result<(), String>,
+) -> Response {
+    let aor = match address(aor) {
+        Ok(aor) => aor,
+        Err(refusal) => return *refusal,
+    };
+    let Some(users) = &state.users else { return no_broker() };
+    match change(&**users, &aor) {
+        Ok(()) => Json(json!({ "aor": aor.to_string() })).into_response(),
         Err(error) => refuse(StatusCode::CONFLICT, error),
     }
 }

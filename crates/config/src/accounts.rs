@@ -9,11 +9,12 @@ use std::{
 };
 
 use serde::Serialize;
+use tombolo_interwork::typed_address::typed_address;
 use tombolo_policy::Approve;
 use tombolo_presence::Address;
 
 use crate::{
-    check::{Context, prepared, table},
+    check::{Context, table},
     described::ACCOUNT_FILE,
     error::{ConfigError, Reason, Source},
     files,
@@ -73,10 +74,23 @@ impl Accounts {
         }
     }
 
-    /// Writes the file anew: whole or not at all, durable when this returns, mode 0600.
+    /// Replaces the file: whole or not at all, durable when this returns, mode 0600.
+    ///
+    /// The text is read back before it replaces anything: a file that [`Accounts::load`] refuses would keep the next
+    /// start from happening.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let written = Written { account: self.iter().map(WrittenAccount::from).collect() };
         let text = toml::to_string(&written).map_err(io::Error::other)?;
+        match parse(&text, &path.display().to_string()) {
+            Ok(read) if read == *self => {}
+            Ok(_) => {
+                return Err(io::Error::other("nothing was written: the accounts would be read differently"));
+            }
+            Err(errors) => {
+                let first = errors.first().map(ToString::to_string).unwrap_or_default();
+                return Err(io::Error::other(format!("nothing was written: {first}")));
+            }
+        }
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -120,11 +134,7 @@ impl Accounts {
 
     /// Adds one; an address that is there already is left as it is.
     pub fn add(&mut self, account: Account) -> Result<(), AccountError> {
-        let is_hash =
-            |hash: &Option<Box<str>>, len| hash.as_deref().is_none_or(|hash| hex(hash, len).is_ok());
-        let has_some = account.ha1_sha256.is_some() || account.ha1_md5.is_some();
-        if !has_some || !is_hash(&account.ha1_sha256, SHA256_DIGITS) || !is_hash(&account.ha1_md5, MD5_DIGITS)
-        {
+        if !account.has_good_hashes() {
             return Err(AccountError::BadHash { aor: account.aor });
         }
         if self.by_address.contains_key(&account.aor) {
@@ -139,6 +149,24 @@ impl Accounts {
         self.by_address.remove(aor).ok_or_else(|| AccountError::Unknown { aor: aor.clone() })
     }
 
+    /// Replaces the hashes of one, as with a new password. On an error nothing is changed.
+    pub fn set_hashes(
+        &mut self,
+        aor: &Address,
+        ha1_sha256: Option<Box<str>>,
+        ha1_md5: Option<Box<str>>,
+    ) -> Result<(), AccountError> {
+        let Some(account) = self.by_address.get_mut(aor) else {
+            return Err(AccountError::Unknown { aor: aor.clone() });
+        };
+        let changed = Account { ha1_sha256, ha1_md5, ..account.clone() };
+        if !changed.has_good_hashes() {
+            return Err(AccountError::BadHash { aor: aor.clone() });
+        }
+        *account = changed;
+        Ok(())
+    }
+
     /// Says anew who may watch without asking.
     pub fn set_approve(&mut self, aor: &Address, approve: Approve) -> Result<(), AccountError> {
         match self.by_address.get_mut(aor) {
@@ -148,6 +176,15 @@ impl Accounts {
             }
             None => Err(AccountError::Unknown { aor: aor.clone() }),
         }
+    }
+}
+
+impl Account {
+    fn has_good_hashes(&self) -> bool {
+        let is_hash =
+            |hash: &Option<Box<str>>, len| hash.as_deref().is_none_or(|hash| hex(hash, len).is_ok());
+        let has_some = self.ha1_sha256.is_some() || self.ha1_md5.is_some();
+        has_some && is_hash(&self.ha1_sha256, SHA256_DIGITS) && is_hash(&self.ha1_md5, MD5_DIGITS)
     }
 }
 
@@ -192,7 +229,7 @@ pub(crate) fn parse(text: &str, file_name: &str) -> Result<Accounts, Vec<ConfigE
 }
 
 fn read(section: &Section<'_>) -> Option<Account> {
-    let aor = section.parsed("aor", address);
+    let aor = section.parsed("aor", |text| typed_address(text).map_err(|_| "no address"));
     if !section.has("aor") {
         section.missing("aor");
     }
@@ -212,15 +249,6 @@ fn read(section: &Section<'_>) -> Option<Account> {
         ha1_md5: md5.map(|found| found.value),
         approve: approve.map_or(Approve::Ask, |found| found.value),
     })
-}
-
-/// A bare address with a prepared domain; `sip:` in front of it is no part of it.
-fn address(text: &str) -> Result<Address, &'static str> {
-    let refused = "no address";
-    let jid = tombolo_xmpp::jid::Jid::parse(text).map_err(|_| refused)?;
-    let (Some(local), None) = (jid.local(), jid.resource()) else { return Err(refused) };
-    let domain = prepared(jid.domain())?;
-    Address::new(local, domain.as_str()).map_err(|_| refused)
 }
 
 fn hex(text: &str, digits: usize) -> Result<Box<str>, &'static str> {
@@ -347,10 +375,33 @@ mod tests {
             };
             assert_eq!(accounts.add(bad), Err(AccountError::BadHash { aor: aor("bob@sip.localhost") }));
         }
+        let alice = aor("alice@sip.localhost");
+        let no_hash = Err(AccountError::BadHash { aor: alice.clone() });
+        assert_eq!(accounts.set_hashes(&alice, Some("12".into()), None), no_hash);
+        assert_eq!(accounts.account(&alice), Some(&account("alice@sip.localhost")), "as it was");
+        accounts.set_hashes(&alice, Some(SHA256.into()), None).expect("there");
+        assert_eq!(accounts.account(&alice).expect("there").ha1_md5, None);
+        assert!(accounts.set_hashes(&aor("bob@sip.localhost"), Some(SHA256.into()), None).is_err());
         accounts.set_approve(&aor("alice@sip.localhost"), Approve::All).expect("there");
         assert_eq!(accounts.account(&aor("alice@sip.localhost")).expect("there").approve, Approve::All);
         assert!(accounts.set_approve(&aor("bob@sip.localhost"), Approve::All).is_err());
         assert!(accounts.remove(&aor("bob@sip.localhost")).is_err());
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_not_written() {
+        let path = scratch("unreadable");
+        let mut accounts = Accounts::default();
+        accounts.add(account("alice@sip.localhost")).expect("new");
+        accounts.save(&path).expect("saved");
+        // Taken as prepared without being so, as a caller might by mistake.
+        for bad in ["x/y@sip.localhost", "Alice@sip.localhost", "a b@sip.localhost", "bob@sip..localhost"] {
+            let mut more = accounts.clone();
+            more.add(account(bad)).expect("new");
+            let error = more.save(&path).expect_err(bad).to_string();
+            assert!(error.contains("nothing was written"), "{error}");
+            assert_eq!(Accounts::load(&path).expect("still loads"), accounts, "{bad}");
+        }
     }
 
     #[test]

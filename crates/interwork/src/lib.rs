@@ -17,6 +17,7 @@ mod sip_request;
 mod time;
 pub mod token;
 mod tuple_id;
+pub mod typed_address;
 mod xmpp_error;
 
 pub use message_to_sip::head_len;

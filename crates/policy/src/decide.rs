@@ -187,25 +187,44 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// The rule in words for people.
-    pub fn text(self) -> &'static str {
+    /// What the rule asks of the question, as a sentence that is true or false of it.
+    pub fn condition(self) -> &'static str {
         match self {
             Self::LocalDomainServed => "the local domain is one of the [[domain]] entries",
-            Self::BuiltInHomesOnly => "between two local users both homes are built-in",
+            Self::BuiltInHomesOnly => "both are local users, and both homes are built-in",
             Self::LocalMessage => "a message between two local users passes",
-            Self::LocalWatch => "a local watcher is granted by approve = \"all\", else the user is asked",
+            Self::LocalWatch => "the account's approve is \"all\", which lets local users watch",
             Self::PartnerConfigured => "a [[partner]] entry names the remote domain",
             Self::DirectionOpen => "the partner's direction leaves this way open",
-            Self::DetailShown => "the partner's detail is not none",
+            Self::DetailShown => "the partner's detail is not \"none\"",
             Self::OtherSideDecides => "our user acts, so the other side decides",
-            Self::UnverifiedNeedsRelation => {
-                "a public-unverified partner's message passes only to who asked for that contact"
-            }
-            Self::KindMayWrite => "a federated or public-verified partner's users may write first",
-            Self::UnverifiedAlwaysAsks => "a public-unverified partner's watcher always waits for the user",
-            Self::FrontEndDecides => "behind a front end its notifier decides",
+            Self::UnverifiedNeedsRelation | Self::UnverifiedAlwaysAsks => "the partner is public-unverified",
+            Self::KindMayWrite => "the partner is federated or public-verified, so its users may write first",
+            Self::FrontEndDecides => "the user lives behind a front end, which decides",
             Self::AccountApproves => "the account's approve grants it without asking",
-            Self::AccountAsks => "the account's approve is ask, so the user is asked",
+            Self::AccountAsks => "the account's approve is \"ask\", so the user is asked",
+        }
+    }
+
+    /// Whether [`Rule::condition`] is true of a question that this rule answered (`decided`) or let pass.
+    pub(crate) fn holds(self, decided: bool, approve: Approve) -> bool {
+        match self {
+            // These refuse where they are not met.
+            Self::LocalDomainServed
+            | Self::BuiltInHomesOnly
+            | Self::PartnerConfigured
+            | Self::DirectionOpen
+            | Self::DetailShown => !decided,
+            Self::LocalWatch => approve == Approve::All,
+            // These answer where they apply.
+            Self::LocalMessage
+            | Self::OtherSideDecides
+            | Self::UnverifiedNeedsRelation
+            | Self::KindMayWrite
+            | Self::UnverifiedAlwaysAsks
+            | Self::FrontEndDecides
+            | Self::AccountApproves
+            | Self::AccountAsks => decided,
         }
     }
 }

@@ -42,8 +42,10 @@ pub struct Explanation {
 pub struct RuleStep {
     /// Which rule.
     pub rule: Rule,
-    /// The rule in words.
-    pub text: &'static str,
+    /// Its condition in words; of the rule that decided, how it decided.
+    pub text: String,
+    /// Whether the condition is true of this question.
+    pub holds: bool,
     /// This one gave the answer.
     pub decided: bool,
 }
@@ -51,13 +53,18 @@ pub struct RuleStep {
 impl Table {
     /// Answers a question and tells how.
     pub fn explain(&self, question: &Question<'_>) -> Explanation {
-        let mut steps = Vec::new();
-        let verdict = self
-            .walk(question, &mut |rule, decided| steps.push(RuleStep { rule, text: rule.text(), decided }));
-        let (outcome, denied) = match verdict.outcome {
+        let mut looked = Vec::new();
+        let verdict = self.walk(question, &mut |rule, decided| looked.push((rule, decided)));
+        let (outcome, denied) = match &verdict.outcome {
             Outcome::Allow => ("allow", None),
             Outcome::AskTheUser => ("ask", None),
             Outcome::Deny(denied) => ("deny", Some(denied.to_string())),
+        };
+        let step = |(rule, decided): (Rule, bool)| RuleStep {
+            rule,
+            text: if decided { decided_text(rule, &verdict.outcome) } else { rule.condition().to_owned() },
+            holds: rule.holds(decided, question.approve),
+            decided,
         };
         Explanation {
             local: question.local.to_string(),
@@ -67,11 +74,28 @@ impl Table {
             has_relation: question.has_relation,
             approve: question.approve,
             partner: self.partner(question.remote.domain()).map(|partner| partner.domain.to_string()),
-            steps,
+            steps: looked.into_iter().map(step).collect(),
             outcome,
             denied,
             detail: verdict.detail,
             generation: verdict.generation,
         }
+    }
+}
+
+/// How a rule decided, for people.
+fn decided_text(rule: Rule, outcome: &Outcome) -> String {
+    match (rule, outcome) {
+        (_, Outcome::Deny(denied)) => denied.to_string(),
+        (Rule::LocalWatch, Outcome::AskTheUser) => {
+            "the account's approve is not \"all\", so the user is asked about a local watcher".to_owned()
+        }
+        (Rule::UnverifiedNeedsRelation, _) => {
+            "the partner is public-unverified, and the user asked for this contact".to_owned()
+        }
+        (Rule::UnverifiedAlwaysAsks, _) => {
+            "the partner is public-unverified, so the user is asked whatever the account says".to_owned()
+        }
+        (rule, _) => rule.condition().to_owned(),
     }
 }

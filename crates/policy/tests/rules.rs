@@ -278,3 +278,44 @@ fn an_explanation_lists_every_rule_up_to_the_one_that_decided() {
     );
     assert_eq!((told.outcome, told.partner.as_deref()), ("ask", Some("public-unverified.example")));
 }
+
+/// Every question of the matrix: a condition that is shown as true or false is so, and the deciding one says how.
+#[test]
+fn an_explanation_says_of_each_rule_whether_it_holds() {
+    let table = table();
+    let explain = |local: &str, remote: &str, direction, capability, approve| {
+        let (local, remote) = (address(local), address(remote));
+        let question =
+            Question { local: &local, remote: &remote, direction, capability, has_relation: false, approve };
+        table.explain(&question)
+    };
+    let lines = |told: &tombolo_policy::Explanation| -> Vec<String> {
+        told.steps.iter().map(|step| format!("{} {}", step.holds, step.text)).collect()
+    };
+    let unknown = explain("romeo@sip.example", "x@unknown.example", Inbound, Watch, Ask);
+    assert_eq!(
+        lines(&unknown),
+        [
+            "true the local domain is one of the [[domain]] entries",
+            "false no [[partner]] entry names unknown.example",
+        ]
+    );
+    let unserved = explain("romeo@elsewhere.example", "x@federated.example", Inbound, Watch, Ask);
+    assert_eq!(lines(&unserved), ["false elsewhere.example is not served here"]);
+    let asks = explain("romeo@sip.example", "juliet@federated.example", Inbound, Watch, Ask);
+    assert_eq!(
+        lines(&asks)[3..],
+        [
+            "true the partner's detail is not \"none\"",
+            "false the partner is public-unverified",
+            "false the user lives behind a front end, which decides",
+            "false the account's approve grants it without asking",
+            "true the account's approve is \"ask\", so the user is asked",
+        ]
+    );
+    let granted = explain("romeo@sip.example", "juliet@federated.example", Inbound, Watch, All);
+    assert_eq!(lines(&granted).last().expect("one"), "true the account's approve grants it without asking");
+    let unverified = explain("romeo@sip.example", "juliet@public-unverified.example", Inbound, Message, All);
+    let last = unverified.steps.last().expect("one");
+    assert!(last.holds && last.text.contains("did not ask for this contact"), "{last:?}");
+}

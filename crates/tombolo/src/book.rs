@@ -5,8 +5,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use parking_lot::Mutex;
 use tombolo_admin::UserBook;
 use tombolo_broker::{Account, Accounts, Broker};
+use tombolo_config::AccountError;
 use tombolo_policy::Approve;
 use tombolo_presence::Address;
 use tombolo_sip::digest::{Algorithm, Ha1, ha1};
@@ -17,12 +19,14 @@ pub struct Book {
     /// Domains with a built-in home.
     homes: Vec<String>,
     broker: OnceLock<Arc<Broker>>,
+    /// Held while the file is changed.
+    turn: Mutex<()>,
 }
 
 impl Book {
     /// The accounts in a file, which need not exist yet.
     pub fn new(path: PathBuf, homes: Vec<String>) -> Self {
-        Self { path, homes, broker: OnceLock::new() }
+        Self { path, homes, broker: OnceLock::new(), turn: Mutex::new(()) }
     }
 
     /// Names the broker that is told of changes, once.
@@ -44,44 +48,62 @@ impl Book {
         accounts.iter().map(account).collect()
     }
 
-    /// Adds a user to the file.
-    pub fn add_to_file(
+    /// Changes the file, and tells the broker. One change at a time: each begins with what the last one wrote.
+    fn change(
         &self,
         aor: &Address,
-        password: &str,
-        approve: Approve,
-    ) -> Result<tombolo_config::Accounts, String> {
+        change: impl FnOnce(&mut tombolo_config::Accounts) -> Result<(), AccountError>,
+    ) -> Result<(), String> {
+        let _turn = self.turn.lock();
         if !self.homes.iter().any(|home| home == aor.domain()) {
             let homes = self.homes.join(", ");
             return Err(format!("{} has no built-in home here; accepted: a user of {homes}", aor.domain()));
         }
         let mut accounts = self.load()?;
-        let hash = |algorithm| ha1(algorithm, aor.local(), aor.domain(), password).hex().into();
-        let new = tombolo_config::Account {
-            aor: aor.clone(),
-            ha1_sha256: Some(hash(Algorithm::Sha256)),
-            ha1_md5: Some(hash(Algorithm::Md5)),
-            approve,
-        };
-        accounts.add(new).map_err(|error| error.to_string())?;
+        change(&mut accounts).map_err(|error| match error {
+            AccountError::Unknown { .. } => format!("{error}; see: tombolo user list"),
+            error => error.to_string(),
+        })?;
         accounts.save(&self.path).map_err(|error| format!("{}: {error}", self.path.display()))?;
-        Ok(accounts)
-    }
-}
-
-impl UserBook for Book {
-    fn list(&self) -> Vec<(Address, Approve)> {
-        let accounts = self.load().unwrap_or_default();
-        accounts.iter().map(|account| (account.aor.clone(), account.approve)).collect()
-    }
-
-    fn add(&self, aor: &Address, password: &str, approve: Approve) -> Result<(), String> {
-        let accounts = self.add_to_file(aor, password, approve)?;
         if let Some(broker) = self.broker.get() {
             broker.set_accounts(Self::for_broker(&accounts));
         }
         Ok(())
     }
+}
+
+impl UserBook for Book {
+    fn list(&self) -> Result<Vec<(Address, Approve)>, String> {
+        let accounts = self.load()?;
+        Ok(accounts.iter().map(|account| (account.aor.clone(), account.approve)).collect())
+    }
+
+    fn add(&self, aor: &Address, password: &str, approve: Approve) -> Result<(), String> {
+        let (ha1_sha256, ha1_md5) = hashes(aor, password)?;
+        let new = tombolo_config::Account { aor: aor.clone(), ha1_sha256, ha1_md5, approve };
+        self.change(aor, |accounts| accounts.add(new))
+    }
+
+    fn remove(&self, aor: &Address) -> Result<(), String> {
+        self.change(aor, |accounts| accounts.remove(aor).map(drop))
+    }
+
+    fn set_password(&self, aor: &Address, password: &str) -> Result<(), String> {
+        let (ha1_sha256, ha1_md5) = hashes(aor, password)?;
+        self.change(aor, |accounts| accounts.set_hashes(aor, ha1_sha256, ha1_md5))
+    }
+}
+
+/// SHA-256 and MD5, as an account has them.
+type Hashes = (Option<Box<str>>, Option<Box<str>>);
+
+/// The hashes of user, realm and password (RFC 8760).
+fn hashes(aor: &Address, password: &str) -> Result<Hashes, String> {
+    if password.is_empty() {
+        return Err("the password is empty".to_owned());
+    }
+    let hash = |algorithm| ha1(algorithm, aor.local(), aor.domain(), password).hex().into();
+    Ok((Some(hash(Algorithm::Sha256)), Some(hash(Algorithm::Md5))))
 }
 
 fn account(account: &tombolo_config::Account) -> Account {

@@ -2,6 +2,7 @@
 //! what to do next.
 
 use std::{
+    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -122,7 +123,8 @@ enum PartnerCommand {
 
 #[derive(Debug, Subcommand)]
 enum UserCommand {
-    /// Add a user to a built-in home. The password is read from the standard input unless it is given.
+    /// Add a user to a built-in home. The password is asked for at the terminal, without echo, or read from the standard
+    /// input, unless it is given.
     Add {
         /// user@domain
         aor: String,
@@ -132,6 +134,19 @@ enum UserCommand {
         /// How watchers are approved: ask, partner or all.
         #[arg(long, default_value = "ask")]
         approve: String,
+    },
+    /// Remove a user: phones are cut off, watchers and contacts are told.
+    Remove {
+        /// user@domain
+        aor: String,
+    },
+    /// Give a user another password, which is asked for as with add.
+    Passwd {
+        /// user@domain
+        aor: String,
+        /// The password; others can see it in the list of processes.
+        #[arg(long)]
+        password: Option<String>,
     },
     /// All users of built-in homes.
     List {
@@ -249,14 +264,25 @@ async fn asked(command: Command, data_dir: &Path) -> Result<(), AskError> {
 async fn ask_about_user(command: UserCommand, data_dir: &Path) -> Result<(), AskError> {
     match command {
         UserCommand::Add { aor, password, approve } => {
-            let password = match password {
-                Some(password) => password,
-                None => read_password().map_err(AskError::Refused)?,
-            };
+            let password = password.map_or_else(|| read_password(&aor), Ok).map_err(AskError::Refused)?;
             let path = format!("/api/v1/users/{}/add", segment(&aor));
             let body = json!({ "password": password, "approve": approve });
             let user: UserAnswer = order(data_dir, &path, &body).await?;
             say!("{} may register; watchers: {}", user.aor, user.approve);
+        }
+        UserCommand::Remove { aor } => {
+            let path = format!("/api/v1/users/{}/remove", segment(&aor));
+            let answer: Value = order(data_dir, &path, &json!({})).await?;
+            say!("{} is removed", answer["aor"].as_str().unwrap_or(&aor));
+        }
+        UserCommand::Passwd { aor, password } => {
+            let password = password.map_or_else(|| read_password(&aor), Ok).map_err(AskError::Refused)?;
+            let path = format!("/api/v1/users/{}/passwd", segment(&aor));
+            let answer: Value = order(data_dir, &path, &json!({ "password": password })).await?;
+            say!(
+                "{} has another password; its phones need it from now on",
+                answer["aor"].as_str().unwrap_or(&aor)
+            );
         }
         UserCommand::List { json } => {
             let users: Vec<UserAnswer> = ask(data_dir, "/api/v1/users").await?;
@@ -292,7 +318,19 @@ async fn decide(data_dir: &Path, aor: &str, contact: Option<String>, verb: &str)
     Ok(())
 }
 
-fn read_password() -> Result<String, String> {
+/// Asks twice at a terminal, without echo; reads one line where the standard input is none.
+fn read_password(aor: &str) -> Result<String, String> {
+    if std::io::stdin().is_terminal() {
+        let ask = |prompt: String| rpassword::prompt_password(prompt).map_err(|error| error.to_string());
+        let password = ask(format!("Password for {aor}: "))?;
+        if password.is_empty() {
+            return Err("no password was typed".to_owned());
+        }
+        if ask("Again: ".to_owned())? != password {
+            return Err("the two passwords differ; nothing was changed".to_owned());
+        }
+        return Ok(password);
+    }
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).map_err(|error| error.to_string())?;
     let password = line.trim_end_matches(['\r', '\n']);
@@ -390,11 +428,21 @@ fn print_partner(partner: &PartnerAnswer) {
 fn print_explanation(answer: &Value) {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
     say!("{} → {}", text(&answer["from"]), text(&answer["to"]));
+    for note in answer["notes"].as_array().into_iter().flatten() {
+        say!("note: {}", text(note));
+    }
     for capability in ["watch", "message"] {
         let explanation = &answer[capability];
-        say!("{capability}: {}", text(&explanation["outcome"]));
+        let outcome = text(&explanation["outcome"]);
+        match explanation["standing"].as_str() {
+            Some(standing) if outcome == "deny" => say!("{capability}: deny; suspended: {standing}"),
+            Some(standing) => say!("{capability}: {standing}; a new request would get: {outcome}"),
+            None => say!("{capability}: {outcome}"),
+        }
         for step in explanation["steps"].as_array().into_iter().flatten() {
-            say!("  {}", text(step.get("text").unwrap_or(step)));
+            let mark = if step["holds"] == true { '✓' } else { '✗' };
+            let decided = if step["decided"] == true { "  ← decided" } else { "" };
+            say!("  {mark} {}{decided}", text(&step["text"]));
         }
     }
     if !answer["subscription"].is_null() {

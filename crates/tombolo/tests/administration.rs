@@ -52,3 +52,74 @@ fn http_names_no_people_and_answers_only_who_asks_for_its_own_address() {
     assert!(running.order(&["explain", "alice@corp.example", "juliet@one.example"]).status.success());
     assert!(running.order(&["partner", "show", "one.example"]).status.success());
 }
+
+#[test]
+fn a_user_is_added_and_removed_only_by_an_address_that_the_accounts_file_can_hold() {
+    let running = Running::start(&["one.example"]);
+    for bad in
+        ["x/y@corp.example", "alice@corp.example/phone", "alice", "a b@corp.example", "alice@corp..example"]
+    {
+        let refused = running.order(&["user", "add", bad, "--password", "secret"]);
+        assert!(!refused.status.success(), "{bad}");
+        assert!(
+            text(&refused.stderr).contains(&format!("{bad:?}")),
+            "it names what was typed: {}",
+            text(&refused.stderr)
+        );
+    }
+    assert!(running.order(&["user", "add", "Alice@Corp.Example", "--password", "secret"]).status.success());
+    assert!(
+        running.order(&["user", "add", "sip:d'artagnan@corp.example", "--password", "x"]).status.success()
+    );
+    let listed = text(&running.order(&["user", "list"]).stdout);
+    assert!(
+        listed.contains("alice@corp.example") && listed.contains("d\\27artagnan@corp.example"),
+        "{listed}"
+    );
+
+    let hash =
+        |running: &Running| std::fs::read_to_string(running.path("data/accounts.toml")).expect("a file");
+    let before = hash(&running);
+    assert!(running.order(&["user", "passwd", "alice@corp.example", "--password", "other"]).status.success());
+    assert_ne!(hash(&running), before);
+    let empty = running.order(&["user", "passwd", "alice@corp.example", "--password", ""]);
+    assert!(!empty.status.success() && text(&empty.stderr).contains("empty"), "{}", text(&empty.stderr));
+    let nobody = running.order(&["user", "passwd", "bob@corp.example", "--password", "x"]);
+    assert!(
+        !nobody.status.success() && text(&nobody.stderr).contains("user list"),
+        "{}",
+        text(&nobody.stderr)
+    );
+
+    // Whatever was taken, a process that starts now can read.
+    let settings = running.path("tombolo.toml");
+    tombolo_config::Accounts::load(&running.path("data/accounts.toml")).expect("readable");
+    assert!(running.order(&["check", &settings.display().to_string()]).status.success());
+
+    assert!(running.order(&["user", "remove", "alice@corp.example"]).status.success());
+    let gone = running.order(&["user", "remove", "alice@corp.example"]);
+    assert!(!gone.status.success() && text(&gone.stderr).contains("no account"), "{}", text(&gone.stderr));
+    let listed = text(&running.order(&["user", "list"]).stdout);
+    assert!(!listed.contains("alice"), "{listed}");
+}
+
+#[test]
+fn an_explanation_shows_what_is_true_and_who_does_not_exist() {
+    let running = Running::start(&["one.example"]);
+    running.order(&["user", "add", "alice@corp.example", "--password", "secret"]);
+    let told = |from: &str, to: &str| text(&running.order(&["explain", from, to]).stdout);
+
+    let unknown = told("x@unknown.example", "alice@corp.example");
+    assert!(unknown.contains("✗ no [[partner]] entry names unknown.example  ← decided"), "{unknown}");
+    assert!(!unknown.contains("✓ a [[partner]] entry"), "{unknown}");
+    assert!(!unknown.contains("note:"), "{unknown}");
+    let nobody = told("x@one.example", "nobody@corp.example");
+    assert!(nobody.contains("note: there is no account nobody@corp.example"), "{nobody}");
+    let asked = told("x@one.example", "alice@corp.example");
+    assert!(asked.contains("✗ the partner is public-unverified"), "{asked}");
+    assert!(asked.contains("✓ the account's approve is \"ask\", so the user is asked  ← decided"), "{asked}");
+    // Between two local users the one who is watched decides.
+    running.order(&["user", "add", "bob@corp.example", "--password", "secret"]);
+    let local = told("bob@corp.example", "alice@corp.example");
+    assert!(local.contains("watch: ask"), "{local}");
+}

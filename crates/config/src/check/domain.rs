@@ -37,7 +37,7 @@ impl Claims {
 }
 
 /// Prepares a domain name as the stream machine does, so that both always compare equal.
-pub(crate) fn prepared(text: &str) -> Result<Domain, &'static str> {
+pub(super) fn prepared(text: &str) -> Result<Domain, &'static str> {
     let refused = "no domain name";
     if text.contains('*') {
         return Err(refused);

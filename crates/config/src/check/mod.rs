@@ -15,8 +15,6 @@ use std::{
 
 use toml::de::DeTable;
 
-pub(crate) use domain::prepared;
-
 use crate::{
     error::{ConfigError, Reason, Source},
     files::Files,
