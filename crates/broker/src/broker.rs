@@ -9,7 +9,7 @@ use tombolo_edge::{
     DomainPair, EdgePort, FlowPort, ProofMethod, StreamDirection, StreamId, StreamTls, ToFlow, Transport,
 };
 use tombolo_interwork::{
-    owner::{Input, Owner, OwnerSettings, PeerKey, Report},
+    owner::{BudgetLimits, Input, Owner, OwnerSettings, PeerKey, Report},
     rows::{Row, table},
     token::TokenKey,
 };
@@ -23,6 +23,7 @@ use tombolo_telemetry::Metrics;
 use crate::{
     accounts::{Accounts, Authenticator},
     bindings::Restored,
+    budgets::{Budgets, MemoryLimits},
     directory::{Directory, Shard, Shared, Stream},
     fanout_actor::FanoutActor,
     guests::GuestsActor,
@@ -55,6 +56,8 @@ pub struct BrokerSettings {
     pub watcher_interval: std::time::Duration,
     /// An outgoing stream that took nothing for so long is closed in order.
     pub idle_close: std::time::Duration,
+    /// How much memory it may hold for others.
+    pub memory: MemoryLimits,
 }
 
 /// A running broker.
@@ -114,7 +117,17 @@ impl Broker {
     /// Loads the shards' rows and starts them. Connect it before anything comes in.
     pub fn start(settings: BrokerSettings) -> Result<Self, StoreError> {
         let BrokerSettings {
-            placement, clock, store, metrics, policy, accounts, digest, secret, seed, ..
+            placement,
+            clock,
+            store,
+            metrics,
+            policy,
+            accounts,
+            digest,
+            secret,
+            seed,
+            memory,
+            ..
         } = settings;
         let key = TokenKey::new(&secret);
         let authenticator = Arc::new(Authenticator::new(digest, secret, seed));
@@ -136,6 +149,7 @@ impl Broker {
                 idle_close: settings.idle_close,
                 ..SessionSettings::default()
             },
+            budgets: Budgets::new(&memory),
         });
         let mut rows: Vec<Vec<Row>> = vec![Vec::new(); count];
         for table in table::ALL {
@@ -149,6 +163,8 @@ impl Broker {
             let mut own =
                 OwnerSettings::new(key.clone(), start, seed.wrapping_add(index as u64 * 0x9e37_79b9));
             own.watcher_interval = settings.watcher_interval;
+            let MemoryLimits { messages, messages_per_partner, messages_per_user } = memory;
+            own.budgets = BudgetLimits::of_shard(messages, messages_per_partner, messages_per_user, count);
             let mut owner = Owner::new(own, policy.load_full(), now);
             owner.handle(Input::Accounts(approvals.clone()), now);
             let unread = owner.load(rows, now);
@@ -366,6 +382,7 @@ mod tests {
                 seed: 1,
                 watcher_interval: Duration::ZERO,
                 idle_close: Duration::from_secs(600),
+                memory: MemoryLimits::default(),
             });
             let broker = broker.expect("the store loads");
             let outside = Arc::new(Outside::default());
@@ -377,7 +394,7 @@ mod tests {
             first.send(ToSession::Pong(1)).await.expect("it is there");
             tokio::time::sleep(LINGER + Duration::from_secs(1)).await;
             assert!(broker.directory.sessions().is_empty());
-            let message = ToSession::Message { shard: 0, message: None, bytes: b"<iq/>".to_vec() };
+            let message = ToSession::Message { shard: 0, message: None, bytes: b"<iq/>"[..].into() };
             first.send(message).await.expect("it is still there");
             let second = broker.directory.session(&local, &remote);
             assert!(first != second);

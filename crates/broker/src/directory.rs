@@ -32,6 +32,7 @@ use tombolo_telemetry::Metrics;
 
 use crate::{
     accounts::{Authenticator, Proof},
+    budgets::Budgets,
     fanout_actor::FanoutActor,
     flows::Flows,
     guests::GuestsActor,
@@ -56,6 +57,8 @@ pub struct Directory {
     pub store: Arc<dyn StateStore>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What actors hold together.
+    pub budgets: Budgets,
     /// The policy in force.
     pub policy: Arc<ArcSwap<Table>>,
     /// Who is who at the built-in homes.
@@ -140,13 +143,24 @@ pub struct Shared {
     pub key: TokenKey,
     /// See [`Directory`].
     pub session_settings: SessionSettings,
+    /// See [`Directory`].
+    pub budgets: Budgets,
 }
 
 impl Directory {
     /// A directory of nobody.
     pub fn new(shared: Shared) -> Arc<Self> {
-        let Shared { clock, placement, store, metrics, policy, authenticator, key, session_settings } =
-            shared;
+        let Shared {
+            clock,
+            placement,
+            store,
+            metrics,
+            policy,
+            authenticator,
+            key,
+            session_settings,
+            budgets,
+        } = shared;
         Arc::new_cyclic(|me| Self {
             clock,
             placement,
@@ -156,6 +170,7 @@ impl Directory {
             authenticator,
             key,
             session_settings,
+            budgets,
             seen: Seen::default(),
             shards: OnceLock::new(),
             edge: OnceLock::new(),

@@ -179,6 +179,7 @@ impl FanoutActor {
             OwnerEvent::PresenceToXmpp(count) => metrics.presence_to_xmpp(u64::from(*count)),
             OwnerEvent::PresenceToSip(count) => metrics.presence_to_sip(u64::from(*count)),
             OwnerEvent::StoreFailed => metrics.store_failed(),
+            OwnerEvent::OverBudget(full) => self.directory.budgets.note(full, metrics),
         }
     }
 }

@@ -6,6 +6,7 @@ mod accounts;
 mod alarm;
 mod bindings;
 mod broker;
+mod budgets;
 mod directory;
 mod fanout_actor;
 mod flows;
@@ -25,4 +26,5 @@ mod user_actor;
 
 pub use accounts::{Account, Accounts, Authenticator};
 pub use broker::{Broker, BrokerSettings, SessionReport, ShardReport, StreamReport};
+pub use budgets::MemoryLimits;
 pub use session::{Session, SessionOutput, SessionSettings, ShardIndex};

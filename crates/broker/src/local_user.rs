@@ -7,9 +7,11 @@
 use std::{
     collections::VecDeque,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use tombolo_budget::{Account, Charge};
 use tombolo_edge::{FlowFacts, Transport};
 use tombolo_interwork::{
     address::address_of_uri,
@@ -120,6 +122,13 @@ pub enum UserOutput {
         /// The status for its sender; `None` when there is no phone to ask.
         status: Option<u16>,
     },
+    /// A message finds no room, since too many are on their way.
+    NotTaken {
+        /// The shard that sent it.
+        shard: ShardIndex,
+        /// The message.
+        message: MessageId,
+    },
 }
 
 #[derive(Debug)]
@@ -130,18 +139,36 @@ struct Fork {
     /// One a branch: its final status.
     branches: Vec<Option<u16>>,
     is_answered: bool,
+    /// For the heads of its requests; their body is one for all, and paid for by the shard.
+    _held: Charge,
 }
 
 /// One user. See the [module](self).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LocalUser {
     bindings: Vec<Binding>,
     forks: Vec<Fork>,
     next_fork: u64,
+    /// What messages to this user's phones hold.
+    own: Arc<Account>,
+    /// What messages to all users' phones hold.
+    all: Arc<Account>,
     out: VecDeque<UserOutput>,
 }
 
 impl LocalUser {
+    /// A user without phones. Messages on their way to phones are paid for from `all`, which all users share.
+    pub fn new(all: Arc<Account>) -> Self {
+        Self {
+            bindings: Vec::new(),
+            forks: Vec::new(),
+            next_fork: 0,
+            own: Account::new("forks_per_user", FORK_OCTETS_OF_USER),
+            all,
+            out: VecDeque::new(),
+        }
+    }
+
     /// The next thing to be done.
     pub fn poll_output(&mut self) -> Option<UserOutput> {
         self.out.pop_front()
@@ -254,16 +281,25 @@ impl LocalUser {
         now: Instant,
     ) {
         self.handle_timeout(now);
-        if self.bindings.is_empty() || self.forks.len() >= MOST_FORKS {
+        if self.bindings.is_empty() {
             return self.out.push_back(UserOutput::Delivered { shard, message, status: None });
         }
-        self.next_fork += 1;
-        let number = self.next_fork;
         let is_meant = |binding: &&Binding| device.is_some_and(|device| is_device(binding, device));
         let meant: Vec<&Binding> = match self.bindings.iter().find(is_meant) {
             Some(binding) => vec![binding],
             None => self.bindings.iter().collect(),
         };
+        // A request's head is kept by its peer, and written once.
+        let octets = 2 * draft.head_octets() * meant.len();
+        let held = match self.forks.len() < MOST_FORKS {
+            true => Charge::take(&[&self.own, &self.all], octets).ok(),
+            false => None,
+        };
+        let Some(held) = held else {
+            return self.out.push_back(UserOutput::NotTaken { shard, message });
+        };
+        self.next_fork += 1;
+        let number = self.next_fork;
         let mut branches = vec![None; meant.len()];
         for (branch, binding) in meant.into_iter().enumerate() {
             let len = head_len(draft) + binding.contact.len() + draft.body.len();
@@ -282,7 +318,7 @@ impl LocalUser {
                 draft,
             });
         }
-        self.forks.push(Fork { number, shard, message, branches, is_answered: false });
+        self.forks.push(Fork { number, shard, message, branches, is_answered: false, _held: held });
         self.end_if_decided(self.forks.len() - 1);
     }
 
@@ -355,11 +391,11 @@ const MOST_BINDINGS: usize = 10;
 const MOST_DATAGRAM_BYTES: usize = 1300;
 /// Messages to one user that are on their way.
 const MOST_FORKS: usize = 256;
+/// Octets of the heads of their requests.
+const FORK_OCTETS_OF_USER: usize = 2 << 20;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tombolo_interwork::owner::PhoneKey;
     use tombolo_presence::Address;
 
@@ -404,7 +440,7 @@ mod tests {
             contact_user: None,
             headers: Vec::new(),
             content_type: None,
-            body: Vec::new(),
+            body: bytes::Bytes::new(),
         }
     }
 
@@ -419,7 +455,7 @@ mod tests {
 
     #[test]
     fn sip_d_21_register_fetch_and_remove() {
-        let (mut user, now) = (LocalUser::default(), start());
+        let (mut user, now) = (LocalUser::new(Account::new("forks", usize::MAX)), start());
         let one = vec![("sip:alice@a".to_owned(), 600)];
         assert_eq!(user.handle_register(&register("a", 1, 600), now), Registered::Bindings(one.clone()));
         let fetch = Register { contacts: Vec::new(), cseq: 2, ..register("a", 2, 0) };
@@ -432,7 +468,7 @@ mod tests {
 
     #[test]
     fn a_phone_that_does_not_register_again_is_gone() {
-        let (mut user, now) = (LocalUser::default(), start());
+        let (mut user, now) = (LocalUser::new(Account::new("forks", usize::MAX)), start());
         user.handle_register(&register("a", 1, 60), now);
         user.handle_timeout(now + Duration::from_secs(61));
         assert!(user.bindings().is_empty());
@@ -440,7 +476,7 @@ mod tests {
 
     #[test]
     fn what_is_registered_is_stored_and_what_is_gone_is_taken_out() {
-        let (mut user, now) = (LocalUser::default(), start());
+        let (mut user, now) = (LocalUser::new(Account::new("forks", usize::MAX)), start());
         let outputs = |user: &mut LocalUser| -> Vec<String> {
             let name = |output| match output {
                 UserOutput::Keep(binding) => format!("keep {} {}", binding.contact, binding.cseq),
@@ -477,7 +513,7 @@ mod tests {
 
     #[test]
     fn a_new_contact_of_an_instance_takes_the_place_of_its_old_one() {
-        let (mut user, now) = (LocalUser::default(), start());
+        let (mut user, now) = (LocalUser::new(Account::new("forks", usize::MAX)), start());
         user.handle_register(&register("other", 1, 600), now);
         for n in 0..20 {
             let contacts = vec![(format!("sip:alice@a:{n}"), 600)];
@@ -503,7 +539,7 @@ mod tests {
 
     #[test]
     fn a_message_for_a_device_rings_that_one_and_all_where_nobody_is_it() {
-        let (mut user, now) = (LocalUser::default(), start());
+        let (mut user, now) = (LocalUser::new(Account::new("forks", usize::MAX)), start());
         let gruu = vec![("sip:alice@sip.example;gr=desk".to_owned(), 600)];
         user.handle_register(&Register { contacts: gruu, ..register("a", 1, 600) }, now);
         user.handle_register(&register("b", 1, 600), now);
@@ -520,8 +556,8 @@ mod tests {
 
     #[test]
     fn a_long_message_goes_to_phones_by_streams_and_to_none_by_datagrams() {
-        let (mut user, now) = (LocalUser::default(), start());
-        let long = RequestDraft { body: vec![b'x'; 5000], ..draft() };
+        let (mut user, now) = (LocalUser::new(Account::new("forks", usize::MAX)), start());
+        let long = RequestDraft { body: vec![b'x'; 5000].into(), ..draft() };
         user.handle_register(&register("a", 1, 600), now);
         user.handle_message(0, MessageId(1), None, &long, now);
         assert_eq!(statuses(&mut user), [Some(513)]);
@@ -532,14 +568,14 @@ mod tests {
         user.handle_outcome(2, 1, Ok(200));
         assert_eq!(statuses(&mut user), [Some(200)]);
         assert!(user.forks.is_empty());
-        let fits = RequestDraft { body: vec![b'x'; 900], ..draft() };
+        let fits = RequestDraft { body: vec![b'x'; 900].into(), ..draft() };
         user.handle_message(0, MessageId(3), None, &fits, now);
         assert_eq!(targets(&mut user).len(), 2);
     }
 
     #[test]
     fn a_phone_is_known_by_where_it_registered_from_or_by_its_contact() {
-        let (mut user, now) = (LocalUser::default(), start());
+        let (mut user, now) = (LocalUser::new(Account::new("forks", usize::MAX)), start());
         user.handle_register(&register("a", 1, 60), now);
         user.handle_register(&Register { origin: origin(10), ..register("b", 1, 60) }, now);
         assert_eq!(user.find_phone(origin(10), None, now), Some(peer("b")));
@@ -554,7 +590,7 @@ mod tests {
 
     #[test]
     fn the_first_success_is_the_outcome_of_a_fork() {
-        let (mut user, now) = (LocalUser::default(), start());
+        let (mut user, now) = (LocalUser::new(Account::new("forks", usize::MAX)), start());
         user.handle_register(&register("a", 1, 60), now);
         user.handle_register(&register("b", 1, 60), now);
         user.handle_message(0, MessageId(1), None, &draft(), now);
@@ -566,7 +602,7 @@ mod tests {
 
     #[test]
     fn without_a_success_the_best_failure_counts_and_without_a_phone_480() {
-        let (mut user, now) = (LocalUser::default(), start());
+        let (mut user, now) = (LocalUser::new(Account::new("forks", usize::MAX)), start());
         user.handle_message(0, MessageId(1), None, &draft(), now);
         assert_eq!(statuses(&mut user), [None]);
         user.handle_register(&register("a", 1, 60), now);
@@ -580,11 +616,48 @@ mod tests {
 
     #[test]
     fn more_phones_than_allowed_are_refused_and_nothing_changes() {
-        let (mut user, now) = (LocalUser::default(), start());
+        let (mut user, now) = (LocalUser::new(Account::new("forks", usize::MAX)), start());
         for n in 0..MOST_BINDINGS {
             user.handle_register(&register(&n.to_string(), 1, 60), now);
         }
         assert_eq!(user.handle_register(&register("x", 1, 60), now), Registered::TooMany);
         assert_eq!(user.bindings().len(), MOST_BINDINGS);
+    }
+
+    #[test]
+    fn the_requests_of_a_message_share_its_body_and_all_that_are_on_their_way_are_bounded_in_octets() {
+        let all = Account::new("forks", 40_000);
+        let mut user = LocalUser::new(all.clone());
+        for n in 0..10 {
+            let mut phone = register(&format!("silent{n}"), 1, 600);
+            phone.origin.is_datagram = false;
+            user.handle_register(&phone, start());
+        }
+        let long = RequestDraft { body: vec![b'x'; 200_000].into(), ..draft() };
+        let (mut sent, mut not_taken) = (0, 0);
+        for n in 0..300 {
+            user.handle_message(0, MessageId(n), None, &long, start());
+            while let Some(output) = user.poll_output() {
+                match output {
+                    UserOutput::Request { draft, .. } => {
+                        assert_eq!(draft.body.as_ptr(), long.body.as_ptr(), "one body for all");
+                        sent += 1;
+                    }
+                    UserOutput::NotTaken { message, .. } => {
+                        assert!(message.0 >= 5, "there is room for some");
+                        not_taken += 1;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(sent, (300 - not_taken) * 10);
+        assert!(not_taken > 250 && all.held() <= 40_000, "{not_taken} refused, {} held", all.held());
+        for fork in 1..=30 {
+            for branch in 0..10 {
+                user.handle_outcome(fork, branch, Err(NoResponse::Timeout));
+            }
+        }
+        assert_eq!(all.held(), 0, "what ended is given back");
     }
 }

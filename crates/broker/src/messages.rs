@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use actix::Message;
+use bytes::Bytes;
 use tokio::sync::oneshot;
 use tombolo_edge::{DialId, FlowFacts, FlowId, StreamEnd, StreamId};
 use tombolo_interwork::{
@@ -77,7 +78,7 @@ pub enum ToSession {
         /// Names it.
         message: Option<MessageId>,
         /// The stanza.
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// A stream for the pair is up.
     StreamUp {

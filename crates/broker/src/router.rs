@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use actix::dev::SendError;
 use bytes::Bytes;
+use tombolo_budget::Charge;
 use tombolo_edge::{DomainPair, FlowFacts, FlowSink, FromEdge, FromFlow, StreamDirection, StreamSink};
 use tombolo_interwork::{
     owner::{Input, NOTIFY_BRANCH, NotifyAnswer, PeerKey},
@@ -218,13 +219,24 @@ impl Router {
     fn answer(&self, from: &Jid, to: &Jid, bytes: Vec<u8>) {
         let domains = (Domain::from_prepared(to.domain()), Domain::from_prepared(from.domain()));
         if let (Some(local), Some(remote)) = domains {
-            let message = ToSession::Message { shard: 0, message: None, bytes };
-            self.directory.session(&local, &remote).do_send(message);
+            self.say(&local, &remote, bytes);
         }
     }
 }
 
 impl Router {
+    /// Hands an answer for which nobody waits to the session of two domains; drops it where too many wait already.
+    fn say(&self, local: &Domain, remote: &Domain, bytes: Vec<u8>) {
+        let directory = &self.directory;
+        match Charge::take(&[&directory.budgets.answers], bytes.len() + ANSWER_OCTETS) {
+            Ok(charge) => {
+                let message = ToSession::Message { shard: 0, message: None, bytes: charge.seal(bytes) };
+                directory.session(local, remote).do_send(message);
+            }
+            Err(full) => directory.budgets.note(&full, &directory.metrics),
+        }
+    }
+
     /// A stanza of a proved domain whose `to` is no address: its sender is told (RFC 6120 §8.3.3.8).
     fn refuse_malformed(&self, xml: &Bytes, facts: &Stream) {
         self.directory.metrics.refused_stanza();
@@ -239,8 +251,7 @@ impl Router {
         let head = StanzaHead { to: Some(pair.local.as_str().into()), ..head };
         let mut out = Vec::new();
         if error_reply(&mut out, &head, &ErrorContent::from(StanzaCondition::JidMalformed)) {
-            let message = ToSession::Message { shard: 0, message: None, bytes: out };
-            self.directory.session(&pair.local, &pair.remote).do_send(message);
+            self.say(&pair.local, &pair.remote, out);
         }
     }
 
@@ -401,6 +412,8 @@ impl Router {
 }
 
 /// By what we are served (XEP-0092).
+/// What an answer takes besides its text until it is written.
+const ANSWER_OCTETS: usize = 256;
 const VERSION: &str = "<query xmlns='jabber:iq:version'><name>Tombolo</name><version/></query>";
 
 /// What is said of the domain (XS-ADR-05).

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use tombolo_edge::{StreamEnd, StreamId};
 use tombolo_interwork::owner::MessageId;
 
@@ -86,7 +87,7 @@ pub enum SessionOutput {
         /// How many.
         count: u32,
         /// The stanzas.
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// What became of a message. One that was written hears of it a second time when its stream breaks before it can be
     /// taken as received.
@@ -260,7 +261,7 @@ impl Session {
             if let Some(liveness) = &mut self.liveness {
                 liveness.wrote();
             }
-            self.out.push_back(SessionOutput::Stanzas { stream: stream.id, count, bytes });
+            self.out.push_back(SessionOutput::Stanzas { stream: stream.id, count, bytes: bytes.into() });
         }
         self.go_on(now);
     }
@@ -270,10 +271,10 @@ impl Session {
         &mut self,
         shard: ShardIndex,
         message: Option<MessageId>,
-        bytes: Vec<u8>,
+        bytes: impl Into<Bytes>,
         now: Instant,
     ) {
-        let letter = Letter { shard, message, bytes };
+        let letter = Letter { shard, message, bytes: bytes.into() };
         let is_full = self.mail.len() >= self.settings.waiting_messages
             || self.mail_bytes + letter.bytes.len() > self.settings.waiting_bytes;
         if is_full {
@@ -473,6 +474,7 @@ impl Session {
                      <ping xmlns='urn:xmpp:ping'/></iq>"
                 )
                 .into_bytes();
+                let bytes = Bytes::from(bytes);
                 stream.hand_over(1, bytes.len());
                 self.out.push_back(SessionOutput::Stanzas { stream: stream.id, count: 1, bytes });
             }

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Instant};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
-use bytes::Bytes;
 use tombolo_edge::{DomainPair, StreamEnd, ToEdge};
 use tombolo_interwork::owner::{Input, LaneKey};
 
@@ -80,7 +79,7 @@ impl SessionActor {
             }
             SessionOutput::Stanzas { stream, count, bytes } => {
                 self.stanzas_out += u64::from(count);
-                self.directory.edge().send(ToEdge::Stanzas { stream, count, bytes: Bytes::from(bytes) });
+                self.directory.edge().send(ToEdge::Stanzas { stream, count, bytes });
             }
             SessionOutput::Fate { shard, message, fate } => {
                 self.directory.tell_shard(shard, Input::MessageFate { message, fate });

@@ -32,7 +32,12 @@ pub struct UserActor {
 impl UserActor {
     /// A user without phones.
     pub fn new(aor: Address, directory: Arc<Directory>) -> Self {
-        Self { aor, user: LocalUser::default(), directory, alarm: Alarm::default() }
+        Self {
+            aor,
+            user: LocalUser::new(directory.budgets.forks.clone()),
+            directory,
+            alarm: Alarm::default(),
+        }
     }
 
     fn register(&mut self, peer: PeerKey, origin: Origin, reply: ReplyTo, message: &Message) {
@@ -107,6 +112,9 @@ impl UserActor {
                 UserOutput::Forget { contact } => self.store(bindings::deleted_row(&self.aor, &contact)),
                 UserOutput::Lapsed(peer) => {
                     self.directory.tell_peer(&peer, ToPeer::Lapsed);
+                }
+                UserOutput::NotTaken { shard, message } => {
+                    self.directory.tell_shard(shard, Input::NotTaken { message });
                 }
                 UserOutput::Delivered { shard, message, status } => {
                     self.directory.tell_shard(shard, Input::Delivered { message, status });

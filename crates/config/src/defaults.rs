@@ -9,9 +9,12 @@ use std::{
 use tombolo_policy::{Home, Method, Partner, PartnerKind, Proxy, SipTransport};
 use tombolo_presence::Domain;
 
-use crate::settings::{
-    AccountSettings, AdminSettings, CertificateFiles, DnsSettings, DomainSettings, LogSettings, Role,
-    Settings, SipLimits, SipListen, SipSettings, StoreSettings, Trust, XmppLimits, XmppSettings,
+use crate::{
+    memory::MemorySettings,
+    settings::{
+        AccountSettings, AdminSettings, CertificateFiles, DnsSettings, DomainSettings, LogSettings, Role,
+        Settings, SipLimits, SipListen, SipSettings, StoreSettings, Trust, XmppLimits, XmppSettings,
+    },
 };
 
 /// The settings of a process that was given no file, with everything it keeps under `data_dir`.
@@ -62,6 +65,7 @@ pub fn embedded_defaults(data_dir: &Path) -> Settings {
         link: None,
         store: Some(StoreSettings::File(data_dir.join("state.redb"))),
         accounts: Some(AccountSettings::new(data_dir.join("accounts.toml"))),
+        memory: MemorySettings::default(),
         admin: AdminSettings { listen: loopback(8086) },
         log: LogSettings::default(),
     }

@@ -186,6 +186,13 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("store", "[store]", "Where subscriptions, dialogs and pending requests are kept."),
     ("accounts", "[accounts]", "The accounts of built-in homes."),
     (
+        "memory",
+        "[memory]",
+        "How many octets the process may hold for others, in all and for one partner or user. Where a budget has no room, what \
+         comes is refused with `resource-constraint`, or 500 and Retry-After, and `tombolo_over_budget_total` counts it. Shards \
+         (one a core) divide a budget evenly; a partner has at most half of a shard's part, and a user a quarter.",
+    ),
+    (
         "admin",
         "[admin]",
         "Administration over HTTP: `/healthz`, `/readyz`, `/metrics` and `/api/v1/status`, for whoever asks by the listener's own\n\
@@ -210,6 +217,14 @@ const SETTINGS: &[Setting] = &[
     setting("", "domain", ALL, "(required)", "[[domain]] tables", "The local domains."),
     setting("", "xmpp", STREAMS, "(its defaults)", "a table", "The side toward partners."),
     setting("", "sip", USERS, "(its defaults)", "a table", "The side toward front ends and phones."),
+    setting(
+        "",
+        "memory",
+        ALL,
+        "(its defaults)",
+        "a table",
+        "How much memory the process may hold for others.",
+    ),
     setting("", "partner", ALL, "(none)", "[[partner]] tables", "The partners."),
     setting(
         "",
@@ -667,6 +682,30 @@ const SETTINGS: &[Setting] = &[
         "The challenges that phones get, in this order, and no other hash is taken. Some phones (baresip before 2.0, SIPp) give up at a SHA-256 challenge even with an MD5 one beside it: `[\"MD5\"]` lets them in. MD5 is broken for other uses and weak here: who reads the exchange of a phone without TLS tries passwords against it fast, and a stored MD5 hash falls sooner. `[\"SHA-256\"]` keeps old phones out.",
     ),
     //
+    setting(
+        "memory",
+        "messages",
+        USERS,
+        "134217728",
+        "1048576 to 1099511627776",
+        "Messages whose fate is not known yet, and requests that wait for the store.",
+    ),
+    setting(
+        "memory",
+        "messages_per_partner",
+        USERS,
+        "33554432",
+        "1048576 to 1099511627776",
+        "Those that one domain of a partner sent, or that wait for it.",
+    ),
+    setting(
+        "memory",
+        "messages_per_user",
+        USERS,
+        "8388608",
+        "1048576 to 1099511627776",
+        "Those to or from one local user.",
+    ),
     setting(
         "admin",
         "listen",

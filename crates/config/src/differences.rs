@@ -35,6 +35,7 @@ impl Settings {
             ("link", self.link != new.link, true),
             ("store", self.store != new.store, true),
             ("accounts", self.accounts != new.accounts, true),
+            ("memory", self.memory != new.memory, true),
             ("admin", self.admin != new.admin, true),
             ("log", self.log != new.log, true),
         ];

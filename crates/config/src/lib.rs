@@ -10,6 +10,7 @@ mod described;
 mod differences;
 mod error;
 mod files;
+mod memory;
 mod section;
 mod settings;
 
@@ -20,6 +21,7 @@ pub use defaults::embedded_defaults;
 pub use described::{Setting, markdown, settings};
 pub use differences::Difference;
 pub use error::{ConfigError, Reason, report};
+pub use memory::MemorySettings;
 pub use settings::{
     AccountSettings, AdminSettings, CertificateFiles, DigestAlgorithm, DnsSettings, DomainSettings, LinkEnd,
     LinkSettings, LogFormat, LogLevel, LogSettings, Role, Settings, SipLimits, SipListen, SipSettings,

@@ -9,6 +9,8 @@ use std::{
 use tombolo_policy::{Conflict, Home, LocalDomain, Partner, Proxy, SipTransport, Table};
 use tombolo_presence::Domain;
 
+use crate::memory::MemorySettings;
+
 /// The settings of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -32,6 +34,8 @@ pub struct Settings {
     pub store: Option<StoreSettings>,
     /// The accounts of built-in homes; `None` on an edge.
     pub accounts: Option<AccountSettings>,
+    /// How much memory the process may hold for others.
+    pub memory: MemorySettings,
     /// Administration.
     pub admin: AdminSettings,
     /// Logging.

@@ -48,7 +48,7 @@ pub fn draft(message: &PageMessage<'_>) -> RequestDraft {
         contact_user: None,
         headers,
         content_type: Some("text/plain;charset=UTF-8".to_owned()),
-        body: with_crlf(message.body).into_bytes(),
+        body: with_crlf(message.body).into(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! A SIP request of ours before it is known by which connection it leaves.
 
+use bytes::Bytes;
+
 /// The Max-Forwards of a request that begins with us (RFC 3261 §8.1.1.6).
 pub const MAX_FORWARDS: u8 = 70;
 
@@ -28,11 +30,23 @@ pub struct RequestDraft {
     pub headers: Vec<(&'static str, String)>,
     /// The type of the body; `None` without one.
     pub content_type: Option<String>,
-    /// The body.
-    pub body: Vec<u8>,
+    /// The body. Clones of a draft share it.
+    pub body: Bytes,
 }
 
 impl RequestDraft {
+    /// Octets of everything but the body: what each clone of the draft takes for itself.
+    pub fn head_octets(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len() + size_of::<String>());
+        let routes = self.routes.iter().map(|route| route.len() + size_of::<String>());
+        let texts = [&self.uri, &self.from, &self.to, &self.call_id].map(String::len);
+        size_of::<Self>()
+            + texts.into_iter().sum::<usize>()
+            + self.contact_user.as_ref().map_or(0, String::len)
+            + self.content_type.as_ref().map_or(0, String::len)
+            + headers.chain(routes).sum::<usize>()
+    }
+
     /// The request's text. `via` is the whole value of Via, `contact_host` what stands in Contact after the `@`.
     ///
     /// Whatever text stands in a field, the result is exactly one request: line ends and NUL in a field are written

@@ -1,8 +1,9 @@
 //! Stanza errors that we send (RFC 6120 §8.3).
 
+use bytes::Bytes;
 use tombolo_xmpp::{
-    stanza::{PresenceKind, StanzaCondition, StanzaHead},
-    write::{ErrorContent, Head, error_content, error_reply, presence},
+    stanza::{MessageKind, PresenceKind, StanzaCondition, StanzaHead},
+    write::{ErrorContent, Head, error_content, error_reply, message, presence},
 };
 
 /// The error that answers `stanza`, with a condition by name; `None` when it may not be answered (STOX-E-10).
@@ -10,6 +11,16 @@ pub fn reply(stanza: &[u8], condition: &str, text: Option<&str>) -> Option<Vec<u
     let head = StanzaHead::read(stanza).ok()?;
     let mut out = Vec::new();
     error_reply(&mut out, &head, &content(condition, text)).then_some(out)
+}
+
+/// As much of a message as [`reply`] needs later: its addresses and its id. Empty when it may not be answered.
+pub fn without_content(stanza: &[u8]) -> Bytes {
+    let Ok(head) = StanzaHead::read(stanza) else { return Bytes::new() };
+    let (Some(from), Some(to)) = (head.from.as_deref(), head.to.as_deref()) else { return Bytes::new() };
+    let mut out = Vec::new();
+    let kind = if head.is_error() { MessageKind::Error } else { MessageKind::Normal };
+    message(&mut out, &Head { from, to, id: head.id.as_deref(), lang: None }, kind, b"");
+    out.into()
 }
 
 /// An error presence from `from` to `to`, both bare.

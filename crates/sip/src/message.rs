@@ -157,6 +157,11 @@ impl Message {
         &self.body
     }
 
+    /// Octets that the message takes in memory.
+    pub fn octets(&self) -> usize {
+        size_of::<Self>() + self.head.len() + self.body.len()
+    }
+
     /// Octets of start line and header fields, the empty line counted.
     pub fn head_len(&self) -> usize {
         self.head.len()

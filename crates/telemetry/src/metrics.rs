@@ -24,6 +24,7 @@ pub struct Metrics {
     subscriptions: Gauge<i64, AtomicI64>,
     dialogs: Gauge<i64, AtomicI64>,
     queue_depth: Gauge<i64, AtomicI64>,
+    over_budget: Family<[(&'static str, &'static str); 1], Counter>,
     certificates: Family<[(&'static str, String); 1], Gauge<i64, AtomicI64>>,
     stanzas_in: Counter,
     stanzas_out: Counter,
@@ -75,6 +76,12 @@ impl Metrics {
             "Whole days until a certificate of ours runs out, negative once it has",
             certificates.clone(),
         );
+        let over_budget = Family::default();
+        registry.register(
+            "over_budget",
+            "Times that something was refused or cut, since a budget of memory had no room",
+            over_budget.clone(),
+        );
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
@@ -88,6 +95,7 @@ impl Metrics {
             dialogs,
             queue_depth,
             certificates,
+            over_budget,
             stanzas_in: counter("stanzas_in", "Stanzas from partners"),
             stanzas_out: counter("stanzas_out", "Stanzas to partners"),
             requests_in: counter("sip_requests_in", "SIP requests from peers"),
@@ -171,6 +179,11 @@ impl Metrics {
     /// Sets how many whole days the certificate of a domain of ours, or of the link, still holds.
     pub fn certificate_days_left(&self, name: &str, days: i64) {
         self.certificates.get_or_create(&[("name", name.to_owned())]).set(days);
+    }
+
+    /// A budget of memory had no room. `budget` is one of a few names.
+    pub fn over_budget(&self, budget: &'static str) {
+        self.over_budget.get_or_create(&[("budget", budget)]).inc();
     }
 
     /// A shard's turn took so long.
@@ -329,6 +342,7 @@ mod tests {
         metrics.committed(7, Duration::from_millis(2));
         metrics.certificate_days_left("corp.example", -2);
         metrics.health().part("store").set(crate::PartState::Degraded, "slow");
+        metrics.over_budget("messages");
         let text = metrics.render();
         for line in [
             "tombolo_stanzas_in_total 3",
@@ -341,6 +355,7 @@ mod tests {
             "tombolo_sip_requests_in_by_method_total{method=\"other\"} 1",
             "tombolo_sip_responses_in_by_class_total{class=\"4xx\"} 1",
             "tombolo_rows_committed_total 7",
+            "tombolo_over_budget_total{budget=\"messages\"} 1",
             "tombolo_certificate_days_left{name=\"corp.example\"} -2",
             "tombolo_part_state{part=\"store\"} 2",
             "tombolo_commit_seconds_count 1",

@@ -10,9 +10,10 @@ use arc_swap::ArcSwap;
 use rand::RngExt;
 use tokio::sync::Notify;
 use tombolo_admin::AdminState;
-use tombolo_broker::{Broker, BrokerSettings};
+use tombolo_broker::{Broker, BrokerSettings, MemoryLimits};
 use tombolo_config::{
-    DigestAlgorithm, LinkEnd, LinkSettings, Role, Settings, StoreSettings, Trust as TrustSetting, XmppLimits,
+    DigestAlgorithm, LinkEnd, LinkSettings, MemorySettings, Role, Settings, StoreSettings,
+    Trust as TrustSetting, XmppLimits,
 };
 use tombolo_edge::{
     DoorLimits, EdgePort, LinkIdentity, LinkListener, LinkPort, LinkSettings as LinkParts, SipEdge,
@@ -233,6 +234,7 @@ fn broker(settings: &Settings, basis: &Basis) -> io::Result<BrokerParts> {
         seed: rand::rng().random(),
         watcher_interval: sip.watcher_interval,
         idle_close: idle_close(settings),
+        memory: memory_limits(settings),
     });
     let broker = Arc::new(broker.map_err(|error| io::Error::other(format!("store: {error}")))?);
     book.connect(broker.clone());
@@ -244,6 +246,11 @@ fn algorithm(digest: DigestAlgorithm) -> Algorithm {
         DigestAlgorithm::Sha256 => Algorithm::Sha256,
         DigestAlgorithm::Md5 => Algorithm::Md5,
     }
+}
+
+fn memory_limits(settings: &Settings) -> MemoryLimits {
+    let MemorySettings { messages, messages_per_partner, messages_per_user } = settings.memory;
+    MemoryLimits { messages, messages_per_partner, messages_per_user }
 }
 
 /// The gateway, whose streams are at its edges, has the default.

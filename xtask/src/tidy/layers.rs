@@ -14,6 +14,7 @@ struct Place {
 }
 
 const PLACES: &[Place] = &[
+    Place { name: "budget", layer: 0, is_pure: true },
     Place { name: "slab", layer: 0, is_pure: true },
     Place { name: "wheel", layer: 0, is_pure: true },
     Place { name: "presence", layer: 1, is_pure: true },

@@ -37,7 +37,7 @@ fn draft() -> Box<RequestDraft> {
         contact_user: None,
         headers: Vec::new(),
         content_type: None,
-        body: Vec::new(),
+        body: Bytes::new(),
     })
 }
 

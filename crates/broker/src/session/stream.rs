@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use tombolo_edge::StreamId;
 use tombolo_interwork::owner::MessageId;
 
@@ -19,7 +20,7 @@ use super::ShardIndex;
 pub(super) struct Letter {
     pub(super) shard: ShardIndex,
     pub(super) message: Option<MessageId>,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Bytes,
 }
 
 /// See the [module](self).

@@ -125,7 +125,7 @@ fn unwritten_messages_go_by_the_next_stream_in_order() {
     assert!(down.contains(&SessionOutput::LaneLost { is_clean: false }));
     session.handle_stream_up(StreamId(2), 65_536, now);
     let up = outputs(&mut session);
-    assert!(up.contains(&SessionOutput::Stanzas { stream: StreamId(2), count: 1, bytes: vec![b'3'] }));
+    assert!(up.contains(&SessionOutput::Stanzas { stream: StreamId(2), count: 1, bytes: vec![b'3'].into() }));
     assert!(up.contains(&SessionOutput::Reachable { is_reachable: true, condition: "" }));
 }
 
@@ -244,7 +244,7 @@ fn xs_str_11_a_frozen_partner_is_given_up_and_an_idle_one_is_kept() {
     outputs(&mut session);
     let ping = |said: &[(Duration, SessionOutput)]| match said {
         [(at, SessionOutput::Stanzas { stream: StreamId(1), count: 1, bytes })] => {
-            let text = String::from_utf8(bytes.clone()).expect("text");
+            let text = String::from_utf8(bytes.to_vec()).expect("text");
             assert!(text.contains("<ping xmlns='urn:xmpp:ping'/>") && text.contains("to='partner.example'"));
             let (_, rest) = text.split_once("id='").expect("an id");
             (*at, number_of_pong(rest.split_once('\'').expect("quoted").0).expect("ours"))

@@ -9,7 +9,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tombolo_broker::{Account, Accounts, Broker, BrokerSettings};
+use tombolo_broker::{Account, Accounts, Broker, BrokerSettings, MemoryLimits};
 use tombolo_edge::{
     DialId, DomainPair, EdgePort, FlowFacts, FlowId, FlowPort, FlowSink, FromEdge, FromFlow, ProofMethod,
     STREAM_WINDOW_BYTES, StreamDirection, StreamEnd, StreamId, StreamSink, ToEdge, ToFlow, Transport,
@@ -188,6 +188,7 @@ impl Gateway {
             seed: 1,
             watcher_interval: Duration::ZERO,
             idle_close: Duration::from_secs(600),
+            memory: MemoryLimits::default(),
         });
         let broker = broker.expect("the store loads");
         let outside = Arc::new(Outside::default());

@@ -143,6 +143,7 @@ fn read(top: &Section<'_>, role: Option<Role>, context: &Context<'_>) -> Option<
     let store = rest::store(top, &data_dir, context);
     let accounts = rest::accounts(top, &data_dir, context);
     let (dns, admin, log) = (rest::dns(top), rest::admin(top), rest::log(top));
+    let memory = crate::memory::memory(top);
     top.finish();
 
     let role = role?;
@@ -157,6 +158,7 @@ fn read(top: &Section<'_>, role: Option<Role>, context: &Context<'_>) -> Option<
         link,
         store: (role != Role::Edge).then_some(store),
         accounts: (role != Role::Edge).then_some(accounts),
+        memory,
         admin,
         log,
     })

@@ -85,7 +85,7 @@ fn an_unknown_key_gives_the_keys_of_its_section() {
         [
             "3:1: unknown key `store.pfad`; accepted: path",
             "6:1: unknown key `log.colour`; accepted: format, level, show_addresses",
-            "7:2: unknown key `lgo`; accepted: role, data_dir, domain, xmpp, sip, partner, partners, dns, link, store, \
+            "7:2: unknown key `lgo`; accepted: role, data_dir, domain, xmpp, sip, memory, partner, partners, dns, link, store, \
              accounts, admin, log",
         ]
     );
@@ -376,7 +376,7 @@ fn errors_in_partner_files_name_that_file() {
     assert_eq!(
         lines(super::check(&text, "etc/t.toml", None, &here)),
         [
-            "3:1: unknown key `roll`; accepted: role, data_dir, domain, xmpp, sip, partner, partners, dns, link, store, \
+            "3:1: unknown key `roll`; accepted: role, data_dir, domain, xmpp, sip, memory, partner, partners, dns, link, store, \
              accounts, admin, log",
             "etc/partners.d/a.toml:1:11: this is not TOML: unclosed array table, expected `]`; accepted: TOML 1.0",
             "etc/partners.d/b.toml:2:10: one.example is already claimed by the partner at 5:10; accepted: each domain once, \

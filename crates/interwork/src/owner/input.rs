@@ -76,6 +76,11 @@ pub enum Input {
         /// The SIP status that the sender gets; `None` when the user has no phone to ask.
         status: Option<u16>,
     },
+    /// The recipient of a message that went out as [`super::Output::Deliver`] has no room for it: too many are on their way.
+    NotTaken {
+        /// Names the message.
+        message: MessageId,
+    },
     /// Rows are stored, or could not be. Tokens are answered in order.
     Persisted {
         /// Names the rows.

@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use tombolo_budget::Charge;
 use tombolo_policy::{Capability, Direction, MessageType, Outcome, Question};
 use tombolo_presence::{Address, Now};
 use tombolo_wheel::TimerId;
@@ -20,6 +21,7 @@ use tombolo_xmpp::{
 
 use super::{
     Asked, Owner, PeerKey, Timer,
+    budgets::{MESSAGE_OCTETS, NO_ROOM_RETRY_SECONDS},
     input::{MessageId, SipRequest},
     output::{Output, OwnerEvent},
     presence_in::addresses_of,
@@ -47,8 +49,18 @@ pub struct Mail {
     to_xmpp: HashMap<u64, ToXmpp, RandomState>,
     /// Answered toward SIP lately, oldest first: an error that comes late finds its sender here.
     answered: VecDeque<(Instant, u64)>,
+    /// Octets of those that are still in `to_xmpp`.
+    answered_octets: usize,
     /// CSeq per Call-ID that a thread gave us (STOX-M-04).
     threads: HashMap<String, u32, RandomState>,
+}
+
+impl Mail {
+    /// Octets of the messages that were answered and may still be refused.
+    #[cfg(test)]
+    pub(super) fn answered_octets(&self) -> usize {
+        self.answered_octets
+    }
 }
 
 #[derive(Debug, Default)]
@@ -61,17 +73,18 @@ struct Queue {
 #[derive(Debug)]
 struct Letter {
     number: u64,
-    /// The stanza, for the error that may go back.
+    /// The stanza without its content, for the error that may go back.
     stanza: Bytes,
     device: Option<Box<str>>,
+    /// Its body holds the charge for the whole letter, wherever the request is.
     draft: Box<RequestDraft>,
 }
 
 /// A message from a SIP user, on its way to XMPP.
 #[derive(Debug)]
 struct ToXmpp {
-    /// Still to be answered.
-    request: Option<Box<SipRequest>>,
+    /// Still to be answered, and what it holds until then.
+    request: Option<(Box<SipRequest>, Charge)>,
     /// A MESSAGE between two local users, which has no stanza.
     is_local: bool,
     user: Address,
@@ -140,7 +153,7 @@ impl Owner {
             lang: body.lang.as_deref().or(message.head.lang.as_deref()),
             body: &body.text,
         };
-        let draft = message_to_sip::draft(&page);
+        let mut draft = message_to_sip::draft(&page);
         let is_reliable = front_end.as_ref().is_none_or(|peer| {
             let lane = self.peer_lane(peer);
             self.lanes.lane(lane).way.as_ref().is_none_or(|way| way.is_reliable)
@@ -155,19 +168,26 @@ impl Owner {
                 "the message is too long for its way",
             );
         }
+        let key = (contact.clone(), user.clone());
+        let waiting = self.mail.queues.get(&key).map_or(0, |queue| queue.waiting.len());
+        let head = xmpp_error::without_content(stanza);
+        let octets = letter_octets(&draft, &head);
+        let charge = match waiting < self.settings.waiting_messages {
+            true => self.charge(user, contact, octets),
+            false => None,
+        };
+        let Some(charge) = charge else {
+            return self.bounce(stanza, user, contact, "resource-constraint", "too many messages wait");
+        };
+        draft.body = charge.seal(draft.body.to_vec());
         self.mail.next += 1;
         let letter = Letter {
             number: self.mail.next,
-            stanza: stanza.clone(),
+            stanza: head,
             device: to.resource().map(Into::into),
             draft: Box::new(draft),
         };
-        let key = (contact.clone(), user.clone());
-        let queue = self.mail.queues.entry(key.clone()).or_default();
-        if queue.waiting.len() >= self.settings.waiting_messages {
-            return self.bounce(stanza, user, contact, "resource-constraint", "too many messages wait");
-        }
-        queue.waiting.push_back(letter);
+        self.mail.queues.entry(key.clone()).or_default().waiting.push_back(letter);
         self.send_next(&key);
     }
 
@@ -201,7 +221,7 @@ impl Owner {
     /// The SIP side answered a message; or a MESSAGE between two local users is decided.
     pub(super) fn handle_message_status(&mut self, message: MessageId, status: u16, _now: Now) {
         if let Some(sent) = self.mail.to_xmpp.remove(&message.0) {
-            if let Some(request) = sent.request {
+            if let Some((request, _)) = sent.request {
                 self.answer(&request, Reply::status(status), "the message could not be delivered");
             }
             return;
@@ -212,11 +232,20 @@ impl Owner {
     /// The recipient has no phone: to a contact it is as if there were no such user (XP-34).
     pub(super) fn handle_message_unreachable(&mut self, message: MessageId) {
         match self.mail.to_xmpp.remove(&message.0) {
-            Some(ToXmpp { request: Some(request), .. }) => {
+            Some(ToXmpp { request: Some((request, _)), .. }) => {
                 self.answer(&request, Reply::status(480), UNREACHABLE);
             }
             Some(_) => {}
             None => self.end_letter(message, Some("service-unavailable"), UNREACHABLE),
+        }
+    }
+
+    /// Too many messages are on their way to the recipient's phones.
+    pub(super) fn handle_message_not_taken(&mut self, message: MessageId) {
+        match self.mail.to_xmpp.remove(&message.0) {
+            Some(ToXmpp { request: Some((request, _)), .. }) => self.refuse_for_room(&request),
+            Some(_) => {}
+            None => self.end_letter(message, Some("resource-constraint"), "too many messages wait"),
         }
     }
 
@@ -295,14 +324,18 @@ impl Owner {
             PeerKey::FrontEnd(_) => Duration::ZERO,
             PeerKey::Phone(_) => partner.map_or(Duration::ZERO, |partner| partner.message_answer_wait),
         };
+        let id = message_id_text(self.settings.start, self.mail.next + 1);
+        let bytes = message_to_xmpp::stanza(&incoming, &user, &contact, &id, is_chat);
+        let held = self.charge(&user, &contact, request.message.octets() + MESSAGE_OCTETS);
+        let sealed = self.charge(&user, &contact, bytes.len());
+        let (Some(held), Some(sealed)) = (held, sealed) else { return self.refuse_for_room(&request) };
+        let bytes = sealed.seal(bytes);
         self.mail.next += 1;
         let number = self.mail.next;
-        let id = message_id_text(self.settings.start, number);
-        let bytes = message_to_xmpp::stanza(&incoming, &user, &contact, &id, is_chat);
         self.event(OwnerEvent::MessageToXmpp);
         let sent = ToXmpp {
             peer: request.peer.clone(),
-            request: Some(Box::new(request)),
+            request: Some((Box::new(request), held)),
             is_local: false,
             user,
             contact,
@@ -326,13 +359,11 @@ impl Owner {
             return self.answer(&request, Reply::status(404), "there is no such local user");
         }
         let hops = request.message.max_forwards().ok().flatten().unwrap_or(MAX_FORWARDS);
-        self.mail.next += 1;
-        let number = self.mail.next;
         let page = PageMessage {
             from_uri: uri_of(user),
             from_tag: format!("{:016x}", self.random()),
             to_uri: uri_of(contact),
-            call_id: format!("{:016x}{number:x}", self.random()),
+            call_id: format!("{:016x}{:x}", self.random(), self.mail.next + 1),
             cseq: 1,
             // STOX-A-21: the message goes on by SIP, one hop further.
             max_forwards: hops.saturating_sub(1),
@@ -340,10 +371,17 @@ impl Owner {
             lang: incoming.lang.as_deref(),
             body: &incoming.body,
         };
-        let draft = Box::new(message_to_sip::draft(&page));
+        let mut draft = Box::new(message_to_sip::draft(&page));
+        // The recipient pays for what waits for its phones, the sender for the request that waits for its answer.
+        let held = self.charge(user, contact, request.message.octets() + MESSAGE_OCTETS);
+        let sealed = self.charge(contact, user, letter_octets(&draft, &[]));
+        let (Some(held), Some(sealed)) = (held, sealed) else { return self.refuse_for_room(&request) };
+        draft.body = sealed.seal(draft.body.to_vec());
+        self.mail.next += 1;
+        let number = self.mail.next;
         let sent = ToXmpp {
             peer: request.peer.clone(),
-            request: Some(Box::new(request)),
+            request: Some((Box::new(request), held)),
             is_local: true,
             user: user.clone(),
             contact: contact.clone(),
@@ -378,16 +416,36 @@ impl Owner {
         if let Some(timer) = sent.timer.take() {
             self.wheel.cancel(timer);
         }
-        let Some(request) = sent.request.take() else { return };
+        let Some((request, _)) = sent.request.take() else { return };
+        self.mail.answered_octets += answered_octets(sent);
         self.answer(&request, Reply::status(202), "");
         self.mail.answered.push_back((now.instant, message.0));
-        let (count, confirm_after) = (self.mail.answered.len(), self.settings.confirm_after);
-        let is_over = |(answered_at, _): &mut (Instant, u64)| {
-            count > UNCONFIRMED || count > ANSWERED && *answered_at + confirm_after <= now.instant
-        };
-        if let Some((_, oldest)) = self.mail.answered.pop_front_if(is_over) {
-            self.mail.to_xmpp.remove(&oldest);
+        self.forget_answered(now);
+    }
+
+    /// Forgets the oldest of the answered messages while there are too many, or while they take too much.
+    fn forget_answered(&mut self, now: Now) {
+        let confirm_after = self.settings.confirm_after;
+        let most_octets = self.settings.budgets.messages / 4;
+        loop {
+            let (count, octets) = (self.mail.answered.len(), self.mail.answered_octets);
+            let is_over = |(answered_at, _): &mut (Instant, u64)| {
+                count > UNCONFIRMED
+                    || octets > most_octets
+                    || count > ANSWERED && *answered_at + confirm_after <= now.instant
+            };
+            let Some((_, oldest)) = self.mail.answered.pop_front_if(is_over) else { return };
+            if let Some(sent) = self.mail.to_xmpp.remove(&oldest) {
+                self.mail.answered_octets -= answered_octets(&sent);
+            }
         }
+    }
+
+    /// A budget has no room for a message of a SIP user.
+    fn refuse_for_room(&mut self, request: &SipRequest) {
+        let retry = [("Retry-After", NO_ROOM_RETRY_SECONDS.to_string())];
+        let answer = Reply { headers: &retry, ..Reply::status(500) };
+        self.answer(request, answer, "too many messages wait");
     }
 
     /// The contact's server refused a message of one of our users.
@@ -423,7 +481,10 @@ impl Owner {
         if let Some(timer) = sent.timer {
             self.wheel.cancel(timer);
         }
-        if let Some(request) = sent.request {
+        if sent.request.is_none() {
+            self.mail.answered_octets -= answered_octets(&sent);
+        }
+        if let Some((request, _)) = sent.request {
             let status = status_of(condition, target, moved_to.is_some());
             // STOX-E-05: 301 and 302 say where the recipient is now.
             let contact = moved_to.filter(|_| matches!(status, 301 | 302)).map(|uri| format!("<{uri}>"));
@@ -479,6 +540,16 @@ impl Owner {
         *cseq = cseq.wrapping_add(1) & 0x7fff_ffff;
         (call_id, (*cseq).max(1))
     }
+}
+
+/// What a letter holds: its body once, and its head as often as it is copied on its way (here, at the peer, on the wire).
+fn letter_octets(draft: &RequestDraft, stanza: &[u8]) -> usize {
+    draft.body.len() + 3 * draft.head_octets() + stanza.len() + MESSAGE_OCTETS
+}
+
+/// What a message takes that was answered and may still be refused.
+fn answered_octets(sent: &ToXmpp) -> usize {
+    MESSAGE_OCTETS + sent.user.as_str().len() + sent.contact.as_str().len()
 }
 
 /// The text in the stanza's own language, else the first.

@@ -20,6 +20,7 @@ use crate::{rows::Row, token::TokenKey};
 
 mod accounts;
 mod addresses;
+mod budgets;
 mod dialog_life;
 mod dialogs;
 pub mod input;
@@ -44,6 +45,7 @@ mod watchers;
 #[cfg(test)]
 mod tests;
 
+pub use budgets::BudgetLimits;
 pub use input::{
     Accounts, Input, MessageId, NotifyAnswer, PeerWay, PersistToken, ReplyTo, RequestId, SipRequest,
 };
@@ -52,6 +54,7 @@ pub use output::{NOTIFY_BRANCH, Output, OwnerEvent, Relation, Report};
 pub use settings::{OwnerSettings, WatchLimits};
 
 use addresses::{AddressId, Addresses};
+use budgets::Budgets;
 use dialogs::Dialogs;
 use mail::Mail;
 use pairs::{PairId, Pairs};
@@ -100,6 +103,7 @@ pub struct Owner {
     shard: Shard<PresenceState>,
     lanes: Lanes,
     mail: Mail,
+    budgets: Budgets,
     quotas: quotas::Quotas,
     proposals: HashMap<u32, Box<Proposal>, RandomState>,
     /// The pair whose proposal is being settled: it stays until the last that waited is done.
@@ -220,6 +224,7 @@ impl Owner {
         wheel.insert(now.instant + settings.flush_interval, Timer::Flush);
         Self {
             random: settings.seed | 1,
+            budgets: Budgets::new(&settings.budgets),
             settings,
             policy,
             accounts: Arc::default(),
@@ -275,6 +280,7 @@ impl Owner {
                 Some(status) => self.handle_message_status(message, status, now),
                 None => self.handle_message_unreachable(message),
             },
+            Input::NotTaken { message } => self.handle_message_not_taken(message),
             Input::Persisted { token, is_stored } => self.handle_persisted(token, is_stored, now),
             Input::Decide { user, watcher, is_approved, asker } => {
                 self.handle_decision(&user, watcher.as_ref(), is_approved, asker, now);

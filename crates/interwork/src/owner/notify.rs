@@ -1,5 +1,6 @@
 //! What becomes of NOTIFYs: answers, time-outs, intervals, the end of dialogs and of the ways to their peers.
 
+use bytes::Bytes;
 use tombolo_presence::{Address, Now, PresenceState};
 use tombolo_sip::event::ends_subscription;
 
@@ -287,7 +288,7 @@ impl Owner {
             contact_user: Some(token.to_owned()),
             headers: vec![("Event", event), ("Subscription-State", "terminated;reason=timeout".to_owned())],
             content_type: (!body.is_empty()).then(|| "application/pidf+xml".to_owned()),
-            body: body.to_vec(),
+            body: Bytes::copy_from_slice(body),
         };
         let id = self.new_request(Asked::Nothing);
         let peer = request.peer.clone();

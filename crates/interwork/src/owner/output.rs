@@ -1,5 +1,7 @@
 //! What a shard asks for and says.
 
+use bytes::Bytes;
+use tombolo_budget::Full;
 use tombolo_presence::{Address, Subscription};
 
 use crate::{
@@ -67,7 +69,7 @@ pub enum Output {
         /// Names it; `None` for what nobody waits for (errors, notices).
         message: Option<MessageId>,
         /// The stanza.
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// A MESSAGE for all phones of a built-in user; its end comes back as [`super::Input::Delivered`].
     Deliver {
@@ -190,4 +192,6 @@ pub enum OwnerEvent {
     PresenceToSip(u32),
     /// Rows could not be stored.
     StoreFailed,
+    /// Something was refused, or cut, since it found no room in a budget.
+    OverBudget(Full),
 }

@@ -114,6 +114,14 @@ pub struct Proposal {
     is_state_lost: bool,
 }
 
+impl Proposal {
+    /// Control inputs that wait behind it.
+    #[cfg(test)]
+    pub fn waiting_len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
 /// What of a control input its refusal needs; requests and decisions lie in the effects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
@@ -249,7 +257,7 @@ impl Owner {
     }
 
     /// Whoever waits for a control input that cannot be taken is told.
-    fn refuse_control(&mut self, id: PairId, control: Control, now: Now) {
+    pub(super) fn refuse_control(&mut self, id: PairId, control: Control, now: Now) {
         let reason = "too much of the pair waits for the store";
         match control {
             Control::Watch(request) => self.refuse_watch(&request, 500, reason, now),

@@ -12,6 +12,7 @@ use tombolo_xmpp::{
 
 use super::{
     Owner, Timer,
+    budgets::MESSAGE_OCTETS,
     output::{Output, OwnerEvent},
     pairs::{PairId, mark},
     plan::Control,
@@ -57,7 +58,16 @@ impl Owner {
             // Its place is behind what is being stored. A `subscribe` is checked when its turn comes.
             let control = match subscription_kind(presence.kind) {
                 Some(kind) if kind != SubscriptionKind::Subscribe => Control::FromContact(kind),
-                _ => Control::Stanza(Box::new(stanza.clone())),
+                _ => {
+                    let Some((contact, user)) = addresses_of(stanza) else { return };
+                    let mut held = stanza.clone();
+                    let Some(charge) = self.charge(&user, &contact, stanza.xml.len() + MESSAGE_OCTETS) else {
+                        return self.refuse_control(id, Control::Stanza(Box::new(held)), now);
+                    };
+                    // A copy of its own: the read buffer that it was cut from is far larger.
+                    held.xml = charge.seal(stanza.xml.to_vec());
+                    Control::Stanza(Box::new(held))
+                }
             };
             return self.control(id, control, now);
         }
@@ -295,9 +305,10 @@ impl Owner {
 
     /// Sends a stanza for which nobody waits, in the order of the session's messages.
     pub(super) fn say(&mut self, user: &Address, contact: &Address, bytes: Vec<u8>) {
+        let Some(charge) = self.charge_answer(contact, bytes.len() + MESSAGE_OCTETS) else { return };
         if let Some(lane) = self.lane_to(user, contact) {
             let lane = self.lanes.lane(lane).key.clone();
-            self.out.push_back(Output::Message { lane, message: None, bytes });
+            self.out.push_back(Output::Message { lane, message: None, bytes: charge.seal(bytes) });
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tombolo_fanout::{LaneId, Update, ViewId};
@@ -316,7 +317,7 @@ impl<'a> NotifyWriter<'a> {
             contact_user: Some(self.token.as_str().to_owned()),
             headers,
             content_type: (!body.is_empty()).then(|| "application/pidf+xml".to_owned()),
-            body: body.to_vec(),
+            body: Bytes::copy_from_slice(body),
         }
     }
 }

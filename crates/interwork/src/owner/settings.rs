@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tombolo_sip::event::subscriber;
 
-use crate::token::TokenKey;
+use crate::{owner::budgets::BudgetLimits, token::TokenKey};
 
 /// What a shard is set to.
 #[derive(Debug, Clone)]
@@ -48,6 +48,8 @@ pub struct OwnerSettings {
     pub waiting_messages: usize,
     /// The largest SIP MESSAGE toward a peer that may be reached by datagrams, in octets (RFC 3428 §8).
     pub datagram_message_bytes: usize,
+    /// What the shard may hold in octets.
+    pub budgets: BudgetLimits,
     /// Spans of our own subscriptions.
     pub subscriber: subscriber::Settings,
 }
@@ -86,6 +88,7 @@ impl OwnerSettings {
             pending_for: Duration::from_secs(24 * 3600),
             waiting_messages: 32,
             datagram_message_bytes: 1300,
+            budgets: BudgetLimits::default(),
             subscriber: subscriber::Settings::default(),
         }
     }

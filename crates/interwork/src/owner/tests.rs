@@ -4,6 +4,7 @@ mod stage;
 
 mod account_changes;
 mod borders;
+mod budgets;
 mod hops;
 mod limits;
 mod local_pairs;

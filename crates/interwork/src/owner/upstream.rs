@@ -1,6 +1,7 @@
 //! Our own subscriptions: we ask a user's front end for the user's presence, on behalf of each contact who watches
 //! (RFC 8048 §5.2). The SUBSCRIBE's From is the contact, since the front end authorizes the watcher it sees there.
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tombolo_fanout::ViewId;
@@ -253,7 +254,7 @@ impl Owner {
                 ("Allow-Events", "presence".to_owned()),
             ],
             content_type: None,
-            body: Vec::new(),
+            body: Bytes::new(),
         };
         let peer = upstream.peer.clone();
         upstream.machine.handle_sent(now.instant, &self.settings.subscriber);

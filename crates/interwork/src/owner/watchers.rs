@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
+use tombolo_budget::Charge;
 use tombolo_fanout::ViewId;
 use tombolo_presence::{Address, Now, PresenceState, SubscriptionKind};
 use tombolo_sip::event::Reason;
 
 use super::{
     LaneKey, Owner,
+    budgets::{MESSAGE_OCTETS, NO_ROOM_RETRY_SECONDS},
     dialogs::{DialogTexts, Phase, Routes},
     input::SipRequest,
     output::{Output, OwnerEvent},
@@ -37,6 +39,8 @@ pub struct WatchRequest {
     pub expires: u32,
     /// The number of its row.
     pub row: u64,
+    /// Given back with the request, when it is answered.
+    pub _held: Charge,
 }
 
 impl Owner {
@@ -101,12 +105,18 @@ impl Owner {
             let retry = [("Retry-After", LIMIT_RETRY_SECONDS.to_string())];
             return self.answer(&request, Reply { headers: &retry, ..Reply::status(480) }, reason);
         }
+        // The request twice: as it came, and read.
+        let Some(held) = self.charge(user, contact, 2 * request.message.octets() + MESSAGE_OCTETS) else {
+            let retry = [("Retry-After", NO_ROOM_RETRY_SECONDS.to_string())];
+            let answer = Reply { headers: &retry, ..Reply::status(500) };
+            return self.answer(&request, answer, "too much waits for the store");
+        };
         let Some(id) = self.find_or_add_pair(user, contact) else {
             return self.answer(&request, Reply::status(400), "the addresses cannot be a pair");
         };
         let row = self.new_row();
         let expires = asked.min(longest);
-        let watch = WatchRequest { request, subscribe, watches_user, expires, row };
+        let watch = WatchRequest { request, subscribe, watches_user, expires, row, _held: held };
         self.control(id, Control::Watch(Box::new(watch)), now);
     }
 

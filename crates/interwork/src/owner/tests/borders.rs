@@ -84,7 +84,7 @@ fn stox_a_05_presence_flows_by_datagram_and_by_stream() {
         while !way.is_reliable && !stage.requests.is_empty() {
             let draft = stage.answer(200, "");
             assert_eq!(draft.method, "NOTIFY");
-            states.push(String::from_utf8(draft.body.clone()).expect("UTF-8"));
+            states.push(String::from_utf8(draft.body.to_vec()).expect("UTF-8"));
         }
         states.extend(stage.notifies.drain(..).map(|notify| body_of(&notify)));
         assert!(states.last().is_some_and(|last| last.contains(">dnd<")), "{way:?}: {states:?}");

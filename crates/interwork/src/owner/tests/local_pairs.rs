@@ -109,7 +109,7 @@ fn a_message_to_a_colleague_goes_to_the_phones_and_its_answer_back() {
     let mut stage = Stage::new();
     stage.message(&phone_of(ROMEO, "a"), ROMEO, MERCUTIO, "Content-Type: text/plain\r\n", b"Good morrow");
     let (message, draft) = stage.deliveries.pop_front().expect("for the phones");
-    assert_eq!(draft.body, b"Good morrow");
+    assert_eq!(draft.body, &b"Good morrow"[..]);
     assert!(stage.responses.is_empty());
     stage.input(Input::Delivered { message, status: Some(200) });
     assert_eq!(stage.status(), 200);

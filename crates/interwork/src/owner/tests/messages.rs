@@ -129,7 +129,7 @@ fn stox_g_08_rooms_are_refused_and_never_become_a_message() {
 fn stox_m_19_line_ends_cross_as_each_side_writes_them() {
     let mut stage = Stage::new();
     write(&mut stage, "1", "one\ntwo");
-    assert_eq!(stage.answer(200, "").body, b"one\r\ntwo");
+    assert_eq!(stage.answer(200, "").body, &b"one\r\ntwo"[..]);
     stage.message(&front_end(), BENVOLIO, JULIET, "Content-Type: text/plain\r\n", b"a\x00\x0bb\r\nc");
     assert!(stage.stanza().contains("<body>ab\nc</body>"));
 }

@@ -17,8 +17,8 @@ use tombolo_xmpp::stream::ReceivedStanza;
 use crate::{
     error::NoResponse,
     owner::{
-        Accounts, Input, LaneKey, MessageId, Output, Owner, OwnerSettings, PeerKey, PeerWay, PhoneKey,
-        ReplyTo, RequestId, SipRequest,
+        Accounts, Input, LaneKey, MessageId, Output, Owner, OwnerEvent, OwnerSettings, PeerKey, PeerWay,
+        PhoneKey, ReplyTo, RequestId, SipRequest,
     },
     request::RequestDraft,
     rows::Row,
@@ -68,6 +68,11 @@ pub struct Stage {
     /// Phones to which NOTIFYs are written and do not arrive.
     pub deaf: HashSet<PeerKey>,
     pub writes_messages: bool,
+    /// Message stanzas are kept in [`Stage::kept_messages`], as a session without a stream does.
+    pub keeps_messages: bool,
+    pub kept_messages: Vec<Bytes>,
+    /// What was to be counted.
+    pub events: Vec<OwnerEvent>,
     pub reports: Vec<crate::owner::Report>,
     /// Whom each decision concerned.
     pub decided: Vec<Vec<String>>,
@@ -208,6 +213,9 @@ impl Stage {
             away: phones().into(),
             deaf: HashSet::new(),
             writes_messages: true,
+            keeps_messages: false,
+            kept_messages: Vec::new(),
+            events: Vec::new(),
             reports: Vec::new(),
             decided: Vec::new(),
             way: way(),
@@ -323,7 +331,8 @@ impl Stage {
                 }
                 Output::Stanzas { bytes, .. } => self.stanzas.extend(split_stanzas(&bytes)),
                 Output::Message { message, bytes, .. } => {
-                    self.stanzas.push_back(String::from_utf8(bytes).expect("UTF-8"));
+                    self.stanzas.push_back(String::from_utf8(bytes.to_vec()).expect("UTF-8"));
+                    self.kept_messages.extend(self.keeps_messages.then_some(bytes));
                     if let Some(message) = message.filter(|_| self.writes_messages) {
                         self.owner.handle(Input::MessageFate { message, fate: Ok(()) }, self.now);
                     }
@@ -355,7 +364,8 @@ impl Stage {
                 Output::Decided { watchers, .. } => {
                     self.decided.push(watchers.iter().map(ToString::to_string).collect());
                 }
-                Output::PartnerPairs { .. } | Output::Event(_) => {}
+                Output::Event(event) => self.events.push(event),
+                Output::PartnerPairs { .. } => {}
             }
         }
     }

@@ -1,0 +1,136 @@
+//! However many keys the other side chooses, what is held for it stays under stated sums.
+
+use std::time::Duration;
+
+use super::stage::*;
+use crate::owner::{BudgetLimits, Input, OwnerEvent, budgets::Budgets};
+
+/// 1 MiB for the shard, half of it for a partner, a quarter for a user.
+fn stage_of_a_mebibyte() -> Stage {
+    let mut stage = Stage::new();
+    let limits = BudgetLimits::of_shard(1 << 20, 1 << 20, 1 << 20, 1);
+    stage.owner.settings.budgets = limits;
+    stage.owner.budgets = Budgets::new(&limits);
+    stage
+}
+
+fn write(stage: &mut Stage, from: &str, to: &str, body_len: usize) {
+    let body = "x".repeat(body_len);
+    stage.xmpp_says(&format!("<message from='{from}/r' to='{to}' id='m'><body>{body}</body></message>"));
+}
+
+fn refused(stage: &mut Stage) -> usize {
+    let is_refusal = |stanza: &String| stanza.contains("<resource-constraint ");
+    let count = stage.stanzas.iter().filter(|stanza| is_refusal(stanza)).count();
+    stage.stanzas.clear();
+    count
+}
+
+#[test]
+fn any_number_of_senders_to_a_silent_front_end_hold_no_more_than_a_users_budget() {
+    let mut stage = stage_of_a_mebibyte();
+    for n in 0..100 {
+        write(&mut stage, &format!("u{n}@xmpp.example"), BENVOLIO, 20_000);
+    }
+    // A quarter of a mebibyte holds 11 messages of 20,000 octets and their heads.
+    assert_eq!((stage.requests.len(), refused(&mut stage)), (11, 89));
+    // Another user has room of its own.
+    write(&mut stage, "u1@xmpp.example", "mercutio@corp.example", 20_000);
+    assert_eq!((stage.requests.len(), refused(&mut stage)), (12, 0));
+    // What has its fate makes room.
+    for _ in 0..12 {
+        stage.answer(200, "");
+    }
+    write(&mut stage, "u1@xmpp.example", BENVOLIO, 200_000);
+    assert_eq!((stage.requests.len(), refused(&mut stage)), (1, 0));
+}
+
+#[test]
+fn any_number_of_recipients_hold_no_more_than_a_partners_budget() {
+    let mut stage = stage_of_a_mebibyte();
+    for n in 0..100 {
+        write(&mut stage, JULIET, &format!("u{n}@corp.example"), 20_000);
+    }
+    let kept = stage.requests.len();
+    assert!((20..=24).contains(&kept), "half a mebibyte holds {kept} messages of 20,000 octets");
+    assert_eq!(refused(&mut stage), 100 - kept);
+    assert!(stage.events.iter().any(|event| {
+        matches!(event, OwnerEvent::OverBudget(full) if full.account == "messages_per_partner")
+    }));
+}
+
+#[test]
+fn a_message_is_held_for_as_long_as_its_request_lives_wherever_that_is() {
+    let mut stage = stage_of_a_mebibyte();
+    write(&mut stage, JULIET, BENVOLIO, 200_000);
+    let (peer, request, draft) = stage.requests.pop_front().expect("in flight");
+    // The peer still sends its copy when the shard has forgotten the message.
+    stage.input(Input::Outcome { request, outcome: Err(crate::error::NoResponse::Timeout) });
+    stage.stanzas.clear();
+    write(&mut stage, NURSE, BENVOLIO, 200_000);
+    assert_eq!((stage.requests.len(), refused(&mut stage)), (0, 1));
+    drop((peer, draft));
+    write(&mut stage, NURSE, BENVOLIO, 200_000);
+    assert_eq!((stage.requests.len(), refused(&mut stage)), (1, 0));
+}
+
+#[test]
+fn a_sip_user_whose_messages_wait_for_a_silent_partner_is_told_to_come_again() {
+    let mut stage = stage_of_a_mebibyte();
+    stage.keeps_messages = true;
+    stage.writes_messages = false;
+    let body = vec![b'x'; 20_000];
+    for _ in 0..40 {
+        stage.message(&phone_of(ROMEO, "a"), ROMEO, JULIET, "Content-Type: text/plain\r\n", &body);
+    }
+    stage.wait(Duration::from_secs(2));
+    let refusals: Vec<_> = stage.responses.drain(..).filter(|answer| answer.status() == Some(500)).collect();
+    assert!((28..=35).contains(&refusals.len()), "{} of 40", refusals.len());
+    assert!(refusals.iter().all(|answer| answer.retry_after().is_some()));
+    // What was written is held no more.
+    stage.kept_messages.clear();
+    stage.message(&phone_of(ROMEO, "a"), ROMEO, JULIET, "Content-Type: text/plain\r\n", &body);
+    stage.wait(Duration::from_secs(2));
+    assert_eq!(stage.status(), 202);
+}
+
+#[test]
+fn messages_that_were_answered_and_may_still_fail_are_forgotten_before_they_take_too_much() {
+    let mut stage = stage_of_a_mebibyte();
+    let contact = format!("{}@xmpp.example", "j".repeat(1000));
+    for _ in 0..1000 {
+        stage.message(&phone_of(ROMEO, "a"), ROMEO, &contact, "Content-Type: text/plain\r\n", b"x");
+        stage.wait(Duration::from_secs(1));
+        assert_eq!(stage.status(), 202);
+        stage.responses.clear();
+        stage.stanzas.clear();
+    }
+    let octets = stage.owner.mail.answered_octets();
+    assert!((150_000..=1 << 18).contains(&octets), "{octets} octets of answered messages");
+}
+
+#[test]
+fn what_waits_for_a_slow_store_is_bounded_in_octets_too() {
+    let mut stage = stage_of_a_mebibyte();
+    stage.stores_at_once = false;
+    let note = "n".repeat(60_000);
+    stage.presence(JULIET, ROMEO, "subscribe", "");
+    for _ in 0..16 {
+        stage.presence(JULIET, ROMEO, "", &format!("<status>{note}</status>"));
+    }
+    let kept = stage.owner.proposals.values().map(|proposal| proposal.waiting_len()).sum::<usize>();
+    assert!((3..=4).contains(&kept), "{kept} of 16 states of 60,000 octets wait in a quarter of a mebibyte");
+    let route = format!("Record-Route: <sip:{}.example;lr>\r\n", "r".repeat(7_900)).repeat(7);
+    for n in 0..20 {
+        stage.subscribe(
+            &phone_of(ROMEO, "a"),
+            ROMEO,
+            &format!("u{n}@xmpp.example"),
+            &format!("c{n}"),
+            &route,
+        );
+    }
+    let refusals: Vec<_> = stage.responses.drain(..).filter(|answer| answer.status() == Some(500)).collect();
+    assert!(refusals.len() >= 18, "{} of 20 subscriptions", refusals.len());
+    assert!(refusals.iter().all(|answer| answer.retry_after().is_some()));
+}
