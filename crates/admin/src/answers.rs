@@ -22,6 +22,9 @@ pub struct StatusAnswer {
     pub streams: Vec<StreamAnswer>,
     /// Federated sessions.
     pub sessions: Vec<SessionAnswer>,
+    /// Front ends, in the order of their domains.
+    #[serde(default)]
+    pub front_ends: Vec<FrontEndAnswer>,
     /// Local users with state.
     pub users: usize,
     /// Pairs of a local user and a contact.
@@ -119,6 +122,25 @@ pub struct SessionAnswer {
     pub stanzas_out: u64,
     /// Why the last stream ended or the last dial failed.
     pub last_failure: Option<String>,
+}
+
+/// The front end of a local domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontEndAnswer {
+    /// The domain.
+    pub domain: String,
+    /// `up`, `doubtful` or `lost`.
+    pub state: String,
+    /// Seconds in that state.
+    pub state_seconds: u64,
+    /// Why it is not up.
+    pub cause: Option<String>,
+    /// The address that is spoken to.
+    pub remote: Option<String>,
+    /// Why the last dial gave no connection; only while it is not up.
+    pub last_failure: Option<String>,
+    /// Seconds until the next dial; only while there is neither a connection nor a dial.
+    pub next_dial_seconds: Option<u64>,
 }
 
 /// A partner entry, and how it is at the moment.

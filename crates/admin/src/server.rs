@@ -31,7 +31,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
     sync::Notify,
 };
-use tombolo_broker::{Broker, SessionReport, StreamReport};
+use tombolo_broker::{Broker, FrontEndReport, SessionReport, StreamReport};
 use tombolo_edge::StreamDirection;
 use tombolo_interwork::typed_address::typed_address;
 use tombolo_policy::{Approve, Partner, Table};
@@ -40,8 +40,8 @@ use tombolo_telemetry::{Metrics, PartReport, PartState};
 
 use crate::{
     answers::{
-        CertificateAnswer, DecisionAnswer, PartAnswer, PartnerAnswer, PendingAnswer, RelationAnswer,
-        ReloadAnswer, SessionAnswer, StatusAnswer, StreamAnswer, TlsAnswer, UserAnswer,
+        CertificateAnswer, DecisionAnswer, FrontEndAnswer, PartAnswer, PartnerAnswer, PendingAnswer,
+        RelationAnswer, ReloadAnswer, SessionAnswer, StatusAnswer, StreamAnswer, TlsAnswer, UserAnswer,
     },
     explain::explain,
 };
@@ -250,6 +250,7 @@ async fn status(State(state): State<Shared>) -> Json<StatusAnswer> {
         uptime_seconds: (state.now)().saturating_duration_since(state.begun).as_secs(),
         streams: Vec::new(),
         sessions: Vec::new(),
+        front_ends: Vec::new(),
         users: 0,
         pairs: 0,
         notifier_dialogs: 0,
@@ -264,6 +265,7 @@ async fn status(State(state): State<Shared>) -> Json<StatusAnswer> {
     answer.streams =
         broker.streams().into_iter().map(|stream| stream_answer(stream, (state.wall)())).collect();
     answer.sessions = broker.sessions().await.into_iter().map(session_answer).collect();
+    answer.front_ends = broker.front_ends().await.into_iter().map(front_end_answer).collect();
     for shard in broker.shards().await {
         answer.users += shard.report.users;
         answer.pairs += shard.report.pairs;
@@ -305,6 +307,18 @@ fn session_answer(report: SessionReport) -> SessionAnswer {
         waiting_messages: report.waiting,
         stanzas_out: report.stanzas_out,
         last_failure: report.last_failure,
+    }
+}
+
+fn front_end_answer(report: FrontEndReport) -> FrontEndAnswer {
+    FrontEndAnswer {
+        domain: report.domain.to_string(),
+        state: report.health.as_str().to_owned(),
+        state_seconds: report.in_state_for.as_secs(),
+        cause: report.cause.map(ToOwned::to_owned),
+        remote: report.remote.map(|remote| remote.to_string()),
+        last_failure: report.last_failure,
+        next_dial_seconds: report.next_dial.map(|next| next.as_secs()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The broker of one gateway: its shards, its directory, and how the outside asks it.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -9,7 +9,7 @@ use tombolo_edge::{
     DomainPair, EdgePort, FlowPort, ProofMethod, StreamDirection, StreamId, StreamTls, ToFlow, Transport,
 };
 use tombolo_interwork::{
-    owner::{BudgetLimits, Input, Owner, OwnerSettings, PeerKey, Report},
+    owner::{BudgetLimits, Input, Owner, OwnerSettings, PeerHealth, PeerKey, Report},
     rows::{Row, table},
     token::TokenKey,
 };
@@ -27,7 +27,7 @@ use crate::{
     directory::{Directory, Shard, Shared, Stream},
     fanout_actor::FanoutActor,
     guests::GuestsActor,
-    messages::{AskShard, ToSession, ToUser},
+    messages::{AskShard, ToPeer, ToSession, ToUser},
     router::Router,
     session::SessionSettings,
 };
@@ -53,9 +53,9 @@ pub struct BrokerSettings {
     /// For jitter, new at each start.
     pub seed: u64,
     /// The least time between two states to one SIP watcher of one presentity (RFC 3856 §6.10).
-    pub watcher_interval: std::time::Duration,
+    pub watcher_interval: Duration,
     /// An outgoing stream that took nothing for so long is closed in order.
-    pub idle_close: std::time::Duration,
+    pub idle_close: Duration,
     /// How much memory it may hold for others.
     pub memory: MemoryLimits,
 }
@@ -85,6 +85,25 @@ pub struct SessionReport {
     pub stanzas_out: u64,
     /// Why the last stream ended or the last dial failed.
     pub last_failure: Option<String>,
+}
+
+/// A front end, for operators.
+#[derive(Debug, Clone)]
+pub struct FrontEndReport {
+    /// The local domain whose users it has.
+    pub domain: Domain,
+    /// How it stands.
+    pub health: PeerHealth,
+    /// For how long.
+    pub in_state_for: Duration,
+    /// Why it is not up.
+    pub cause: Option<&'static str>,
+    /// Where it is connected.
+    pub remote: Option<SocketAddr>,
+    /// Why the last dial gave no connection; only while it is not up.
+    pub last_failure: Option<String>,
+    /// When it is dialled again.
+    pub next_dial: Option<Duration>,
 }
 
 /// A stream, for operators.
@@ -262,6 +281,18 @@ impl Broker {
         reports
     }
 
+    /// How the front ends stand, in the order of their domains.
+    pub async fn front_ends(&self) -> Vec<FrontEndReport> {
+        let mut reports = Vec::new();
+        for peer in self.directory.front_ends() {
+            let (answer, waiting) = oneshot::channel();
+            peer.do_send(ToPeer::Report(answer));
+            reports.extend(waiting.await);
+        }
+        reports.sort_by(|a, b| a.domain.as_str().cmp(b.domain.as_str()));
+        reports
+    }
+
     /// The streams that are up.
     pub fn streams(&self) -> Vec<StreamReport> {
         let report = |(id, stream): (StreamId, Stream)| StreamReport {
@@ -336,7 +367,7 @@ async fn meet(directory: &Directory, phones: &[(PeerKey, SocketAddr)]) {
 }
 
 const MEET_AT_ONCE: usize = 256;
-const MEET_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+const MEET_PAUSE: Duration = Duration::from_millis(20);
 /// Batches that wait for a shard.
 const SHARD_INBOX: usize = 4096;
 /// Octets of them.
@@ -344,8 +375,6 @@ const SHARD_INBOX_BYTES: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tombolo_edge::ToEdge;
 
     use super::*;

@@ -3,7 +3,7 @@
 //! Its locks are held for one look-up and never across a message, but for what all shards must hear in one order. Rows are not here: a shard owns them.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     hash::BuildHasher,
     sync::{
         Arc, OnceLock, Weak,
@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use tombolo_edge::{
     DialId, DomainPair, EdgePort, FlowFacts, FlowId, FlowPort, ProofMethod, StreamDirection, StreamId,
-    StreamTls, ToEdge, ToFlow,
+    StreamTls, ToEdge, ToFlow, Transport,
 };
 use tombolo_interwork::{
     error::NoResponse,
@@ -28,7 +28,7 @@ use tombolo_presence::{Address, Domain};
 use tombolo_runtime::{Clock, InboxSender, Placement, Wake};
 use tombolo_sip::{headers::MAGIC_COOKIE, message::Message};
 use tombolo_store::StateStore;
-use tombolo_telemetry::Metrics;
+use tombolo_telemetry::{Metrics, PartState};
 
 use crate::{
     accounts::{Authenticator, Proof},
@@ -81,6 +81,8 @@ pub struct Directory {
     pub flows: Flows,
     dials: RwLock<HashMap<DialId, Dialled>>,
     partner_pairs: Mutex<PartnerPairs>,
+    /// Front ends that are not up, and why.
+    front_end_doubts: Mutex<BTreeMap<Box<str>, &'static str>>,
     next_dial: AtomicU64,
     hasher: std::hash::RandomState,
     /// Itself, for the actors that it starts.
@@ -183,6 +185,7 @@ impl Directory {
             flows: Flows::default(),
             dials: RwLock::default(),
             partner_pairs: Mutex::default(),
+            front_end_doubts: Mutex::default(),
             next_dial: AtomicU64::new(1),
             hasher: std::hash::RandomState::new(),
             me: me.clone(),
@@ -206,6 +209,50 @@ impl Directory {
         for shard in self.shards() {
             shard.addr.do_send(Wake);
         }
+        self.dial_front_ends();
+    }
+
+    /// Every front end of the policy is kept connected, whether anybody needs it at the moment or not.
+    fn dial_front_ends(&self) {
+        for local in self.policy.load().local_domains().iter().filter(|local| local.front_end().is_some()) {
+            self.tell_peer(&PeerKey::FrontEnd(local.name.clone()), ToPeer::Retry);
+        }
+    }
+
+    /// A front end is up, or why it is not; it is forgotten where the policy names none for its domain.
+    pub fn note_front_end(&self, domain: &Domain, doubt: Option<&'static str>) {
+        let is_configured = self.has_front_end(domain);
+        let doubt = doubt.filter(|_| is_configured);
+        let mut doubts = self.front_end_doubts.lock();
+        match doubt {
+            Some(doubt) => drop(doubts.insert(domain.as_str().into(), doubt)),
+            None => drop(doubts.remove(domain.as_str())),
+        }
+        let part = self.metrics.health().part("front_ends");
+        if doubts.is_empty() {
+            part.set_up();
+        } else {
+            let texts: Vec<String> =
+                doubts.iter().map(|(domain, doubt)| format!("{domain}: {doubt}")).collect();
+            part.set(PartState::Noted, texts.join("; "));
+        }
+        match is_configured {
+            true => self.metrics.front_end_up(domain.as_str(), doubt.is_none()),
+            false => self.metrics.forget_front_end(domain.as_str()),
+        }
+    }
+
+    /// True while the policy names a front end for a local domain.
+    pub fn has_front_end(&self, domain: &Domain) -> bool {
+        let policy = self.policy.load();
+        policy.local_domain(domain.as_str()).is_some_and(|local| local.front_end().is_some())
+    }
+
+    /// The front ends that are there.
+    pub fn front_ends(&self) -> Vec<Addr<PeerActor>> {
+        let peers = self.peers.read();
+        let front_ends = peers.iter().filter(|(key, _)| matches!(key, PeerKey::FrontEnd(_)));
+        front_ends.map(|(_, peer)| peer.addr.clone()).collect()
     }
 
     /// False while the shards are loaded and nothing can go out yet.
@@ -278,6 +325,9 @@ impl Directory {
             self.tell_shards(|| Input::Policy(table.clone()));
         });
         self.drop_front_ends(&before, table);
+        if self.is_connected() {
+            self.dial_front_ends();
+        }
     }
 
     /// Takes flows from the front ends to which a new policy does not give them any more.
@@ -443,7 +493,14 @@ impl Directory {
         let branch_prefix = format!("{MAGIC_COOKIE}{}.", owner_name(self.hasher.hash_one(key)));
         let is_bound = self.flows.bind(flow, key, &branch_prefix);
         if is_bound {
-            self.flows_port().send(ToFlow::Bound { flow: flow.flow });
+            // Anybody may have written a datagram that names a front end's address as its source: such flows end soon, as
+            // strangers' do, and take no place of those who proved themselves.
+            let is_forgeable = flow.transport == Transport::Udp
+                && flow.dial.is_none()
+                && matches!(key, PeerKey::FrontEnd(_));
+            if !is_forgeable {
+                self.flows_port().send(ToFlow::Bound { flow: flow.flow });
+            }
             self.find_or_start_peer(key).addr.do_send(ToPeer::FlowUp(flow.clone()));
         }
         is_bound

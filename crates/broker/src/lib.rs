@@ -25,6 +25,6 @@ mod session_actor;
 mod user_actor;
 
 pub use accounts::{Account, Accounts, Authenticator};
-pub use broker::{Broker, BrokerSettings, SessionReport, ShardReport, StreamReport};
+pub use broker::{Broker, BrokerSettings, FrontEndReport, SessionReport, ShardReport, StreamReport};
 pub use budgets::MemoryLimits;
 pub use session::{Session, SessionOutput, SessionSettings, ShardIndex};

@@ -164,6 +164,10 @@ pub enum ToPeer {
     FlowDown(FlowId),
     /// The phone did not register again.
     Lapsed,
+    /// A front end is to be tried now: it was configured anew.
+    Retry,
+    /// An operator asks how a front end stands.
+    Report(oneshot::Sender<crate::broker::FrontEndReport>),
     /// Octets are written.
     Written {
         /// The flow.

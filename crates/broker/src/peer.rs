@@ -2,6 +2,11 @@
 //!
 //! Messages of its flow, requests of shards and users, credit and time go in; bytes for the flow, requests to be
 //! served, ends of our own requests and dials come out. Transactions belong to the peer and outlive a flow.
+//!
+//! A front end has a [health](health): it is kept connected, asked when it is silent, and every change of its health is
+//! told. What is sent to it goes by a connection that we dialled, or that proved by TLS whose it is; any other flow brings
+//! its requests and takes the answers to them, and nothing else. A [request that an address failed](elsewhere) goes to
+//! another one.
 
 use std::{
     collections::VecDeque,
@@ -14,18 +19,27 @@ use bytes::Bytes;
 use tombolo_edge::{FlowFacts, FlowId};
 use tombolo_interwork::{
     error::NoResponse,
-    owner::{PeerWay, ReplyTo},
+    owner::{PeerHealth, PeerWay, ReplyTo},
     request::RequestDraft,
 };
 use tombolo_sip::{
     build::ResponseBuilder,
     message::Message,
     method::Method,
-    transaction::{Incoming, Outcome, ServerId, Timers, Transactions},
+    transaction::{Incoming, ServerId, Timers, Transactions},
     uas::{self, Verdict},
 };
 
+use self::{
+    elsewhere::Elsewhere,
+    front_end::{FrontEnd, leads_to_front_end},
+    health::FrontEndHealth,
+};
 use crate::{messages::Requester, session::ShardIndex};
+
+mod elsewhere;
+mod front_end;
+pub mod health;
 
 /// What a peer asks for, in order.
 #[derive(Debug)]
@@ -83,12 +97,15 @@ pub enum PeerOutput {
     },
     /// How the peer is reached changed: tell every shard.
     Way(Option<PeerWay>),
+    /// A front end's health changed: tell every shard.
+    Health(PeerHealth),
 }
 
 /// A request of ours, kept until it has ended: where an address fails, it goes to another once (RFC 3263 §4.3).
 #[derive(Debug, Clone)]
 struct Sent {
-    requester: Requester,
+    /// Whoever waits for its end; `None` for a question of the peer's own about the front end's health.
+    requester: Option<Requester>,
     /// Instead of the draft's Request-URI.
     uri: Option<String>,
     draft: Arc<RequestDraft>,
@@ -105,15 +122,6 @@ struct Live {
     heard: Option<Instant>,
 }
 
-/// A request on its way to another address than the one that failed it.
-#[derive(Debug)]
-struct Elsewhere {
-    sent: Sent,
-    failed: SocketAddr,
-    /// How it ends where there is no other.
-    failure: Result<Box<Message>, NoResponse>,
-}
-
 /// One peer. See the [module](self).
 #[derive(Debug)]
 pub struct Peer {
@@ -122,39 +130,35 @@ pub struct Peer {
     flow: Option<Arc<FlowFacts>>,
     /// All that live; the one that came or was proved last stands last.
     flows: Vec<Live>,
-    /// It can be dialled: a front end. A phone comes by itself.
-    may_dial: bool,
+    /// Of a front end, which can be dialled. A phone comes by itself.
+    front_end: Option<FrontEnd>,
     /// A dial is under way; its own report ends it, and this is for one that is lost.
     dialling_until: Option<Instant>,
-    retry_at: Option<Instant>,
-    failures: u32,
     /// The next hop of `flow` asked to be left alone (RFC 3261 §21.5.4): the next flow takes its place.
     must_rest: bool,
     window: usize,
     wanting: VecDeque<(ShardIndex, usize)>,
     granted: Vec<(ShardIndex, usize)>,
     waiting: VecDeque<Sent>,
-    elsewhere: VecDeque<Elsewhere>,
+    elsewhere: Elsewhere,
     out: VecDeque<PeerOutput>,
 }
 
 impl Peer {
-    /// A peer without a flow. `owner` goes into each branch of ours.
-    pub fn new(owner: &str, may_dial: bool, now: Instant) -> Self {
+    /// A phone without a flow. `owner` goes into each branch of ours.
+    pub fn phone(owner: &str, now: Instant) -> Self {
         Self {
             transactions: Transactions::new(owner, Timers::default(), now),
             flow: None,
             flows: Vec::new(),
-            may_dial,
+            front_end: None,
             dialling_until: None,
-            retry_at: None,
-            failures: 0,
             must_rest: false,
             window: 0,
             wanting: VecDeque::new(),
             granted: Vec::new(),
             waiting: VecDeque::new(),
-            elsewhere: VecDeque::new(),
+            elsewhere: Elsewhere::default(),
             out: VecDeque::new(),
         }
     }
@@ -167,8 +171,8 @@ impl Peer {
 
     /// When [`Peer::handle_timeout`] is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let own = [self.dialling_until, self.retry_at].into_iter().flatten();
-        own.chain(self.transactions.poll_timeout()).min()
+        let health = self.health().and_then(FrontEndHealth::poll_timeout);
+        [self.dialling_until, health, self.transactions.poll_timeout()].into_iter().flatten().min()
     }
 
     /// True when nothing is open and there is no flow.
@@ -194,6 +198,11 @@ impl Peer {
         self.flow.as_deref().map(|flow| flow.flow)
     }
 
+    /// The address to which what is sent goes.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.flow.as_deref().map(|flow| flow.remote)
+    }
+
     /// Those of its flows that we opened.
     pub fn dialled_flows(&self) -> Vec<FlowId> {
         let dialled = self.flows.iter().filter(|live| live.facts.dial.is_some());
@@ -201,13 +210,17 @@ impl Peer {
     }
 
     /// A flow to the peer: the first one, one that a phone speaks by from now on, or news of a known one.
+    ///
+    /// A front end's flow counts only where it leads to the front end for certain. The source of a datagram, or a connection
+    /// from a trusted address, is where somebody wrote from, and no way to it.
     pub fn handle_flow_up(&mut self, flow: Arc<FlowFacts>, now: Instant) {
         let is_dialled = flow.dial.is_some();
         if is_dialled {
             self.dialling_until = None;
         }
-        self.retry_at = None;
-        self.failures = 0;
+        if self.front_end.is_some() && !leads_to_front_end(&flow) {
+            return;
+        }
         let known = self.flows.iter().position(|live| live.facts.flow == flow.flow);
         let heard = known.and_then(|at| self.flows.remove(at).heard);
         self.flows.push(Live { facts: flow.clone(), heard });
@@ -215,23 +228,29 @@ impl Peer {
             Some(current) if current.flow == flow.flow => self.flow = Some(flow),
             // A front end may have several connections to us; what we send goes by the first while it lives.
             Some(current)
-                if self.may_dial && !(self.must_rest && is_dialled && current.remote != flow.remote) => {}
+                if self.front_end.is_some()
+                    && !(self.must_rest && is_dialled && current.remote != flow.remote) => {}
             _ => self.adopt(flow, now),
         }
         self.send_elsewhere(now);
         if is_dialled {
             // Nobody else was there.
             self.fail_elsewhere();
-            self.close_double();
+            self.close_double(now);
         }
+        self.drive_health(now);
     }
 
     /// What is sent goes by this flow from now on.
     fn adopt(&mut self, flow: Arc<FlowFacts>, now: Instant) {
-        if self.flow.is_some() && !self.may_dial {
-            // What was in flight by the old flow is said again by the new one.
-            self.granted.clear();
-            self.out.push_back(PeerOutput::Way(None));
+        match &mut self.front_end {
+            Some(front_end) => front_end.health.handle_connected(flow.transport.is_reliable(), now),
+            None if self.flow.is_some() => {
+                // What was in flight by the old flow is said again by the new one.
+                self.granted.clear();
+                self.out.push_back(PeerOutput::Way(None));
+            }
+            None => {}
         }
         self.must_rest = false;
         let granted: usize = self.granted.iter().map(|(_, bytes)| bytes).sum();
@@ -251,20 +270,6 @@ impl Peer {
         }
     }
 
-    /// The newest dial led to an address that has a flow already: one is enough.
-    fn close_double(&mut self) {
-        let Some(newest) = self.flows.last().map(|live| live.facts.clone()) else { return };
-        let is_current = |current: &Arc<FlowFacts>| current.flow == newest.flow;
-        if self.flow.as_ref().is_some_and(is_current) {
-            return;
-        }
-        let is_double = |live: &Live| live.facts.remote == newest.remote && live.facts.flow != newest.flow;
-        if self.flows.iter().any(is_double) {
-            self.flows.pop();
-            self.out.push_back(PeerOutput::Close { flow: newest.flow });
-        }
-    }
-
     /// A flow ended. The newest other one takes its place. Its requests without an answer go by the next one to a front
     /// end, once; those to a phone have failed.
     pub fn handle_flow_down(&mut self, flow: FlowId, now: Instant) {
@@ -276,6 +281,9 @@ impl Peer {
             self.window = 0;
             self.granted.clear();
             self.out.push_back(PeerOutput::Way(None));
+            if let Some(front_end) = &mut self.front_end {
+                front_end.health.handle_ended(now);
+            }
         }
         let is_lost = |sent: &Sent| sent.left.is_some_and(|(by, _)| by == flow);
         for sent in self.transactions.fail_clients(is_lost) {
@@ -287,37 +295,28 @@ impl Peer {
             self.adopt(other.facts.clone(), now);
         }
         self.flush(now);
-        if !self.wanting.is_empty() || !self.waiting.is_empty() {
-            self.dial_if_needed(now);
-        }
+        self.drive_health(now);
+        self.fail_waiting_if_hopeless(now);
     }
 
-    /// Something came by a flow that went elsewhere than here.
+    /// Something came by a flow.
     pub fn handle_heard(&mut self, flow: FlowId, now: Instant) {
         if let Some(live) = self.flows.iter_mut().find(|live| live.facts.flow == flow) {
             live.heard = Some(now);
         }
+        if let Some(front_end) = &mut self.front_end
+            && self.flow.as_ref().is_some_and(|current| current.flow == flow)
+        {
+            front_end.health.handle_heard(now);
+            self.drive_health(now);
+        }
     }
 
-    /// To the next address of a front end, unless it was the second already; `failure` is how it ended so far.
-    fn send_again(&mut self, sent: Sent, failure: Result<Box<Message>, NoResponse>) {
-        if self.may_dial && !sent.is_second && self.waiting.len() < WAITING_REQUESTS {
-            return self.waiting.push_back(Sent { is_second: true, ..sent });
+    /// Tells whoever asked how a request ended.
+    fn end(&mut self, sent: Sent, outcome: Result<Box<Message>, NoResponse>) {
+        if let Some(requester) = sent.requester {
+            self.out.push_back(PeerOutput::Ended { requester, outcome });
         }
-        self.out.push_back(PeerOutput::Ended { requester: sent.requester, outcome: failure });
-    }
-
-    /// A dial failed: what waited for it fails too.
-    pub fn handle_dial_failed(&mut self, now: Instant) {
-        self.dialling_until = None;
-        self.failures = self.failures.saturating_add(1);
-        let wait = DIAL_FLOOR.saturating_mul(1 << self.failures.min(6)).min(DIAL_CAP);
-        self.retry_at = Some(now + wait);
-        while let Some(sent) = self.waiting.pop_front() {
-            let outcome = Err(NoResponse::Transport);
-            self.out.push_back(PeerOutput::Ended { requester: sent.requester, outcome });
-        }
-        self.fail_elsewhere();
     }
 
     /// True when a request came before, so that it is answered as it was then.
@@ -327,12 +326,14 @@ impl Peer {
 
     /// Messages that a flow brought.
     pub fn handle_message(&mut self, flow: &Arc<FlowFacts>, message: Message, now: Instant) {
-        self.handle_heard(flow.flow, now);
         if !message.is_request() {
             self.transactions.handle_response(message, now);
-            return self.settle(now);
+            // A refusal counts before the mere sign of life that it is too.
+            self.settle(now);
+            return self.handle_heard(flow.flow, now);
         }
-        let most = if self.may_dial { FRONT_END_SERVERS } else { PHONE_SERVERS };
+        self.handle_heard(flow.flow, now);
+        let most = if self.front_end.is_some() { FRONT_END_SERVERS } else { PHONE_SERVERS };
         let is_other = matches!(message.method(), Some(Method::Ack | Method::Cancel));
         if self.transactions.servers() >= most && !is_other && !self.holds(&message) {
             return self.answer_stateless(flow, &message, 503, &[("Retry-After", "2".to_owned())]);
@@ -387,16 +388,17 @@ impl Peer {
         draft: Box<RequestDraft>,
         now: Instant,
     ) {
+        let requester = Some(requester);
         let sent = Sent { requester, uri, draft: Arc::from(draft), is_second: false, left: None };
         if self.flow.is_some() {
             return self.send(sent, now);
         }
-        if !self.may_dial || self.retry_at.is_some() || self.waiting.len() >= WAITING_REQUESTS {
-            let outcome = Err(NoResponse::Transport);
-            return self.out.push_back(PeerOutput::Ended { requester: sent.requester, outcome });
+        let is_hopeless = self.health().is_none_or(|health| health.must_wait(now));
+        if is_hopeless || self.waiting.len() >= WAITING_REQUESTS {
+            return self.end(sent, Err(NoResponse::Transport));
         }
         self.waiting.push_back(sent);
-        self.dial_if_needed(now);
+        self.drive_health(now);
     }
 
     fn send(&mut self, sent: Sent, now: Instant) {
@@ -409,7 +411,7 @@ impl Peer {
         let way = way_of(flow);
         let sent = Sent { left: Some((flow.flow, now)), ..sent };
         // Copies for a front end go to the address that the first went to; a phone is where it was met last.
-        let pinned = self.may_dial.then_some(flow.flow.0);
+        let pinned = self.front_end.is_some().then_some(flow.flow.0);
         let (draft, uri) = (sent.draft.clone(), sent.uri.clone());
         let method = Method::parse(draft.method).unwrap_or(Method::Options);
         self.transactions.send(sent, method, pinned, way.is_reliable, now, |branch| {
@@ -427,9 +429,7 @@ impl Peer {
         // A shard asks again when the flow came anew: that replaces what it asked before.
         self.wanting.retain(|(wanting, _)| *wanting != shard);
         self.wanting.push_back((shard, owed_bytes));
-        if self.flow.is_none() {
-            return self.dial_if_needed(now);
-        }
+        self.drive_health(now);
         self.grant();
     }
 
@@ -461,23 +461,14 @@ impl Peer {
         if self.dialling_until.is_some_and(|until| until <= now) {
             self.handle_dial_failed(now);
         }
-        if self.retry_at.is_some_and(|at| at <= now) {
-            self.retry_at = None;
-            if !self.wanting.is_empty() {
-                self.dial_if_needed(now);
-            }
-        }
-    }
-
-    fn dial_if_needed(&mut self, now: Instant) {
-        if !self.may_dial || self.flow.is_some() || self.dialling_until.is_some() || self.retry_at.is_some() {
-            return;
-        }
-        self.dialling_until = Some(now + DIAL_LOST);
-        self.out.push_back(PeerOutput::Dial);
+        self.drive_health(now);
     }
 
     fn grant(&mut self) {
+        if self.health().is_some_and(|health| !health.takes()) {
+            // What is owed stays in the shards, newest state only, until the front end is heard again.
+            return;
+        }
         // A datagram peer has no stream to fill: each NOTIFY is a transaction, which bounds itself.
         while self.window >= LEAST_GRANT_BYTES
             && let Some((shard, owed)) = self.wanting.pop_front()
@@ -487,89 +478,6 @@ impl Peer {
             self.window -= bytes;
             self.granted.push((shard, bytes));
             self.out.push_back(PeerOutput::Grant { shard, bytes });
-        }
-    }
-
-    /// Requests of ours that ended: with an answer, or on their way to the next address.
-    ///
-    /// Only the one that failed goes there (RFC 3263 §4.3): it may be one device that is silent, or a 503 that came from
-    /// further away. The flow is left only where nothing at all came by it since the request left.
-    fn settle(&mut self, now: Instant) {
-        while let Some((sent, outcome)) = self.transactions.poll_ended() {
-            let outcome = match outcome {
-                Outcome::Response(message) => Ok(message),
-                Outcome::Timeout => Err(NoResponse::Timeout),
-            };
-            let rest = match &outcome {
-                Ok(message) if message.status() == Some(503) => {
-                    message.retry_after().map(|seconds| Duration::from_secs(seconds.into()).min(MOST_AVOIDED))
-                }
-                Err(_) => None,
-                Ok(_) => {
-                    self.out.push_back(PeerOutput::Ended { requester: sent.requester, outcome });
-                    continue;
-                }
-            };
-            // What has one address only gets no better by a new flow.
-            let by = sent.left.filter(|_| !sent.is_second);
-            let live = by.and_then(|(by, left)| {
-                let live = self.flows.iter().find(|live| live.facts.flow == by)?;
-                live.facts.has_alternatives.then_some((live, left))
-            });
-            let Some((live, left)) = live else {
-                self.out.push_back(PeerOutput::Ended { requester: sent.requester, outcome });
-                continue;
-            };
-            let (flow, failed) = (live.facts.flow, live.facts.remote);
-            let span = rest.unwrap_or(AVOIDED_FOR);
-            if outcome.is_err() && live.heard.is_none_or(|heard| heard <= left) {
-                self.out.push_back(PeerOutput::Avoid { flow, span });
-                self.send_again(sent, outcome);
-                self.handle_flow_down(flow, now);
-                continue;
-            }
-            self.out.push_back(PeerOutput::Mark { flow, span });
-            let is_current = self.flow.as_ref().is_some_and(|current| current.flow == flow);
-            self.must_rest |= is_current && rest.is_some();
-            if self.elsewhere.len() >= WAITING_REQUESTS {
-                self.out.push_back(PeerOutput::Ended { requester: sent.requester, outcome });
-                continue;
-            }
-            self.elsewhere.push_back(Elsewhere { sent, failed, failure: outcome });
-            self.send_elsewhere(now);
-            if self.elsewhere.is_empty() || self.dialling_until.is_some() {
-                continue;
-            }
-            if self.retry_at.is_some() {
-                self.fail_elsewhere();
-            } else {
-                self.dialling_until = Some(now + DIAL_LOST);
-                self.out.push_back(PeerOutput::Dial);
-            }
-        }
-    }
-
-    /// Sends what another address failed by the newest flow to a different one that we opened.
-    fn send_elsewhere(&mut self, now: Instant) {
-        for _ in 0..self.elsewhere.len() {
-            let Some(Elsewhere { sent, failed, failure }) = self.elsewhere.pop_front() else { return };
-            let is_other = |live: &&Live| live.facts.dial.is_some() && live.facts.remote != failed;
-            match self.flows.iter().rev().find(is_other).map(|live| live.facts.clone()) {
-                Some(flow) => {
-                    // It takes the place of one that asked for rest, however it came to be.
-                    if self.must_rest && self.flow.as_ref().is_some_and(|current| current.remote == failed) {
-                        self.adopt(flow.clone(), now);
-                    }
-                    self.send_by(&flow, Sent { is_second: true, ..sent }, now);
-                }
-                None => self.elsewhere.push_back(Elsewhere { sent, failed, failure }),
-            }
-        }
-    }
-
-    fn fail_elsewhere(&mut self) {
-        for Elsewhere { sent, failure, .. } in self.elsewhere.drain(..) {
-            self.out.push_back(PeerOutput::Ended { requester: sent.requester, outcome: failure });
         }
     }
 
@@ -613,16 +521,12 @@ const LEAST_GRANT_BYTES: usize = 2048;
 const WAITING_REQUESTS: usize = 1024;
 /// How long an address that failed is dialled last, where it does not say itself.
 const AVOIDED_FOR: Duration = Duration::from_secs(60);
-/// And where it says more.
-const MOST_AVOIDED: Duration = Duration::from_secs(600);
 /// A dial tries address after address, each with its own limits, and reports; this is for one whose report is lost.
 const DIAL_LOST: Duration = Duration::from_secs(600);
 /// Requests of one phone that are open, or whose copies are still answered.
 const PHONE_SERVERS: usize = 256;
 /// And of a front end: what it sends by UDP in 32 s.
 const FRONT_END_SERVERS: usize = 65_536;
-const DIAL_FLOOR: Duration = Duration::from_millis(500);
-const DIAL_CAP: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, WrapFuture, fut::ActorFutureExt};
 use tombolo_edge::{FlowFacts, FlowId, ToFlow, Transport};
-use tombolo_interwork::owner::{Input, LaneKey, PeerKey};
+use tombolo_interwork::owner::{Input, LaneKey, PeerHealth, PeerKey};
 use tombolo_policy::SipTransport;
 use tombolo_runtime::{Inbox, TURN_ITEMS, Wake};
 use tombolo_sip::message::Message;
@@ -12,10 +12,15 @@ use tombolo_telemetry::{SipMethod, StatusClass};
 
 use crate::{
     alarm::{Alarm, Alarmed},
+    broker::FrontEndReport,
     directory::{Directory, LINGER},
     guests::answer,
     messages::{Arrived, ToPeer},
-    peer::{Peer, PeerOutput, owner_name, way_of},
+    peer::{
+        Peer, PeerOutput,
+        health::{Doubt, FrontEndHealth},
+        owner_name, way_of,
+    },
     requests::{Admission, admit, serve},
 };
 
@@ -26,15 +31,20 @@ pub struct PeerActor {
     inbox: Inbox<Arrived>,
     directory: Arc<Directory>,
     alarm: Alarm,
+    /// Why the last dial of a front end gave no connection.
+    last_failure: Option<String>,
 }
 
 impl PeerActor {
     /// A peer without a flow. `number` goes into its branches.
     pub fn new(key: PeerKey, number: u64, inbox: Inbox<Arrived>, directory: Arc<Directory>) -> Self {
-        let may_dial = matches!(key, PeerKey::FrontEnd(_));
         let now = directory.clock.now().instant;
-        let peer = Peer::new(&owner_name(number), may_dial, now);
-        Self { key, peer, inbox, directory, alarm: Alarm::default() }
+        let owner = owner_name(number);
+        let peer = match &key {
+            PeerKey::FrontEnd(domain) => Peer::front_end(&owner, domain.as_str(), number, now),
+            PeerKey::Phone(_) => Peer::phone(&owner, now),
+        };
+        Self { key, peer, inbox, directory, alarm: Alarm::default(), last_failure: None }
     }
 
     fn drive(&mut self, ctx: &mut Context<Self>) {
@@ -72,7 +82,44 @@ impl PeerActor {
             PeerOutput::Way(way) => {
                 directory.tell_shards(|| Input::PeerChanged { peer: self.key.clone(), way: way.clone() });
             }
+            PeerOutput::Health(health) => self.tell_health(health),
         }
+    }
+
+    /// Says how a front end stands: in the log, in the metrics, and to the shards, whose dialogs depend on it.
+    fn tell_health(&mut self, health: PeerHealth) {
+        let PeerKey::FrontEnd(domain) = &self.key else { return };
+        let front_end = domain.as_str();
+        let cause = self.peer.health().and_then(FrontEndHealth::doubt).map(Doubt::as_str);
+        match health {
+            PeerHealth::Up => {
+                self.last_failure = None;
+                tracing::info!(front_end, "front end is up");
+            }
+            PeerHealth::Doubtful => tracing::warn!(front_end, cause, "front end is in doubt"),
+            PeerHealth::Lost => tracing::warn!(front_end, cause, "front end is lost"),
+        }
+        self.directory.note_front_end(domain, cause);
+        let peer = &self.key;
+        self.directory.tell_shards(|| Input::PeerHealth { peer: peer.clone(), health });
+    }
+
+    fn report(&self, now: Instant) -> Option<FrontEndReport> {
+        let PeerKey::FrontEnd(domain) = &self.key else { return None };
+        if !self.directory.has_front_end(domain) {
+            return None;
+        }
+        let state = self.peer.health()?;
+        let (health, since) = state.health();
+        Some(FrontEndReport {
+            domain: domain.clone(),
+            health,
+            in_state_for: now.saturating_duration_since(since),
+            cause: state.doubt().map(Doubt::as_str),
+            remote: self.peer.remote(),
+            last_failure: self.last_failure.clone().filter(|_| health != PeerHealth::Up),
+            next_dial: state.next_dial().map(|at| at.saturating_duration_since(now)),
+        })
     }
 
     /// Leaves a flow, which ends where nobody else has it.
@@ -115,11 +162,12 @@ impl PeerActor {
         }
     }
 
-    fn dial(&self) {
+    fn dial(&mut self) {
         let PeerKey::FrontEnd(domain) = &self.key else { return };
         let policy = self.directory.policy.load();
         let Some(front_end) = policy.local_domain(domain.as_str()).and_then(|local| local.front_end()) else {
-            return;
+            self.directory.note_front_end(domain, None);
+            return self.peer.rest();
         };
         let hop = &front_end.next_hop;
         let transport = match hop.transport {
@@ -165,6 +213,11 @@ impl Actor for PeerActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.inbox.wake_actor(ctx.address().recipient());
+        // A front end is dialled before anybody needs it.
+        self.peer.handle_timeout(self.directory.clock.now().instant);
+        if matches!(self.key, PeerKey::FrontEnd(_)) {
+            self.drive(ctx);
+        }
     }
 }
 
@@ -234,8 +287,18 @@ impl Handler<ToPeer> for PeerActor {
             }
             ToPeer::Written { flow, bytes } => self.peer.handle_written(flow, bytes),
             ToPeer::DialFailed { cause, .. } => {
-                tracing::warn!(cause, "the front end cannot be reached");
+                if let PeerKey::FrontEnd(domain) = &self.key {
+                    tracing::warn!(front_end = domain.as_str(), cause, "the front end cannot be reached");
+                }
+                self.last_failure = Some(cause);
                 self.peer.handle_dial_failed(now);
+            }
+            ToPeer::Retry => self.peer.retry(now),
+            ToPeer::Report(answer) => {
+                if let Some(report) = self.report(now) {
+                    // Whoever asked may have gone meanwhile.
+                    let _ = answer.send(report);
+                }
             }
         }
         self.drive(ctx);

@@ -16,6 +16,7 @@ use std::{
 use bytes::Bytes;
 use tombolo_edge::{StreamEnd, StreamId};
 use tombolo_interwork::owner::MessageId;
+use tombolo_runtime::{Backoff, BackoffSettings};
 
 use self::stream::{Letter, Remains, Stream};
 use crate::liveness::{Due, Liveness};
@@ -32,10 +33,8 @@ pub struct SessionSettings {
     pub waiting_messages: usize,
     /// Octets of them.
     pub waiting_bytes: usize,
-    /// The longest wait after the first dial that failed; it doubles with each further one.
-    pub backoff_floor: Duration,
-    /// Where that doubling ends.
-    pub backoff_cap: Duration,
+    /// The waits between dials.
+    pub backoff: BackoffSettings,
     /// A dial that gave no answer for so long has failed.
     pub dial_timeout: Duration,
     /// A stream that took nothing for so long is closed in order.
@@ -56,8 +55,7 @@ impl Default for SessionSettings {
         Self {
             waiting_messages: 1000,
             waiting_bytes: 4 << 20,
-            backoff_floor: Duration::from_secs(4),
-            backoff_cap: Duration::from_secs(60),
+            backoff: BackoffSettings { floor: Duration::from_secs(4), cap: Duration::from_secs(60) },
             dial_timeout: Duration::from_secs(60),
             idle_close: Duration::from_secs(600),
             ping_every: Duration::from_secs(300),
@@ -141,7 +139,7 @@ pub struct Session {
     settings: SessionSettings,
     stream: Option<Stream>,
     dial: Dial,
-    failures: u32,
+    backoff: Backoff,
     is_lost: bool,
     /// Shards that ask for credit, in order, with about how much they owe.
     wanting: VecDeque<(ShardIndex, usize)>,
@@ -167,7 +165,7 @@ impl Session {
             settings,
             stream: None,
             dial: Dial::Idle,
-            failures: 0,
+            backoff: Backoff::new(settings.backoff, seed),
             is_lost: false,
             wanting: VecDeque::new(),
             granted: Vec::new(),
@@ -354,12 +352,12 @@ impl Session {
             self.lose(end.condition());
         }
         if is_steady {
-            self.failures = 0;
+            self.backoff.reset();
         } else if !is_ours {
-            self.failures = self.failures.saturating_add(1);
+            self.backoff.fail();
         }
         if self.is_lost || !(is_steady || is_ours) {
-            self.dial = Dial::Waiting { until: now + self.backoff() };
+            self.dial = Dial::Waiting { until: now + self.backoff.wait() };
         }
         self.go_on(now);
     }
@@ -377,11 +375,11 @@ impl Session {
             return;
         }
         let condition = end.condition();
-        self.failures = self.failures.saturating_add(1);
+        self.backoff.fail();
         let wait = match end {
             // Our own policy: a dial does not change it.
             StreamEnd::Refused(_) => LOOK_AGAIN,
-            _ => self.backoff(),
+            _ => self.backoff.wait(),
         };
         self.dial = Dial::Waiting { until: now + wait };
         self.bounce_mail(condition);
@@ -539,15 +537,6 @@ impl Session {
         self.dial = Dial::Running { until: now + self.settings.dial_timeout };
         self.out.push_back(SessionOutput::Dial);
     }
-
-    /// Anything up to a bound that doubles with each failure, to 60 s (RFC 6120 §3.3): what was lost at once is not
-    /// dialled at once.
-    fn backoff(&mut self) -> Duration {
-        let random = next_random(&mut self.random);
-        let exponent = self.failures.saturating_sub(1).min(16);
-        let bound = self.settings.backoff_floor.saturating_mul(1 << exponent).min(self.settings.backoff_cap);
-        (bound * (random >> 54) as u32 / 1024).max(LEAST_BACKOFF)
-    }
 }
 
 /// xorshift64*: its high bits are good even for seeds that are alike.
@@ -567,7 +556,6 @@ pub(crate) fn number_of_pong(id: &str) -> Option<u64> {
 const UNCERTAIN: &str = "remote-server-timeout";
 /// How often it is looked whether a partner that we refuse is one again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-const LEAST_BACKOFF: Duration = Duration::from_millis(200);
 /// What the ids of our pings begin with.
 const PING_ID: &str = "tombolo-ping-";
 /// A grant smaller than this is not worth a turn of a shard.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::*;
 use tombolo_edge::{FromFlow, Transport};
+use tombolo_interwork::owner::PeerHealth;
 use tombolo_policy::Approve;
 use tombolo_runtime::Clock;
 
@@ -613,5 +614,80 @@ fn a_strangers_cancel_names_nothing_and_is_not_challenged() {
         gateway.settle().await;
         let statuses: Vec<_> = gateway.heard(&stranger).iter().filter_map(|m| m.status()).collect();
         assert_eq!(statuses, [481]);
+    });
+}
+
+#[test]
+fn one_datagram_from_a_trusted_address_takes_no_request_away_from_the_next_hop() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        gateway.broker.set_policy(std::sync::Arc::new(table_by_datagrams()));
+        gateway.settle().await;
+        let forged = flow(9, Transport::Udp, "127.0.0.31:9");
+        gateway.flow_reports(FromFlow::FlowUp(forged.clone()));
+        let text = gateway.request("OPTIONS", "x", HOME, "", "");
+        gateway.says(&forged, &text.replace("<sip:x@sip.example>", "<sip:x@corp.example>"));
+        gateway.settle().await;
+        assert_eq!(gateway.heard(&forged).iter().filter_map(|m| m.status()).collect::<Vec<_>>(), [200]);
+        assert!(gateway.bound.is_empty(), "nor does it take the place of those who proved themselves");
+        let stream = gateway.stream_from_partner(CORP);
+        let subscribe =
+            |from: &str| format!("<presence from='{from}' to='benvolio@corp.example' type='subscribe'/>");
+        gateway.stanzas_come(stream, &[&subscribe(JULIET)]);
+        gateway.settle().await;
+        assert!(gateway.heard(&forged).is_empty());
+        let next_hop = gateway.front_end_answered(1);
+        gateway.settle().await;
+        let asked: Vec<_> = gateway.heard(&next_hop).iter().map(|m| m.method_text().to_owned()).collect();
+        assert_eq!(asked, ["SUBSCRIBE", "OPTIONS"]);
+        // Nor does another one later.
+        gateway.says(
+            &forged,
+            &text.replace("<sip:x@sip.example>", "<sip:x@corp.example>").replace("CSeq: ", "CSeq: 1"),
+        );
+        gateway.stanzas_come(stream, &[&subscribe("nurse@xmpp.example")]);
+        gateway.settle().await;
+        assert!(gateway.heard(&forged).iter().all(|message| !message.is_request()));
+        assert!(gateway.heard(&next_hop).iter().any(|message| message.method_text() == "SUBSCRIBE"));
+    });
+}
+
+#[test]
+fn sip_d_17_how_a_front_end_stands_is_seen_by_operators() {
+    run(async {
+        tokio::time::pause();
+        let mut gateway = Gateway::start(Approve::Partner);
+        gateway.settle().await;
+        let part = |gateway: &Gateway| {
+            let parts = gateway.broker.metrics().health().parts();
+            parts.into_iter().find(|part| part.name == "front_ends").map(|part| part.note)
+        };
+        let next_hop = gateway.front_end_answered(1);
+        gateway.settle().await;
+        gateway.answer_all(&next_hop, 200);
+        gateway.settle().await;
+        let [report] = &gateway.broker.front_ends().await[..] else { panic!("one front end") };
+        assert_eq!((report.domain.as_str(), report.health), (CORP, PeerHealth::Up));
+        assert_eq!((report.remote, report.cause), (Some(next_hop.remote), None));
+        assert!(
+            gateway.broker.metrics().render().contains("tombolo_front_end_up{domain=\"corp.example\"} 1")
+        );
+        tokio::time::advance(Duration::from_secs(31)).await;
+        gateway.settle().await;
+        assert!(gateway.heard(&next_hop).iter().any(|message| message.method_text() == "OPTIONS"));
+        tokio::time::advance(Duration::from_secs(11)).await;
+        gateway.settle().await;
+        let [report] = &gateway.broker.front_ends().await[..] else { panic!("one front end") };
+        assert_eq!((report.health, report.cause), (PeerHealth::Doubtful, Some("no answer to OPTIONS")));
+        assert!(
+            gateway.broker.metrics().render().contains("tombolo_front_end_up{domain=\"corp.example\"} 0")
+        );
+        assert_eq!(part(&gateway).as_deref(), Some("corp.example: no answer to OPTIONS"));
+        gateway.broker.set_policy(std::sync::Arc::new(table_without_front_end()));
+        tokio::time::advance(Duration::from_secs(120)).await;
+        gateway.settle().await;
+        assert!(gateway.broker.front_ends().await.is_empty(), "it is none any more");
+        assert_eq!(part(&gateway).as_deref(), Some(""));
+        assert!(!gateway.broker.metrics().render().contains("tombolo_front_end_up{"));
     });
 }

@@ -2,14 +2,17 @@
 //!
 //! In: how many arbiters there shall be, and the actors. Out: a [`Placement`] that starts each on its arbiter, a
 //! [`Clock`] that is the only source of time, an [`Inbox`] for each consumer of bulk, a [`Turn`] that bounds what one
-//! handler does, and a [`guard`] that turns a panic into a value. Nothing here knows a protocol.
+//! handler does, a [`Backoff`] for each dialler, and a [`guard`] that turns a panic into a value. Nothing here knows a
+//! protocol.
 
+mod backoff;
 mod clock;
 mod guard;
 mod inbox;
 mod placement;
 mod turn;
 
+pub use backoff::{Backoff, BackoffSettings};
 pub use clock::Clock;
 pub use guard::{PanicCount, Panicked, guard};
 pub use inbox::{Inbox, InboxSender, Wake, inbox, inbox_of_bytes};

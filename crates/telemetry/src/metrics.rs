@@ -26,6 +26,7 @@ pub struct Metrics {
     queue_depth: Gauge<i64, AtomicI64>,
     over_budget: Family<[(&'static str, &'static str); 1], Counter>,
     certificates: Family<[(&'static str, String); 1], Gauge<i64, AtomicI64>>,
+    front_ends: Family<[(&'static str, String); 1], Gauge<i64, AtomicI64>>,
     stanzas_in: Counter,
     stanzas_out: Counter,
     requests_in: Counter,
@@ -82,6 +83,12 @@ impl Metrics {
             "Times that something was refused or cut, since a budget of memory had no room",
             over_budget.clone(),
         );
+        let front_ends = Family::default();
+        registry.register(
+            "front_end_up",
+            "1 while the front end of a domain of ours is up, else 0",
+            front_ends.clone(),
+        );
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
@@ -96,6 +103,7 @@ impl Metrics {
             queue_depth,
             certificates,
             over_budget,
+            front_ends,
             stanzas_in: counter("stanzas_in", "Stanzas from partners"),
             stanzas_out: counter("stanzas_out", "Stanzas to partners"),
             requests_in: counter("sip_requests_in", "SIP requests from peers"),
@@ -184,6 +192,16 @@ impl Metrics {
     /// A budget of memory had no room. `budget` is one of a few names.
     pub fn over_budget(&self, budget: &'static str) {
         self.over_budget.get_or_create(&[("budget", budget)]).inc();
+    }
+
+    /// Sets whether the front end of a domain of ours is up.
+    pub fn front_end_up(&self, domain: &str, is_up: bool) {
+        self.front_ends.get_or_create(&[("domain", domain.to_owned())]).set(i64::from(is_up));
+    }
+
+    /// A domain has no front end any more.
+    pub fn forget_front_end(&self, domain: &str) {
+        self.front_ends.remove(&[("domain", domain.to_owned())]);
     }
 
     /// A shard's turn took so long.
@@ -341,6 +359,7 @@ mod tests {
         metrics.response_in(StatusClass::of(481));
         metrics.committed(7, Duration::from_millis(2));
         metrics.certificate_days_left("corp.example", -2);
+        metrics.front_end_up("corp.example", true);
         metrics.health().part("store").set(crate::PartState::Degraded, "slow");
         metrics.over_budget("messages");
         let text = metrics.render();
@@ -358,6 +377,7 @@ mod tests {
             "tombolo_over_budget_total{budget=\"messages\"} 1",
             "tombolo_certificate_days_left{name=\"corp.example\"} -2",
             "tombolo_part_state{part=\"store\"} 2",
+            "tombolo_front_end_up{domain=\"corp.example\"} 1",
             "tombolo_commit_seconds_count 1",
             "tombolo_turn_seconds_count 2",
             "tombolo_lag_seconds_count 1",

@@ -10,7 +10,8 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use tombolo_admin::{
-    DecisionAnswer, PartnerAnswer, PendingAnswer, ReloadAnswer, SessionAnswer, StatusAnswer, UserAnswer,
+    DecisionAnswer, FrontEndAnswer, PartnerAnswer, PendingAnswer, ReloadAnswer, SessionAnswer, StatusAnswer,
+    UserAnswer,
     client::{AskError, ask, order, segment},
 };
 use tombolo_config::Role;
@@ -374,6 +375,7 @@ fn print_status(status: &StatusAnswer) {
             ),
         }
     }
+    status.front_ends.iter().for_each(print_front_end);
     status.sessions.iter().for_each(print_session);
     for certificate in &status.certificates {
         say!("certificate {}: {} days left", certificate.name, certificate.days_left);
@@ -394,6 +396,23 @@ fn print_reload(answer: &ReloadAnswer, json: bool) -> Result<(), AskError> {
     }
     let errors = answer.errors.join("\n");
     Err(AskError::Refused(format!("{errors}\nWhat was there stays in use. Repair it, then: tombolo reload")))
+}
+
+fn print_front_end(front_end: &FrontEndAnswer) {
+    let FrontEndAnswer { domain, state, state_seconds, cause, remote, last_failure, next_dial_seconds } =
+        front_end;
+    let mut line = format!("front end of {domain}: {state} for {state_seconds} s");
+    let details: [Option<String>; 4] = [
+        remote.as_ref().map(|remote| format!("at {remote}")),
+        cause.clone(),
+        last_failure.clone(),
+        next_dial_seconds.map(|seconds| format!("next attempt in {seconds} s")),
+    ];
+    for detail in details.into_iter().flatten() {
+        line.push_str(", ");
+        line.push_str(&detail);
+    }
+    say!("{line}");
 }
 
 fn print_session(session: &SessionAnswer) {

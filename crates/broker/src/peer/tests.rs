@@ -24,6 +24,26 @@ fn flow(number: u64) -> Arc<FlowFacts> {
     })
 }
 
+/// A flow that we opened.
+fn dialled(number: u64) -> Arc<FlowFacts> {
+    Arc::new(FlowFacts { dial: Some(DialId(number)), ..(*flow(number)).clone() })
+}
+
+fn front_end(now: Instant) -> Peer {
+    Peer::front_end("p", "corp.example", 1, now)
+}
+
+/// A front end that answered by a flow of ours.
+fn front_end_up(number: u64, now: Instant) -> Peer {
+    let mut peer = front_end(now);
+    peer.handle_flow_up(dialled(number), now);
+    let asked = all_outputs(&mut peer);
+    peer.handle_message(&dialled(number), answer(&asked, "200 OK"), now);
+    let out = all_outputs(&mut peer);
+    assert!(matches!(out[..], [PeerOutput::Health(PeerHealth::Up)]), "{out:?}");
+    peer
+}
+
 fn draft() -> Box<RequestDraft> {
     Box::new(RequestDraft {
         method: "MESSAGE",
@@ -41,17 +61,28 @@ fn draft() -> Box<RequestDraft> {
     })
 }
 
-fn outputs(peer: &mut Peer) -> Vec<PeerOutput> {
+fn all_outputs(peer: &mut Peer) -> Vec<PeerOutput> {
     std::iter::from_fn(|| peer.poll_output()).collect()
+}
+
+/// All but what concerns the front end's health.
+fn outputs(peer: &mut Peer) -> Vec<PeerOutput> {
+    let mut out = all_outputs(peer);
+    out.retain(|output| !matches!(output, PeerOutput::Health(_)) && !is_question(output));
+    out
+}
+
+fn is_question(output: &PeerOutput) -> bool {
+    matches!(output, PeerOutput::Bytes { bytes, .. } if bytes.starts_with(b"OPTIONS "))
 }
 
 #[test]
 fn a_request_to_a_front_end_waits_for_its_dial_and_then_leaves() {
     let now = start();
-    let mut peer = Peer::new("p", true, now);
+    let mut peer = front_end(now);
     peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
     assert!(matches!(outputs(&mut peer)[..], [PeerOutput::Dial]));
-    peer.handle_flow_up(flow(1), now);
+    peer.handle_flow_up(dialled(1), now);
     let out = outputs(&mut peer);
     assert!(matches!(&out[..], [PeerOutput::Way(Some(_)), PeerOutput::Bytes { .. }]), "{out:?}");
 }
@@ -59,7 +90,7 @@ fn a_request_to_a_front_end_waits_for_its_dial_and_then_leaves() {
 #[test]
 fn a_request_to_a_phone_that_is_gone_fails_at_once() {
     let now = start();
-    let mut peer = Peer::new("p", false, now);
+    let mut peer = Peer::phone("p", now);
     peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
     let out = outputs(&mut peer);
     assert!(matches!(&out[..], [PeerOutput::Ended { outcome: Err(NoResponse::Transport), .. }]), "{out:?}");
@@ -83,9 +114,10 @@ fn answer(out: &[PeerOutput], status: &str) -> Message {
     });
     let request = request.expect("a request");
     let via = request.vias().next().expect("a Via");
+    let method = request.method_text();
     let text = format!(
         "SIP/2.0 {status}\r\nVia: {via}\r\nFrom: <sip:x@y>;tag=f\r\nTo: <sip:a@b>;tag=t\r\nCall-ID: c\r\n\
-         CSeq: 1 MESSAGE\r\n\r\n"
+         CSeq: 1 {method}\r\n\r\n"
     );
     read_datagram(text.into(), &MessageLimits::default()).expect("legal")
 }
@@ -93,7 +125,7 @@ fn answer(out: &[PeerOutput], status: &str) -> Message {
 #[test]
 fn a_lost_flow_of_a_phone_fails_what_was_open_and_its_credit() {
     let now = start();
-    let mut peer = Peer::new("p", false, now);
+    let mut peer = Peer::phone("p", now);
     peer.handle_flow_up(flow(1), now);
     peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
     peer.handle_want(0, 5000, now);
@@ -108,14 +140,13 @@ fn a_lost_flow_of_a_phone_fails_what_was_open_and_its_credit() {
 #[test]
 fn a_request_whose_connection_to_a_front_end_breaks_goes_by_a_new_one_once() {
     let now = start();
-    let mut peer = Peer::new("p", true, now);
-    peer.handle_flow_up(flow(1), now);
+    let mut peer = front_end_up(1, now);
     peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
     outputs(&mut peer);
     peer.handle_flow_down(FlowId(1), now);
     let out = outputs(&mut peer);
     assert!(matches!(out[..], [PeerOutput::Way(None), PeerOutput::Dial]), "{out:?}");
-    peer.handle_flow_up(flow(2), now);
+    peer.handle_flow_up(dialled(2), now);
     let out = outputs(&mut peer);
     assert!(out.iter().any(|o| matches!(o, PeerOutput::Bytes { flow: FlowId(2), .. })), "{out:?}");
     peer.handle_flow_down(FlowId(2), now);
@@ -134,7 +165,7 @@ fn of_many(number: u8) -> Arc<FlowFacts> {
 fn sip_d_14_a_503_and_silence_send_a_request_to_the_next_address_where_there_is_one() {
     for is_silent in [false, true] {
         let mut now = start();
-        let mut peer = Peer::new("p", true, now);
+        let mut peer = front_end(now);
         peer.handle_flow_up(of_many(1), now);
         peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
         let sent = outputs(&mut peer);
@@ -171,7 +202,7 @@ fn sip_d_14_a_503_and_silence_send_a_request_to_the_next_address_where_there_is_
 fn sip_d_14_a_failure_of_one_request_moves_that_one_alone_while_the_flow_lives() {
     for is_silent in [false, true] {
         let mut now = start();
-        let mut peer = Peer::new("p", true, now);
+        let mut peer = front_end(now);
         peer.handle_flow_up(of_many(1), now);
         peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
         let first = outputs(&mut peer);
@@ -206,7 +237,7 @@ fn sip_d_14_a_failure_of_one_request_moves_that_one_alone_while_the_flow_lives()
 #[test]
 fn who_asks_for_rest_gets_no_further_requests_once_there_is_another() {
     let now = start();
-    let mut peer = Peer::new("p", true, now);
+    let mut peer = front_end(now);
     peer.handle_flow_up(of_many(1), now);
     peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
     let sent = outputs(&mut peer);
@@ -222,7 +253,7 @@ fn who_asks_for_rest_gets_no_further_requests_once_there_is_another() {
 fn where_no_other_address_is_there_a_failure_is_the_answer_and_the_flow_stays() {
     let now = start();
     for is_same in [false, true] {
-        let mut peer = Peer::new("p", true, now);
+        let mut peer = front_end(now);
         peer.handle_flow_up(of_many(1), now);
         peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
         let sent = outputs(&mut peer);
@@ -246,7 +277,7 @@ fn where_no_other_address_is_there_a_failure_is_the_answer_and_the_flow_stays() 
 #[test]
 fn a_dial_ends_by_its_report_however_long_it_takes() {
     let mut now = start();
-    let mut peer = Peer::new("p", true, now);
+    let mut peer = front_end(now);
     peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
     outputs(&mut peer);
     // Three addresses that do not answer, and one that does.
@@ -260,7 +291,7 @@ fn a_dial_ends_by_its_report_however_long_it_takes() {
 #[test]
 fn a_phone_is_met_where_it_spoke_last_and_where_that_ends_by_its_other_flow() {
     let now = start();
-    let mut peer = Peer::new("p", false, now);
+    let mut peer = Peer::phone("p", now);
     let target = |peer: &mut Peer| {
         peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
         outputs(peer).iter().find_map(|output| match output {
@@ -281,7 +312,7 @@ fn a_phone_is_met_where_it_spoke_last_and_where_that_ends_by_its_other_flow() {
 #[test]
 fn what_is_dialled_is_known_even_where_the_flow_was_there_before() {
     let now = start();
-    let mut peer = Peer::new("p", false, now);
+    let mut peer = Peer::phone("p", now);
     peer.handle_flow_up(flow(1), now);
     peer.handle_flow_up(flow(2), now);
     assert!(peer.dialled_flows().is_empty());
@@ -294,7 +325,7 @@ fn what_is_dialled_is_known_even_where_the_flow_was_there_before() {
 #[test]
 fn a_peer_keeps_so_many_requests_and_refuses_the_rest_without_a_trace() {
     let now = start();
-    let mut peer = Peer::new("p", false, now);
+    let mut peer = Peer::phone("p", now);
     let by = Arc::new(FlowFacts { transport: Transport::Udp, ..(*flow(1)).clone() });
     let request = |n: usize| {
         let text = format!(
@@ -318,11 +349,11 @@ fn a_peer_keeps_so_many_requests_and_refuses_the_rest_without_a_trace() {
 #[test]
 fn a_503_of_the_only_address_or_of_the_second_is_the_answer() {
     let now = start();
-    let mut peer = Peer::new("p", true, now);
-    peer.handle_flow_up(flow(1), now);
+    let mut peer = front_end(now);
+    peer.handle_flow_up(dialled(1), now);
     peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
     let sent = outputs(&mut peer);
-    peer.handle_message(&flow(1), answer(&sent, "503 Busy"), now);
+    peer.handle_message(&dialled(1), answer(&sent, "503 Busy"), now);
     let out = outputs(&mut peer);
     let [PeerOutput::Ended { outcome: Ok(message), .. }] = &out[..] else { panic!("{out:?}") };
     assert_eq!(message.status(), Some(503));
@@ -336,7 +367,7 @@ fn sip_t_09_a_request_by_datagrams_asks_for_rport_and_names_where_we_are_reached
         (Transport::Udp, "SIP/2.0/UDP 127.0.0.1:5060;branch="),
         (Transport::Tcp, "SIP/2.0/TCP 127.0.0.1:5060;branch="),
     ] {
-        let mut peer = Peer::new("p", false, now);
+        let mut peer = Peer::phone("p", now);
         peer.handle_flow_up(Arc::new(FlowFacts { transport, ..(*flow(1)).clone() }), now);
         peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
         let out = outputs(&mut peer);
@@ -349,16 +380,16 @@ fn sip_t_09_a_request_by_datagrams_asks_for_rport_and_names_where_we_are_reached
 }
 
 #[test]
-fn sip_t_10_all_requests_go_by_one_connection_which_stays_and_is_dialled_again_on_demand() {
+fn sip_t_10_all_requests_go_by_one_connection_which_stays_and_is_dialled_again_when_it_ends() {
     let mut now = start();
-    let mut peer = Peer::new("p", true, now);
+    let mut peer = front_end(now);
     let mut dials = 0;
     for n in 0..500 {
         peer.handle_request(Requester::Shard(0, RequestId(n)), None, draft(), now);
         let out = outputs(&mut peer);
         if out.iter().any(|output| matches!(output, PeerOutput::Dial)) {
             dials += 1;
-            peer.handle_flow_up(flow(dials), now);
+            peer.handle_flow_up(dialled(dials), now);
             outputs(&mut peer);
         }
         // The peer answers nothing for far longer than 64*T1, and then the next is sent.
@@ -368,32 +399,135 @@ fn sip_t_10_all_requests_go_by_one_connection_which_stays_and_is_dialled_again_o
     }
     assert_eq!(dials, 1, "connections of 500 requests");
     peer.handle_flow_down(FlowId(1), now);
-    assert!(!outputs(&mut peer).iter().any(|output| matches!(output, PeerOutput::Dial)), "nobody needs it");
-    peer.handle_request(Requester::Shard(0, RequestId(0)), None, draft(), now);
-    assert!(outputs(&mut peer).iter().any(|output| matches!(output, PeerOutput::Dial)));
+    let out = outputs(&mut peer);
+    assert!(matches!(out[..], [PeerOutput::Way(None), PeerOutput::Dial]), "{out:?}");
+}
+
+/// A flow by which a front end that proved itself by TLS came to us.
+fn proved(number: u64) -> Arc<FlowFacts> {
+    let proved_domains = Arc::from([Box::from("corp.example")]);
+    Arc::new(FlowFacts { transport: Transport::Tls, proved_domains, ..(*flow(number)).clone() })
 }
 
 #[test]
 fn sip_tls_12_a_front_ends_own_connection_that_is_lost_is_replaced_by_one_of_ours() {
     let now = start();
-    let mut peer = Peer::new("p", true, now);
+    let mut peer = front_end(now);
     // It dialled us, and we answer and ask by the same connection.
-    peer.handle_flow_up(flow(1), now);
+    peer.handle_flow_up(proved(1), now);
+    let asked = all_outputs(&mut peer);
+    peer.handle_message(&proved(1), answer(&asked, "200 OK"), now);
+    outputs(&mut peer);
     peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
     let out = outputs(&mut peer);
     assert!(out.iter().any(|output| matches!(output, PeerOutput::Bytes { flow: FlowId(1), .. })), "{out:?}");
     peer.handle_flow_down(FlowId(1), now);
     let out = outputs(&mut peer);
     assert!(matches!(out[..], [PeerOutput::Way(None), PeerOutput::Dial]), "{out:?}");
-    peer.handle_flow_up(flow(2), now);
+    peer.handle_flow_up(dialled(2), now);
     let out = outputs(&mut peer);
     assert!(out.iter().any(|output| matches!(output, PeerOutput::Bytes { flow: FlowId(2), .. })), "{out:?}");
 }
 
 #[test]
+fn what_came_from_a_trusted_address_is_answered_there_and_never_the_way_to_the_front_end() {
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let now = start();
+        let mut peer = front_end(now);
+        let inbound = Arc::new(FlowFacts { transport, ..(*flow(9)).clone() });
+        peer.handle_flow_up(inbound.clone(), now);
+        peer.handle_want(0, 300, now);
+        let text = "OPTIONS sip:us SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:corp.example>;tag=f\r\n\
+            To: <sip:us>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\n\r\n";
+        let message = read_datagram(text.into(), &MessageLimits::default()).expect("legal");
+        peer.handle_message(&inbound, message, now);
+        let out = all_outputs(&mut peer);
+        let [PeerOutput::Dial, PeerOutput::Serve { reply, .. }] = &out[..] else { panic!("{out:?}") };
+        peer.handle_response(*reply, b"SIP/2.0 200 OK\r\n\r\n".to_vec(), now);
+        let out = all_outputs(&mut peer);
+        assert!(
+            matches!(out[..], [PeerOutput::Bytes { flow: FlowId(9), .. }]),
+            "its answer goes back: {out:?}"
+        );
+        assert!(peer.way().is_none() && peer.flow().is_none());
+        // The next hop is, also where the front end spoke to us from there before.
+        peer.handle_flow_up(Arc::new(FlowFacts { dial: Some(DialId(1)), ..(*flow(1)).clone() }), now);
+        peer.handle_flow_up(inbound, now);
+        peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
+        let out = outputs(&mut peer);
+        let is_by =
+            |number| move |o: &PeerOutput| matches!(o, PeerOutput::Bytes { flow, .. } if flow.0 == number);
+        assert!(out.iter().any(is_by(1)) && !out.iter().any(is_by(9)), "{out:?}");
+    }
+}
+
+#[test]
+fn whoever_takes_each_connection_and_closes_it_while_a_notify_is_owed_is_dialled_ever_more_rarely() {
+    for answers in [false, true] {
+        let (mut now, end) = (start(), start() + Duration::from_secs(600));
+        let mut peer = front_end(now);
+        peer.handle_want(0, 300, now);
+        let mut dials = 0;
+        while now < end {
+            let out = all_outputs(&mut peer);
+            if out.iter().any(|output| matches!(output, PeerOutput::Dial)) {
+                dials += 1;
+                peer.handle_flow_up(dialled(dials), now);
+                let asked = all_outputs(&mut peer);
+                if answers {
+                    peer.handle_message(&dialled(dials), answer(&asked, "200 OK"), now);
+                }
+                peer.handle_flow_down(FlowId(dials), now);
+                peer.handle_want(0, 300, now);
+            } else {
+                now = peer.poll_timeout().expect("it is dialled again").max(now);
+                peer.handle_timeout(now);
+            }
+        }
+        assert!((15..90).contains(&dials), "{dials} dials in ten minutes");
+    }
+}
+
+#[test]
+fn sip_d_17_a_front_end_is_asked_at_once_and_when_it_is_silent_and_gets_no_credit_while_it_does_not_answer() {
+    let mut now = start();
+    let mut peer = front_end_up(1, now);
+    let count =
+        |out: &[PeerOutput], is: fn(&PeerOutput) -> bool| out.iter().filter(|output| is(output)).count();
+    let is_grant: fn(&PeerOutput) -> bool = |output| matches!(output, PeerOutput::Grant { .. });
+    now += Duration::from_secs(30);
+    peer.handle_timeout(now);
+    let asked = all_outputs(&mut peer);
+    assert_eq!(count(&asked, is_question), 1);
+    now += Duration::from_secs(10);
+    peer.handle_timeout(now);
+    let out = all_outputs(&mut peer);
+    assert!(out.iter().any(|output| matches!(output, PeerOutput::Health(PeerHealth::Doubtful))), "{out:?}");
+    peer.handle_want(0, 300, now);
+    assert_eq!(count(&all_outputs(&mut peer), is_grant), 0);
+    peer.handle_message(&dialled(1), answer(&asked, "200 OK"), now);
+    let out = all_outputs(&mut peer);
+    assert!(matches!(out[..], [PeerOutput::Health(PeerHealth::Up), PeerOutput::Grant { .. }]), "{out:?}");
+}
+
+#[test]
+fn a_request_to_a_front_end_that_cannot_be_dialled_yet_fails_at_once() {
+    let now = start();
+    let mut peer = front_end(now);
+    peer.handle_timeout(now);
+    assert!(matches!(outputs(&mut peer)[..], [PeerOutput::Dial]));
+    peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft(), now);
+    assert!(outputs(&mut peer).is_empty(), "it waits for the dial");
+    peer.handle_dial_failed(now);
+    peer.handle_request(Requester::Shard(0, RequestId(2)), None, draft(), now);
+    let out = outputs(&mut peer);
+    assert!(matches!(ended(&out)[..], [Err(NoResponse::Transport), Err(NoResponse::Transport)]), "{out:?}");
+}
+
+#[test]
 fn a_phones_new_flow_replaces_the_old_one() {
     let now = start();
-    let mut peer = Peer::new("p", false, now);
+    let mut peer = Peer::phone("p", now);
     peer.handle_flow_up(flow(1), now);
     outputs(&mut peer);
     peer.handle_flow_up(flow(2), now);
@@ -406,7 +540,7 @@ fn a_phones_new_flow_replaces_the_old_one() {
 #[test]
 fn grants_never_exceed_the_window() {
     let now = start();
-    let mut peer = Peer::new("p", false, now);
+    let mut peer = Peer::phone("p", now);
     peer.handle_flow_up(flow(1), now);
     for shard in 0..4 {
         peer.handle_want(shard, 1 << 20, now);
@@ -421,10 +555,10 @@ fn grants_never_exceed_the_window() {
 #[test]
 fn a_shard_that_asks_again_is_granted_once() {
     let now = start();
-    let mut peer = Peer::new("p", true, now);
+    let mut peer = front_end(now);
     peer.handle_want(0, 300, now);
     peer.handle_want(0, 600, now);
-    peer.handle_flow_up(flow(1), now);
+    peer.handle_flow_up(dialled(1), now);
     let granted = outputs(&mut peer).iter().filter(|o| matches!(o, PeerOutput::Grant { .. })).count();
     assert_eq!(granted, 1);
 }
@@ -432,7 +566,7 @@ fn a_shard_that_asks_again_is_granted_once() {
 #[test]
 fn a_request_that_nobody_serves_is_refused_here() {
     let now = start();
-    let mut peer = Peer::new("p", false, now);
+    let mut peer = Peer::phone("p", now);
     let text = "INVITE sip:a@b SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1\r\nFrom: <sip:x@y>;tag=f\r\n\
         To: <sip:a@b>\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\n\r\n";
     let message =

@@ -30,6 +30,8 @@ use tombolo_telemetry::Metrics;
 pub const HOME: &str = "sip.example";
 pub const CORP: &str = "corp.example";
 pub const PARTNER: &str = "xmpp.example";
+/// The next hop of the domain behind a front end.
+const FRONT_END: &str = "127.0.0.31";
 /// Who has an account at the built-in home.
 pub const USERS: [&str; 6] = ["romeo", "mercutio", "tybalt", "paris", "balthasar", "peter"];
 const PASSWORD: &str = "pw";
@@ -68,6 +70,8 @@ pub struct Gateway {
     pub stanzas: Vec<String>,
     /// Flows that the gateway wanted opened.
     pub dials: Vec<(DialId, Transport, String, Option<u16>)>,
+    /// And the front end's.
+    pub front_end_dials: Vec<(DialId, Transport, String, Option<u16>)>,
     /// Flows that the gateway said are somebody's.
     pub bound: Vec<FlowId>,
     /// Streams that were to be ended for their peers' silence.
@@ -137,14 +141,15 @@ pub fn table_by_datagrams() -> Table {
     table_of(u32::MAX, [127, 0, 0, 31], SipTransport::Udp)
 }
 
+/// The policy without the domain behind a front end.
+pub fn table_without_front_end() -> Table {
+    let locals = vec![LocalDomain { name: domain(HOME), home: Home::BuiltIn }];
+    Table::new(2, locals, Vec::new()).expect("no conflict")
+}
+
 fn table_of(subscriptions: u32, trusted: [u8; 4], transport: SipTransport) -> Table {
     let corp = FrontEnd {
-        next_hop: NextHop {
-            host: "127.0.0.31".into(),
-            port: Some(5060),
-            transport,
-            is_transport_named: true,
-        },
+        next_hop: NextHop { host: FRONT_END.into(), port: Some(5060), transport, is_transport_named: true },
         insecure: true,
         trusted_addresses: vec![trusted.into()],
     };
@@ -203,6 +208,7 @@ impl Gateway {
             said: HashMap::new(),
             stanzas: Vec::new(),
             dials: Vec::new(),
+            front_end_dials: Vec::new(),
             bound: Vec::new(),
             given_up: 0,
             opened: Vec::new(),
@@ -238,6 +244,9 @@ impl Gateway {
                 }
                 let bytes = bytes.len() as u32;
                 self.flow_reports(FromFlow::Written { flow, bytes });
+            }
+            ToFlow::Dial { dial, transport, host, port, .. } if &*host == FRONT_END => {
+                self.front_end_dials.push((dial, transport, host.into(), port));
             }
             ToFlow::Dial { dial, transport, host, port, .. } => {
                 self.dials.push((dial, transport, host.into(), port));
@@ -338,7 +347,21 @@ impl Gateway {
 
     /// A flow that the gateway dialled is there.
     pub fn dial_answered(&mut self, number: u64) -> Arc<FlowFacts> {
-        let (dial, transport, host, port) = self.dials.remove(0);
+        let dial = self.dials.remove(0);
+        self.answer_dial(dial, number)
+    }
+
+    /// The front end took the dial that the gateway keeps up.
+    pub fn front_end_answered(&mut self, number: u64) -> Arc<FlowFacts> {
+        let dial = self.front_end_dials.remove(0);
+        self.answer_dial(dial, number)
+    }
+
+    fn answer_dial(
+        &mut self,
+        (dial, transport, host, port): (DialId, Transport, String, Option<u16>),
+        number: u64,
+    ) -> Arc<FlowFacts> {
         let remote = SocketAddr::new(host.parse().expect("an address"), port.expect("a port"));
         let flow = Arc::new(facts(number, transport, remote, Some(dial)));
         self.flow_reports(FromFlow::FlowUp(flow.clone()));

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::time::sleep;
 use tombolo_net::{AnyStream, Resolver, Role, client_config, connect, connect_tls};
 use tombolo_policy::Table;
-use tombolo_runtime::{Clock, Placement};
+use tombolo_runtime::{Backoff, BackoffSettings, Clock, Placement};
 
 use super::{
     LinkIdentity, OWN, TABLE_CHECK, TLS_LIMIT,
@@ -47,7 +47,8 @@ struct Edge {
 }
 
 impl LinkPort {
-    /// Begins to open a link to each edge (host and port), and again when one ends, after 0.5 s to 15 s.
+    /// Begins to open a link to each edge (host and port), and again when one ends: soon, and ever more rarely
+    /// while links end or fail at once.
     pub fn start(
         identity: LinkIdentity,
         edges: Vec<(String, u16)>,
@@ -76,20 +77,23 @@ impl LinkPort {
             let (edge, identity, resolver) = (edge.clone(), identity.clone(), resolver.clone());
             let (policy, sink, clock) = (policy.clone(), sink.clone(), clock.clone());
             placement.helpers().spawn(async move {
-                let mut wait = RECONNECT_FLOOR;
+                let mut backoff = Backoff::new(RECONNECT, edge.number);
                 loop {
                     match edge.open(&identity, &resolver, &clock).await {
                         Ok(stream) => {
-                            wait = RECONNECT_FLOOR;
                             tracing::info!(edge = edge.host, "edge linked");
+                            let begun = clock.now().instant;
                             let error = edge.run(stream, &policy, &sink).await;
                             tracing::warn!(edge = edge.host, %error, "link ended");
                             edge.end(&sink);
+                            if clock.now().instant - begun >= STEADY_AFTER {
+                                backoff.reset();
+                            }
                         }
                         Err(error) => tracing::warn!(edge = edge.host, %error, "no link"),
                     }
-                    sleep(wait).await;
-                    wait = (wait * 2).min(RECONNECT_CAP);
+                    backoff.fail();
+                    sleep(backoff.wait()).await;
                 }
             });
         }
@@ -300,8 +304,10 @@ fn push_table(outbox: &Outbox, table: &Table) {
 const EDGE_SHIFT: u32 = 48;
 const STREAM_MASK: u64 = (1 << EDGE_SHIFT) - 1;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-const RECONNECT_FLOOR: Duration = Duration::from_millis(500);
-const RECONNECT_CAP: Duration = Duration::from_secs(15);
+const RECONNECT: BackoffSettings =
+    BackoffSettings { floor: Duration::from_millis(500), cap: Duration::from_secs(15) };
+/// A link that lasted so long was a good one: the next failure counts as the first.
+const STEADY_AFTER: Duration = Duration::from_secs(15);
 const FULL_PAUSE: Duration = Duration::from_millis(2);
 
 #[cfg(test)]

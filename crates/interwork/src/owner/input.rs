@@ -48,6 +48,13 @@ pub enum Input {
         /// How it is reached now.
         way: Option<PeerWay>,
     },
+    /// A front end's health changed.
+    PeerHealth {
+        /// The front end.
+        peer: PeerKey,
+        /// How it stands now.
+        health: PeerHealth,
+    },
     /// The stream under a lane of a session ended.
     LaneLost {
         /// The lane.
@@ -155,6 +162,28 @@ pub struct SipRequest {
     pub identity: Address,
     /// How the peer is reached: what our Contact in the response names.
     pub way: PeerWay,
+}
+
+/// Whether a front end is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerHealth {
+    /// It was heard, or heard again.
+    Up,
+    /// Its connection ended, or it does not answer: what it has of ours is kept as it is.
+    Doubtful,
+    /// It was doubtful for longer than the grace: what it said does not count any more.
+    Lost,
+}
+
+impl PeerHealth {
+    /// The word that operators read.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Doubtful => "doubtful",
+            Self::Lost => "lost",
+        }
+    }
 }
 
 /// How a SIP peer is reached at the moment.

@@ -47,7 +47,8 @@ mod tests;
 
 pub use budgets::BudgetLimits;
 pub use input::{
-    Accounts, Input, MessageId, NotifyAnswer, PeerWay, PersistToken, ReplyTo, RequestId, SipRequest,
+    Accounts, Input, MessageId, NotifyAnswer, PeerHealth, PeerWay, PersistToken, ReplyTo, RequestId,
+    SipRequest,
 };
 pub use keys::{LaneKey, PeerKey, PhoneKey};
 pub use output::{NOTIFY_BRANCH, Output, OwnerEvent, Relation, Report};
@@ -271,6 +272,7 @@ impl Owner {
             }
             Input::Credit { lane, bytes } => self.render(&lane, bytes, now),
             Input::PeerChanged { peer, way } => self.handle_peer_changed(&peer, way),
+            Input::PeerHealth { .. } => {}
             Input::LaneLost { lane, is_clean } => self.handle_lane_lost(&lane, is_clean),
             Input::PartnerReachable { lane, is_reachable } => {
                 self.handle_partner_reachable(&lane, is_reachable, now);
