@@ -46,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "sip-transactions", body: transactions, corpora: &["fuzz/corpus/sip"] },
     Target { name: "sip-values", body: sip::values, corpora: &["fuzz/corpus/values"] },
     Target { name: "sip-digest", body: tombolo_sip::digest::fuzz_body, corpora: &["fuzz/corpus/digest"] },
+    Target { name: "sip-body", body: tombolo_sip::body::fuzz_body, corpora: &["fuzz/corpus/body"] },
     Target { name: "sip-pidf", body: tombolo_sip::pidf::fuzz_body, corpora: &["crates/sip/corpus/pidf"] },
     Target {
         name: "settings",

@@ -11,6 +11,7 @@ use tombolo_interwork::{
 use tombolo_policy::{LocalDomain, PeerProof, SipTransport};
 use tombolo_presence::{Address, Domain};
 use tombolo_sip::{
+    body,
     build::allow,
     message::Message,
     method::Method,
@@ -222,7 +223,9 @@ pub fn challenge(values: Vec<String>) -> Vec<(&'static str, String)> {
 pub fn capabilities() -> Vec<(&'static str, String)> {
     vec![
         ("Allow", allow(&SERVED)),
-        ("Accept", "application/pidf+xml, text/plain".to_owned()),
+        ("Accept", body::ACCEPTED.to_owned()),
+        ("Accept-Encoding", body::ACCEPTED_CODINGS.to_owned()),
+        ("Accept-Language", body::ACCEPTED_LANGUAGES.to_owned()),
         ("Supported", "gruu".to_owned()),
         ("Allow-Events", "presence".to_owned()),
     ]
@@ -344,7 +347,8 @@ mod tests {
             assert_eq!(list("Supported").contains(&extension), is_supported, "{extension}");
         }
         // Which bodies and packages are taken is the shard's matter (STOX-M-10, SIP-E-15).
-        assert_eq!(list("Accept"), ["application/pidf+xml", "text/plain"]);
+        assert_eq!(list("Accept")[..3], ["application/pidf+xml", "text/plain", "message/cpim"]);
+        assert_eq!(list("Accept-Encoding"), ["deflate", "gzip", "identity"]);
         assert_eq!(list("Allow-Events"), ["presence"]);
     }
 }

@@ -3,6 +3,7 @@
 //! Stanzas, requests, responses, decisions and time go in; stanzas, requests, responses and rows to be stored come out.
 //! No clock, socket, lock or task.
 
+mod activity;
 pub mod address;
 pub mod error;
 mod message_to_sip;

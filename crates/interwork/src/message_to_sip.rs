@@ -1,8 +1,9 @@
 //! A page-mode message as a SIP MESSAGE (RFC 7572 §4, RFC 3428).
 
 use tombolo_presence::Address;
+use tombolo_sip::headers::is_language_tag;
 
-use crate::{address::sip_domain, presence_to_sip::is_language_tag, request::RequestDraft};
+use crate::{address::sip_domain, request::RequestDraft};
 
 /// What a MESSAGE is made of.
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use tombolo_presence::{Address, Now};
 use tombolo_sip::{
+    body::{self, Context},
     message::Message,
     uri::{Scheme, UriRef},
 };
@@ -28,25 +29,30 @@ pub struct IncomingMessage {
     pub device: Option<Box<str>>,
     /// The sender's device (`gr` of From).
     pub from_device: Option<Box<str>>,
-    /// The text, with line feeds and without characters that XML cannot hold.
+    /// The text, with line feeds and without characters that XML cannot hold; empty where the body says nothing.
     pub body: String,
     /// Subject.
     pub subject: Option<String>,
-    /// Content-Language.
+    /// The language of the text.
     pub lang: Option<String>,
     /// Call-ID: the thread.
     pub thread: String,
 }
 
 impl IncomingMessage {
+    /// Whether there is nothing in it that a person could read.
+    pub fn is_empty(&self) -> bool {
+        self.body.is_empty() && self.subject.is_none()
+    }
+
     /// Reads and checks: the text must be one that XMPP can carry (STOX-M-08, STOX-M-10), and not out of date
     /// (STOX-M-20).
     pub fn read(request: &Message, now: Now) -> Result<Self, RequestFault> {
         let uri = request.request_uri().map_err(|_| RequestFault::new(400, "a malformed Request-URI"))?;
         let to = request.to().map_err(|_| RequestFault::new(400, "a malformed To"))?;
         if uri.scheme() == Scheme::Sips || to.uri.scheme() == Scheme::Sips {
-            let header = Some(("Warning", "380 tombolo \"SIPS Not Allowed\""));
-            return Err(RequestFault { status: 480, reason: "sips is not translated", header });
+            let headers = &[("Warning", "380 tombolo \"SIPS Not Allowed\"")];
+            return Err(RequestFault { status: 480, reason: "sips is not translated", headers });
         }
         // No dialog of ours carries messages, so none that has a To tag is in one (SIP-M-03, RFC 3261 §12.2.2).
         if to.tag().is_some() {
@@ -57,26 +63,20 @@ impl IncomingMessage {
         if is_expired(request, now) {
             return Err(RequestFault::new(480, "the message ran out before it could be delivered"));
         }
-        let media = request.content_type().ok().flatten();
-        if request.content_encoding().next().is_some() {
-            let header = Some(("Accept-Encoding", "identity"));
-            return Err(RequestFault { status: 415, reason: "the body is encoded", header });
-        }
-        let charset = match &media {
-            // Without a type a body is plain text (RFC 3261 §20.15 leaves it out only for an empty one).
-            None => None,
-            Some(media) if media.is("text", "plain") => media.param("charset"),
-            Some(_) => return Err(unsupported()),
+        let content = body::read(request, Context::Message)
+            .map_err(|fault| RequestFault::of_body(fault, Context::Message))?;
+        let (text, subject, lang) = match content {
+            Some(content) => (clean(&content.text), content.subject, content.language),
+            None => (String::new(), None, None),
         };
-        let body = decode(request.body(), charset.as_deref()).ok_or_else(unsupported)?;
         let from = request.from().map_err(|_| RequestFault::new(400, "a malformed From"))?;
         Ok(Self {
             target: addressee.address,
             device: addressee.device,
             from_device: device_of(&from.uri, from.params.text("gr").as_deref()),
-            body: clean(&body),
-            subject: request.subject().map(clean),
-            lang: request.content_language().map(ToOwned::to_owned),
+            body: text,
+            subject: request.subject().or(subject.as_deref()).map(clean).filter(|text| !text.is_empty()),
+            lang,
             thread: request.call_id().unwrap_or_default().to_owned(),
         })
     }
@@ -98,10 +98,12 @@ pub fn stanza(
     let to = with_device(contact, incoming.device.as_deref());
     let text = |text: &str| LangText { lang: None, text: Cow::Owned(text.to_owned()) };
     let subjects: Vec<_> = incoming.subject.as_deref().map(text).into_iter().collect();
+    let bodies: Vec<_> =
+        Some(&*incoming.body).filter(|body| !body.is_empty()).map(text).into_iter().collect();
     let mut inner = Vec::new();
     let content = MessageContent {
         subjects: &subjects,
-        bodies: &[text(&incoming.body)],
+        bodies: &bodies,
         thread: Some(&incoming.thread),
         ..MessageContent::default()
     };
@@ -116,20 +118,6 @@ pub fn stanza(
 fn device_of(uri: &UriRef<'_>, hint: Option<&str>) -> Option<Box<str>> {
     // STOX-A-14: some peers write `gr` behind the angle bracket.
     address_of_uri(uri).ok().and_then(|addressee| addressee.device).or_else(|| resource_from(hint?))
-}
-
-fn unsupported() -> RequestFault {
-    RequestFault { status: 415, reason: "the body is no plain text", header: Some(("Accept", "text/plain")) }
-}
-
-/// The text of a body in one of the character sets that need no table.
-fn decode(body: &[u8], charset: Option<&str>) -> Option<String> {
-    let is = |name: &str| charset.is_some_and(|charset| charset.eq_ignore_ascii_case(name));
-    if charset.is_none() || is("utf-8") || is("us-ascii") {
-        return String::from_utf8(body.to_vec()).ok();
-    }
-    // ISO-8859-1 is the first 256 code points of Unicode.
-    is("iso-8859-1").then(|| body.iter().map(|octet| char::from(*octet)).collect())
 }
 
 /// Line feeds as XMPP has them, and no character that XML cannot hold (STOX-M-19).
@@ -187,14 +175,6 @@ mod tests {
     #[test]
     fn stox_m_19_line_ends_and_illegal_characters() {
         assert_eq!(clean("a\r\nb\rc\u{0}\u{b}d\u{FFFE}"), "a\nb\ncd");
-    }
-
-    #[test]
-    fn bodies_of_other_character_sets_are_read_or_refused() {
-        assert_eq!(decode("é".as_bytes(), Some("UTF-8")).as_deref(), Some("é"));
-        assert_eq!(decode(b"\xe9", Some("ISO-8859-1")).as_deref(), Some("é"));
-        assert_eq!(decode(b"\xe9", None), None);
-        assert_eq!(decode(b"x", Some("koi8-r")), None);
     }
 
     #[test]

@@ -4,12 +4,15 @@ use sha2::{Digest, Sha256};
 use tombolo_fanout::ViewId;
 use tombolo_presence::{Address, Availability, Device, Note, PresenceState};
 use tombolo_sip::{
-    pidf::{self, Activity, Basic, Contact, Pidf, StatusChild, Tuple},
+    body::BodyFault,
+    headers::is_language_tag,
+    pidf::{self, Activity, Basic, Contact, Pidf, PidfFault, StatusChild, Tuple},
     uri::UriRef,
 };
 use tombolo_xmpp::stanza::Show;
 
 use crate::{
+    activity,
     address::{address_of_uri, resource_from, write_device, write_uri},
     tuple_id::{resource_of, write_tuple_id},
 };
@@ -112,21 +115,28 @@ fn fill_notes<'a>(notes: &mut Vec<pidf::Note>, known: impl Iterator<Item = &'a N
     }
 }
 
-/// Reads a presence body. `expected` is whom it must be about (STOX-P-52).
-///
-/// The error says why the document is refused, in the words of the log.
-pub fn state_of_body(body: &[u8], expected: Option<&Address>) -> Result<PresenceState, &'static str> {
-    let document =
-        pidf::read(body, &pidf::Limits::default()).map_err(|_| "the PIDF document cannot be read")?;
+/// Reads the text of a presence document. `expected` is whom it must be about (STOX-P-52).
+pub fn state_of_document(text: &str, expected: Option<&Address>) -> Result<PresenceState, BodyFault> {
+    let document = pidf::read_text(text, &pidf::Limits::default()).map_err(|fault| match fault {
+        PidfFault::TooBig { .. } => BodyFault::TooBig("the presence document is too long"),
+        _ => BodyFault::Malformed("the presence document cannot be read"),
+    })?;
     if let Some(expected) = expected
         && !document.entity.is_empty()
+        && !is_entity(&document.entity, expected)
     {
-        let entity = UriRef::parse(&document.entity).ok().and_then(|uri| address_of_uri(&uri).ok());
-        if entity.is_none_or(|entity| entity.address != *expected) {
-            return Err("the PIDF document is about somebody else");
-        }
+        return Err(BodyFault::Malformed("the presence document is about somebody else"));
     }
     Ok(state_of(&document))
+}
+
+/// Whether a document names `expected`: by a URI, or by the bare address, as some do.
+fn is_entity(entity: &str, expected: &Address) -> bool {
+    let is_it = |uri: &str| {
+        let found = UriRef::parse(uri).ok().and_then(|uri| address_of_uri(&uri).ok());
+        found.is_some_and(|found| found.address == *expected)
+    };
+    is_it(entity) || is_it(&format!("sip:{entity}"))
 }
 
 /// What a document says, neutrally.
@@ -139,11 +149,12 @@ pub fn state_of(document: &Pidf) -> PresenceState {
         } else {
             &tuple.activities.values
         };
+        let Some(availability) = availability_in(tuple, activities) else { continue };
         let input = tuple.user_input.as_ref().or(person.and_then(|person| person.user_input.as_ref()));
         let idle_since = input.filter(|input| input.is_idle).and_then(|input| input.last_input.as_deref());
         state.set(Device {
             id: device_of(&tuple.id, &state),
-            availability: availability_in(tuple, activities),
+            availability,
             priority: tuple.contact.as_ref().and_then(|c| c.priority_thousandths).map(xmpp_priority),
             notes: tuple.notes.iter().map(note_in).collect(),
             idle_since: idle_since.and_then(crate::time::seconds_of),
@@ -197,41 +208,35 @@ pub fn language_of(state: &PresenceState) -> Option<&str> {
     notes.all(|note| note.lang.as_deref() == Some(lang)).then_some(lang)
 }
 
-/// A tag that may stand in a header (RFC 5646 §2.1): whatever else is in an XML attribute, it ends no line.
-pub fn is_language_tag(lang: &str) -> bool {
-    !lang.is_empty() && lang.len() <= 35 && lang.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-}
-
 fn note_in(note: &pidf::Note) -> Note {
     Note { lang: note.lang.as_deref().map(Into::into), text: note.text.as_str().into() }
 }
 
-/// `<show/>` says it exactly (STOX-P-46); else the activities do (STOX-P-59).
-fn availability_in(tuple: &Tuple, activities: &[Activity]) -> Availability {
+/// How available a tuple is: `<show/>` says it exactly (STOX-P-46), else the activities do (STOX-P-59). `None` where
+/// nothing in it says anything, as in tuples that only carry extensions.
+fn availability_in(tuple: &Tuple, activities: &[Activity]) -> Option<Availability> {
     if tuple.basic == Some(Basic::Closed) {
-        return Availability::Unavailable;
+        return Some(Availability::Unavailable);
     }
-    let show = tuple
-        .status_children
-        .iter()
-        .find(|child| child.namespace == CLIENT_NAMESPACE && child.name == "show")
-        .map(|child| child.text.trim());
-    match show {
-        Some("chat") => return Availability::Chat,
-        Some("away") => return Availability::Away,
-        Some("xa") => return Availability::ExtendedAway,
-        Some("dnd") => return Availability::DoNotDisturb,
+    let said = |is_meant: fn(&StatusChild) -> bool| {
+        tuple.status_children.iter().find(|child| is_meant(child)).map(|child| child.text.trim())
+    };
+    match said(|child| child.namespace == CLIENT_NAMESPACE && child.name == "show") {
+        Some("chat") => return Some(Availability::Chat),
+        Some("away") => return Some(Availability::Away),
+        Some("xa") => return Some(Availability::ExtendedAway),
+        Some("dnd") => return Some(Availability::DoNotDisturb),
         _ => {}
     }
-    let has = |wanted: &[Activity]| activities.iter().any(|activity| wanted.contains(activity));
-    if has(&[Activity::Busy, Activity::OnThePhone, Activity::Meeting, Activity::Presentation]) {
-        Availability::DoNotDisturb
-    } else if has(&[Activity::Vacation, Activity::PermanentAbsence]) {
-        Availability::ExtendedAway
-    } else if has(&[Activity::Away]) {
-        Availability::Away
-    } else {
-        Availability::Available
+    // The example of RFC 3863 §4.3 has such a status, and some devices took it up.
+    let in_words = said(|child| child.name == "im" && child.namespace.ends_with(":im"));
+    let in_words = in_words.and_then(Activity::from_words);
+    let busiest =
+        activities.iter().chain(&in_words).map(activity::availability_of).max_by_key(activity::rank);
+    match (tuple.basic, busiest) {
+        (Some(_), found) => Some(found.unwrap_or(Availability::Available)),
+        // What the person does makes no device of it.
+        (None, found) => found.filter(|_| !tuple.activities.is_empty() || in_words.is_some()),
     }
 }
 
@@ -257,6 +262,10 @@ const DEVICES_PER_DOCUMENT: usize = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn state_of_body(body: &[u8], expected: Option<&Address>) -> Result<PresenceState, BodyFault> {
+        state_of_document(std::str::from_utf8(body).expect("UTF-8"), expected)
+    }
 
     fn romeo() -> Address {
         Address::from_prepared("romeo@sip.example").expect("legal")
@@ -377,6 +386,130 @@ mod tests {
             );
             let state = state_of_body(body.as_bytes(), None).expect("legal");
             assert_eq!(state.devices[0].availability, availability, "{activity}");
+        }
+    }
+
+    fn availability_of_one(namespaces: &str, inside: &str) -> Vec<(String, Availability)> {
+        let body = format!(
+            "<presence xmlns='urn:ietf:params:xml:ns:pidf' entity='sip:romeo@sip.example' \
+             xmlns:dm='urn:ietf:params:xml:ns:pidf:data-model' xmlns:r='urn:ietf:params:xml:ns:pidf:rpid' \
+             {namespaces}>{inside}</presence>"
+        );
+        let state = state_of_document(&body, Some(&romeo())).expect("legal");
+        state.devices.iter().map(|device| (device.id.to_string(), device.availability)).collect()
+    }
+
+    #[test]
+    fn busy_in_the_dialect_of_a_microsoft_server_is_do_not_disturb() {
+        let document = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<presence xmlns=\"urn:ietf:params:xml:ns:pidf\" \
+            xmlns:ep=\"urn:ietf:params:xml:ns:pidf:status:rpid-status\" \
+            xmlns:ci=\"urn:ietf:params:xml:ns:pidf:cipid\" entity=\"sip:romeo@sip.example\"><tuple id=\"0\"><status>\
+            <basic>open</basic><ep:activities><ep:activity>busy</ep:activity></ep:activities></status></tuple>\
+            <ci:display-name>Romeo</ci:display-name></presence>";
+        let state = state_of_document(document, Some(&romeo())).expect("legal");
+        assert_eq!(state.devices[0].availability, Availability::DoNotDisturb);
+    }
+
+    #[test]
+    fn the_person_of_an_asterisk_counts_and_its_extra_tuple_is_no_device() {
+        let namespaces = "xmlns:pp='urn:ietf:params:xml:ns:pidf:person' \
+            xmlns:es='urn:ietf:params:xml:ns:pidf:rpid:status:rpid-status' \
+            xmlns:ep='urn:ietf:params:xml:ns:pidf:rpid:rpid-person'";
+        let extra =
+            "<tuple id='digium-presence'><status><digium_presence type='away' subtype=''/></status></tuple>";
+        for (activities, availability) in [
+            ("<ep:activities><ep:busy/></ep:activities>", Availability::DoNotDisturb),
+            ("<ep:activities>ep:busy</ep:activities>", Availability::DoNotDisturb),
+            ("<ep:activities><ep:away/></ep:activities>", Availability::Away),
+            ("", Availability::Available),
+        ] {
+            let inside = format!(
+                "<pp:person><status>{activities}</status></pp:person><note>Ready</note><tuple id='6002'>\
+                 <contact priority='1'>sip:6002@10.24.18.124</contact><status><basic>open</basic></status></tuple>{extra}"
+            );
+            assert_eq!(
+                availability_of_one(namespaces, &inside),
+                [("6002".to_owned(), availability)],
+                "{activities}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_activity_is_never_available() {
+        for activities in [
+            "<r:unknown/>",
+            "<r:yodelling/>",
+            "<x:skiing xmlns:x='urn:x'/>",
+            "<x:skiing xmlns:x='urn:x' mustUnderstand='1'/>",
+            "<r:working/><r:yodelling/>",
+            "<r:other>painting</r:other>",
+            "<r:other/>",
+            "<r:activity>Be right back</r:activity>",
+            "painting",
+        ] {
+            let open = "<status><basic>open</basic></status>";
+            let tuple = format!("<tuple id='t'>{open}<r:activities>{activities}</r:activities></tuple>");
+            let person = format!(
+                "<tuple id='t'>{open}</tuple><dm:person id='p'><r:activities>{activities}</r:activities></dm:person>"
+            );
+            for inside in [tuple, person] {
+                assert_eq!(
+                    availability_of_one("", &inside),
+                    [("t".to_owned(), Availability::Away)],
+                    "{inside}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn words_of_servers_and_devices_say_how_available_somebody_is() {
+        for (words, availability) in [
+            ("in-a-meeting", Availability::DoNotDisturb),
+            ("Do not disturb", Availability::DoNotDisturb),
+            ("on the phone", Availability::DoNotDisturb),
+            ("out-of-office", Availability::ExtendedAway),
+            ("off-work", Availability::ExtendedAway),
+            ("Online", Availability::Available),
+            ("be-right-back", Availability::Away),
+            ("idle", Availability::Away),
+        ] {
+            let inside = format!(
+                "<tuple id='t'><status><basic>open</basic><r:activity>{words}</r:activity></status></tuple>"
+            );
+            assert_eq!(availability_of_one("", &inside), [("t".to_owned(), availability)], "{words}");
+        }
+        let im = "<tuple id='t'><status><basic>open</basic><i:im xmlns:i='urn:ietf:params:xml:ns:pidf:im'>busy</i:im>\
+                  </status></tuple>";
+        assert_eq!(availability_of_one("", im), [("t".to_owned(), Availability::DoNotDisturb)]);
+    }
+
+    #[test]
+    fn a_tuple_that_says_nothing_is_no_device() {
+        for inside in
+            ["<tuple id='t'/>", "<tuple id='t'><status/></tuple>", "<tuple id='t'><note>x</note></tuple>"]
+        {
+            let person = "<dm:person id='p'><r:activities><r:away/></r:activities></dm:person>";
+            assert_eq!(availability_of_one("", &format!("{inside}{person}")), [], "{inside}");
+        }
+        let doing = "<tuple id='t'><status/><r:activities><r:busy/></r:activities></tuple>";
+        assert_eq!(availability_of_one("", doing), [("t".to_owned(), Availability::DoNotDisturb)]);
+    }
+
+    #[test]
+    fn a_document_may_name_its_subject_without_a_scheme() {
+        for (entity, is_right) in [
+            ("romeo@sip.example", true),
+            ("sip:romeo@sip.example", true),
+            ("pres:romeo@sip.example", true),
+            ("", true),
+            ("mercutio@sip.example", false),
+            ("romeo", false),
+            ("romeo@sip.example@elsewhere", false),
+        ] {
+            let document = format!("<presence xmlns='urn:ietf:params:xml:ns:pidf' entity='{entity}'/>");
+            assert_eq!(state_of_document(&document, Some(&romeo())).is_ok(), is_right, "{entity}");
         }
     }
 }

@@ -1,7 +1,12 @@
 //! What the shard needs of a SIP request, read once and checked.
 
 use tombolo_presence::Address;
-use tombolo_sip::{event::SubscriptionState, message::Message, uri::Scheme};
+use tombolo_sip::{
+    body::{BodyFault, Context},
+    event::SubscriptionState,
+    message::Message,
+    uri::Scheme,
+};
 
 use crate::address::address_of_uri;
 
@@ -12,19 +17,24 @@ pub struct RequestFault {
     pub status: u16,
     /// Why, in the words of the log.
     pub reason: &'static str,
-    /// A header that the status wants.
-    pub header: Option<(&'static str, &'static str)>,
+    /// Headers that the status wants.
+    pub headers: &'static [(&'static str, &'static str)],
 }
 
 impl RequestFault {
     /// A fault without a header of its own.
     pub fn new(status: u16, reason: &'static str) -> Self {
-        Self { status, reason, header: None }
+        Self { status, reason, headers: &[] }
     }
 
-    /// The header as the answer takes it.
-    pub fn headers(&self) -> Vec<(&'static str, String)> {
-        self.header.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
+    /// For a body that cannot be read, in the context of its method.
+    pub fn of_body(fault: BodyFault, context: Context) -> Self {
+        Self { status: fault.status(), reason: fault.reason(), headers: fault.headers(context) }
+    }
+
+    /// The headers as an answer takes them.
+    pub fn rows(&self) -> Vec<(&'static str, String)> {
+        self.headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
     }
 }
 
@@ -96,7 +106,7 @@ impl Subscribe {
     }
 }
 
-/// A NOTIFY in a dialog of ours.
+/// A NOTIFY in a dialog of ours, without its body.
 #[derive(Debug, Clone)]
 pub struct NotifyRequest {
     /// Call-ID.
@@ -113,12 +123,6 @@ pub struct NotifyRequest {
     pub contact: Option<String>,
     /// Record-Route values, in order: we take the notifier's request, so they are our route set as they stand.
     pub routes: Vec<String>,
-    /// The body is a PIDF document.
-    pub is_pidf: bool,
-    /// Content-Language, where it names one language.
-    pub lang: Option<String>,
-    /// The body.
-    pub body: bytes::Bytes,
 }
 
 impl NotifyRequest {
@@ -137,9 +141,6 @@ impl NotifyRequest {
             subscription_state,
             contact: contact_uri(message),
             routes: message.record_routes().map(ToOwned::to_owned).collect(),
-            is_pidf: is_pidf(message),
-            lang: message.content_language().map(ToOwned::to_owned),
-            body: message.body().clone(),
             call_id: dialog.call_id,
             from_tag: dialog.from_tag,
             cseq: dialog.cseq,
@@ -147,7 +148,7 @@ impl NotifyRequest {
     }
 }
 
-/// A PUBLISH.
+/// A PUBLISH, without its body.
 #[derive(Debug, Clone)]
 pub struct Publish {
     /// Whose state it is.
@@ -158,12 +159,6 @@ pub struct Publish {
     pub if_match: Vec<String>,
     /// Expires, in seconds.
     pub expires: Option<u32>,
-    /// The body is a PIDF document.
-    pub is_pidf: bool,
-    /// Content-Language, where it names one language.
-    pub lang: Option<String>,
-    /// The body.
-    pub body: bytes::Bytes,
 }
 
 impl Publish {
@@ -177,9 +172,6 @@ impl Publish {
             event: message.event().ok().flatten().map(|event| event.package.to_owned()),
             if_match: message.sip_if_match().map(ToOwned::to_owned).collect(),
             expires: message.expires(),
-            is_pidf: is_pidf(message),
-            lang: message.content_language().map(ToOwned::to_owned),
-            body: message.body().clone(),
         })
     }
 }
@@ -231,7 +223,7 @@ fn bad_event() -> RequestFault {
     RequestFault {
         status: 489,
         reason: "the event package is not presence",
-        header: Some(("Allow-Events", "presence")),
+        headers: &[("Allow-Events", "presence")],
     }
 }
 
@@ -239,10 +231,6 @@ fn bad_event() -> RequestFault {
 pub fn contact_uri(message: &Message) -> Option<String> {
     let contact = message.contacts().next()?.ok()?;
     Some(contact.uri.as_str().to_owned())
-}
-
-fn is_pidf(message: &Message) -> bool {
-    message.content_type().ok().flatten().is_some_and(|media| media.is("application", "pidf+xml"))
 }
 
 fn takes_pidf(range: &str) -> bool {

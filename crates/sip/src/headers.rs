@@ -6,4 +6,4 @@ mod values;
 
 pub use name::HeaderName;
 pub use params::{Params, ParamsIter};
-pub use values::{EventHeader, MAGIC_COOKIE, MediaType, NameAddr, ValueFault, Via};
+pub use values::{EventHeader, MAGIC_COOKIE, MediaType, NameAddr, ValueFault, Via, is_language_tag};

@@ -2,6 +2,7 @@
 //!
 //! Octets, messages and `now` go in; octets, events and one deadline come out. No clock, socket, lock or task.
 
+pub mod body;
 pub mod build;
 pub mod digest;
 pub mod event;

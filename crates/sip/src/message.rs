@@ -338,14 +338,9 @@ impl Message {
         self.only(HeaderName::ContentType)?.map(MediaType::parse).transpose()
     }
 
-    /// Content-Encoding values other than `identity`.
-    pub fn content_encoding(&self) -> impl Iterator<Item = &str> {
-        self.list(HeaderName::ContentEncoding).filter(|coding| !coding.eq_ignore_ascii_case("identity"))
-    }
-
-    /// Content-Language, as written.
+    /// Content-Language, where it names exactly one language.
     pub fn content_language(&self) -> Option<&str> {
-        self.rows(HeaderName::ContentLanguage).next()
+        crate::body::only_language(self.list(HeaderName::ContentLanguage))
     }
 
     /// Content-Length: the same in all rows, or a fault (SIP-T-03).

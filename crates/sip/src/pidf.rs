@@ -1,13 +1,17 @@
 //! Presence documents: PIDF (RFC 3863) with the data model (RFC 4479) and RPID (RFC 4480).
 //!
-//! Octets of an `application/pidf+xml` body become a [`Pidf`] by [`read`], and back by [`write`]. What is not known
-//! is skipped, but for children of `<status>`, which are kept as (namespace, name, text) for those who know them.
-//! Nothing here decides what a state means, who it belongs to, or whom to show it.
+//! The text of a presence document becomes a [`Pidf`] by [`read_text`], and back by [`write()`]. What is not known is
+//! skipped, but for children of `<status>`, which are kept as (namespace, name, text), and activities, of which it is
+//! kept that there were some. Nothing here decides what a state means, who it belongs to, or whom to show it.
+//!
+//! Read are also the drafts that came before the standards and are still sent (`cpim-pidf`, `rpid-status`, activities
+//! as text, a person in other places), and `text/xml+msrtc.pidf`. Written are the standards only.
 
 use std::borrow::Cow;
 
 mod activity;
 mod date_time;
+mod presentity;
 mod read;
 mod write;
 mod xml;
@@ -15,7 +19,7 @@ mod xml;
 pub use self::{
     activity::Activity,
     date_time::{Timestamps, date_time, parse_date_time},
-    read::read,
+    read::{read, read_text},
     write::write,
     xml::is_ncname,
 };
@@ -226,11 +230,11 @@ pub enum PidfFault {
         /// How many may be.
         limit: usize,
     },
-    /// Not UTF-8.
-    #[error("a presence document that is not UTF-8")]
-    NotUtf8,
-    /// The XML declaration names another encoding.
-    #[error("a presence document in an encoding other than UTF-8")]
+    /// Not in the encoding that it declares, which is UTF-8 where it declares none.
+    #[error("a presence document that is not in its encoding")]
+    NotText,
+    /// It declares an encoding that is not known.
+    #[error("a presence document in an unknown encoding")]
     Encoding,
     /// There is a document type declaration.
     #[error("a document type declaration in a presence document at {at}")]
@@ -252,7 +256,7 @@ pub enum PidfFault {
         /// What is wrong.
         what: &'static str,
     },
-    /// The root is not `<presence>` of PIDF.
+    /// The root is neither `<presence>` of PIDF nor Microsoft's `<presentity>`.
     #[error("an XML document that is no presence document")]
     NotPidf,
 }
@@ -282,5 +286,7 @@ pub fn fuzz_body(data: &[u8]) {
     assert_eq!(written(&again), once, "a document changes when it is read and written again");
 }
 
+#[cfg(test)]
+mod dialect_tests;
 #[cfg(test)]
 mod tests;

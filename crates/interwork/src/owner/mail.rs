@@ -280,12 +280,7 @@ impl Owner {
         let incoming = match IncomingMessage::read(&request.message, now) {
             Ok(incoming) => incoming,
             Err(refusal) => {
-                let headers = refusal.headers();
-                return self.answer(
-                    &request,
-                    Reply { headers: &headers, ..Reply::status(refusal.status) },
-                    refusal.reason,
-                );
+                return self.answer_fault(&request, &refusal);
             }
         };
         let user = request.identity.clone();
@@ -309,6 +304,10 @@ impl Owner {
         if matches!(self.policy.decide(&question).outcome, Outcome::Deny(_)) {
             let reason = if is_local { HOMES_NOT_JOINED } else { "the policy refuses the message" };
             return self.answer(&request, Reply::status(403), reason);
+        }
+        if incoming.is_empty() {
+            // Taken, since it is legal, but nobody is shown an empty message.
+            return self.answer(&request, Reply::status(200), "");
         }
         if is_local {
             return self.pass_local(request, &incoming, &user, &contact);
@@ -552,9 +551,10 @@ fn answered_octets(sent: &ToXmpp) -> usize {
     MESSAGE_OCTETS + sent.user.as_str().len() + sent.contact.as_str().len()
 }
 
-/// The text in the stanza's own language, else the first.
+/// The text in the stanza's own language, else the first; one that says nothing is none.
 fn plain<'a, 'b>(texts: &'b [LangText<'a>]) -> Option<&'b LangText<'a>> {
-    texts.iter().find(|text| text.lang.is_none()).or(texts.first())
+    let mut said = texts.iter().filter(|text| !text.text.is_empty());
+    said.clone().find(|text| text.lang.is_none()).or_else(|| said.next())
 }
 
 /// The stanza id of a message of ours; the start number keeps an answer to an earlier life of the process apart.

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use tombolo_fanout::ViewId;
 use tombolo_presence::{Address, Now, PresenceState};
-use tombolo_sip::event::publication::{
-    Accepted, BodyFault, Change, Compositor, IfMatch, PublicationId, Publish as PublishFacts, Refusal,
-    Settings,
+use tombolo_sip::{
+    body::{self, BodyFault, Context},
+    event::publication::{
+        Accepted, Change, Compositor, IfMatch, PublicationId, Publish as PublishFacts, Refusal, Settings,
+    },
 };
 use tombolo_wheel::TimerId;
 
@@ -18,10 +20,10 @@ use super::{
     pairs::{Pair, PairId},
 };
 use crate::{
-    presence_to_sip::{in_language, state_of_body},
+    presence_to_sip::{in_language, state_of_document},
     rows::{PublicationRow, Row, encode, table},
     sip_reply::Reply,
-    sip_request::Publish,
+    sip_request::{Publish, RequestFault},
 };
 
 /// What the devices of one user published.
@@ -44,7 +46,7 @@ impl Publications {
 /// One published document.
 #[derive(Debug, Clone)]
 pub struct Document {
-    /// As it came, to be stored.
+    /// The presence document, in UTF-8, to be stored.
     pub body: Vec<u8>,
     /// Content-Language, as it came.
     pub lang: Option<String>,
@@ -65,6 +67,7 @@ impl Owner {
             return self.answer(request, Reply::status(403), "only the user may publish");
         }
         let source = instance_of(&request.peer);
+        let content = body::read(&request.message, Context::Presence);
         let settings = Settings {
             min_expires: self.settings.least_expires,
             max_expires: self.settings.phone_expires,
@@ -84,24 +87,18 @@ impl Owner {
                 _ => IfMatch::Invalid,
             },
             expires: publish.expires,
-            has_body: !publish.body.is_empty(),
+            has_body: !matches!(content, Ok(None)),
             former: source.as_deref().and_then(|source| publications.of_source(source).last()),
         };
-        let mut is_unreadable = false;
         let outcome =
             publications.compositor.handle_publish(&facts, fresh_tag, now.instant, &settings, || {
-                if !publish.is_pidf {
-                    return Err(BodyFault::UnsupportedType);
-                }
-                let state = state_of_body(&publish.body, Some(user)).map_err(|_| {
-                    is_unreadable = true;
-                    BodyFault::Malformed
-                })?;
-                let lang = publish.lang.clone();
+                let content = content?.ok_or(BodyFault::Malformed("no body"))?;
+                let state = state_of_document(&content.text, Some(user))?;
+                let lang = content.language;
                 let state = in_language(state, lang.as_deref());
-                Ok(Document { body: publish.body.to_vec(), lang, source, state })
+                Ok(Document { body: content.text.into_owned().into_bytes(), lang, source, state })
             });
-        if is_unreadable {
+        if matches!(outcome, Err(Refusal::Body(_))) {
             self.event(OwnerEvent::BadPidf);
         }
         match outcome {
@@ -124,9 +121,11 @@ impl Owner {
     }
 
     fn refuse_publish(&mut self, request: &SipRequest, refusal: &Refusal) {
+        if let Refusal::Body(fault) = refusal {
+            return self.answer_fault(request, &RequestFault::of_body(*fault, Context::Presence));
+        }
         let header = match refusal {
             Refusal::TooBrief { min_expires } => Some(("Min-Expires", min_expires.to_string())),
-            Refusal::UnsupportedMediaType => Some(("Accept", "application/pidf+xml".to_owned())),
             Refusal::BadEvent => Some(("Allow-Events", "presence".to_owned())),
             Refusal::TooMany { .. } => Some(("Retry-After", "60".to_owned())),
             _ => None,
@@ -336,7 +335,8 @@ impl Owner {
 
     /// Takes back a stored publication.
     pub(super) fn restore_publication(&mut self, row: PublicationRow, now: Now) {
-        let Ok(state) = state_of_body(&row.body, Some(&row.user)) else {
+        let text = std::str::from_utf8(&row.body);
+        let Some(state) = text.ok().and_then(|text| state_of_document(text, Some(&row.user)).ok()) else {
             // An earlier version could read it; nobody will again.
             return self.lazy.push(publication_row(&row.user, row.number, None));
         };

@@ -42,8 +42,8 @@ impl Owner {
         }
     }
 
-    fn answer_fault(&mut self, request: &SipRequest, fault: &crate::sip_request::RequestFault) {
-        let headers = fault.headers();
+    pub(super) fn answer_fault(&mut self, request: &SipRequest, fault: &crate::sip_request::RequestFault) {
+        let headers = fault.rows();
         self.answer(request, Reply { headers: &headers, ..Reply::status(fault.status) }, fault.reason);
     }
 

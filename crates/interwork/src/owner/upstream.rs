@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use tombolo_fanout::ViewId;
 use tombolo_presence::{Address, Domain, Now, PresenceState};
 use tombolo_sip::{
+    body::{self, BodyFault, Context},
     event::subscriber::{
         Due, End, Notify, NotifyVerdict, Response, ResponseVerdict, State, Subscriber, Unsubscription,
     },
@@ -24,11 +25,11 @@ use super::{
 };
 use crate::{
     address::uri_of,
-    presence_to_sip::{in_language, state_of_body},
+    presence_to_sip::{in_language, state_of_document},
     request::{MAX_FORWARDS, RequestDraft, party, route},
     rows::{Row, SubscriberRow, encode, number_key, table},
     sip_reply::Reply,
-    sip_request::{self, NotifyRequest},
+    sip_request::{self, NotifyRequest, RequestFault},
     token::{Token, TokenKind},
 };
 
@@ -387,12 +388,12 @@ impl Owner {
             NotifyVerdict::Accepted { .. } | NotifyVerdict::Ended(_) => {}
         }
         // A body that cannot be read is refused, and the state stays (STOX-P-60). The rest of the NOTIFY counts.
-        let body = self.read_body(id, &notify);
+        let body = self.read_body(id, &request.message);
         match &body {
             Ok(_) => self.answer(request, Reply::status(200), ""),
-            Err(reason) => {
+            Err(fault) => {
                 self.event(OwnerEvent::BadPidf);
-                self.answer(request, Reply::status(400), reason);
+                self.answer_fault(request, &RequestFault::of_body(*fault, Context::Presence));
             }
         }
         if let Some(upstream) = self.upstreams.upstream_mut(at) {
@@ -430,16 +431,12 @@ impl Owner {
         }
     }
 
-    fn read_body(&self, id: PairId, notify: &NotifyRequest) -> Result<Option<PresenceState>, &'static str> {
-        if notify.body.is_empty() {
-            return Ok(None);
-        }
-        if !notify.is_pidf {
-            return Err("the body is no PIDF document");
-        }
+    /// The user's state that a NOTIFY brings; `None` where it brings none.
+    fn read_body(&self, id: PairId, notify: &Message) -> Result<Option<PresenceState>, BodyFault> {
+        let Some(content) = body::read(notify, Context::Presence)? else { return Ok(None) };
         let user = self.pairs.pair(id).map(|pair| self.addresses.address(pair.user));
-        let state = state_of_body(&notify.body, user)?;
-        Ok(Some(in_language(state, notify.lang.as_deref())))
+        let state = state_of_document(&content.text, user)?;
+        Ok(Some(in_language(state, content.language.as_deref())))
     }
 
     /// While the dialog is active its document is what the contact may see.

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::DEFAULT_EXPIRES;
-use crate::{headers::HeaderName, lex, message::Message};
+use crate::{body::BodyFault, headers::HeaderName, lex, message::Message};
 
 /// Bounds that all compositors share.
 #[derive(Debug, Clone, Copy)]
@@ -62,20 +62,11 @@ pub struct Publish {
     pub if_match: IfMatch,
     /// Expires, seconds.
     pub expires: Option<u32>,
-    /// Whether there is a body (Content-Length over 0).
+    /// Whether there is a body that counts.
     pub has_body: bool,
     /// The former publication of the same publisher. An initial publication takes its place: a phone that lost its
     /// entity tag publishes anew, and must not stand twice until the former one runs out.
     pub former: Option<PublicationId>,
-}
-
-/// Why a body is not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BodyFault {
-    /// Its type or encoding is not one of the package: 415.
-    UnsupportedType,
-    /// It is broken: 400.
-    Malformed,
 }
 
 /// Names a publication as long as it lives, through all its entity tags. Never used again for the presentity.
@@ -114,7 +105,7 @@ pub enum Refusal {
     /// 489.
     #[error("a PUBLISH for no event package that we compose")]
     BadEvent,
-    /// 400: SIP-If-Match does not hold one entity tag, there is neither a tag nor a body, or the body is broken.
+    /// 400: SIP-If-Match does not hold one entity tag, or there is neither a tag nor a body.
     #[error("a PUBLISH that makes no sense: {0}")]
     BadRequest(&'static str),
     /// 412: no publication has this entity tag.
@@ -126,9 +117,9 @@ pub enum Refusal {
         /// For Min-Expires, seconds.
         min_expires: u32,
     },
-    /// 415, with Accept.
-    #[error("a PUBLISH whose body is of no type that we take")]
-    UnsupportedMediaType,
+    /// 400, 413 or 415: the body cannot be read.
+    #[error("a PUBLISH with a body that is refused: {0}")]
+    Body(BodyFault),
     /// 500, with Retry-After: the presentity has as many publications as are allowed. (503 would speak for the whole
     /// server.)
     #[error("a presentity with {limit} publications")]
@@ -147,7 +138,7 @@ impl Refusal {
         match self {
             Self::BadRequest(_) => 400,
             Self::ConditionalRequestFailed => 412,
-            Self::UnsupportedMediaType => 415,
+            Self::Body(fault) => fault.status(),
             Self::TooBrief { .. } => 423,
             Self::BadEvent => 489,
             Self::TooMany { .. } | Self::UsedTag => 500,
@@ -274,10 +265,7 @@ impl<T> Compositor<T> {
         if found.is_none() && !publish.has_body {
             return Err(Refusal::BadRequest("neither an entity tag nor a body"));
         }
-        let body = publish.has_body.then(read_body).transpose().map_err(|fault| match fault {
-            BodyFault::UnsupportedType => Refusal::UnsupportedMediaType,
-            BodyFault::Malformed => Refusal::BadRequest("a broken body"),
-        })?;
+        let body = publish.has_body.then(read_body).transpose().map_err(Refusal::Body)?;
         let former = publish.former.filter(|_| found.is_none() && expires > 0);
         let others = self.publications.iter().filter(|held| held.ends_at > now && Some(held.id) != former);
         let is_full = others.count() >= settings.most_publications;

@@ -49,6 +49,7 @@ header_names! {
     ContentEncoding = "Content-Encoding" / "e",
     ContentLanguage = "Content-Language",
     ContentLength = "Content-Length" / "l",
+    ContentTransferEncoding = "Content-Transfer-Encoding",
     ContentType = "Content-Type" / "c",
     CSeq = "CSeq",
     Date = "Date",

@@ -1,22 +1,41 @@
 //! Reading a presence document: which element means what, and what is skipped (RFC 3863 §4.2.3).
 
+use std::borrow::Cow;
+
 use super::{
     Activities, Activity, Basic, Contact, Device, Limits, Note, Person, Pidf, PidfFault, StatusChild, Tuple,
     UserInput,
     xml::{Element, Event, Space, Xml, trim},
 };
+use crate::body::{self, BodyFault};
 
-/// Reads a document.
+/// Reads a document in the encoding that it declares.
+pub fn read(octets: &[u8], limits: &Limits) -> Result<Pidf, PidfFault> {
+    read_text(&decode(octets)?, limits)
+}
+
+/// The text of a document by itself, without a Content-Type that says more of it.
+pub(super) fn decode(octets: &[u8]) -> Result<Cow<'_, str>, PidfFault> {
+    body::xml_text(octets).map_err(|fault| match fault {
+        BodyFault::Unsupported(_) => PidfFault::Encoding,
+        BodyFault::Malformed(_) | BodyFault::TooBig(_) => PidfFault::NotText,
+    })
+}
+
+/// Reads a document that was decoded; the encoding that it declares counts for nothing.
 ///
 /// Any prefix will do; what is unknown is skipped whole. Odd documents are taken: the namespace with a trailing
-/// colon, no `entity`, tuples without id or contact, priorities and times that are none.
-pub fn read(octets: &[u8], limits: &Limits) -> Result<Pidf, PidfFault> {
-    let mut reader = Reader { xml: Xml::new(octets, limits)?, limits };
+/// colon, no `entity`, tuples without id or contact, priorities and times that are none, elements of RPID in any place.
+pub fn read_text(text: &str, limits: &Limits) -> Result<Pidf, PidfFault> {
+    let mut reader = Reader { xml: Xml::new(text, limits)?, limits };
     let mut pidf = None;
     // Text outside the root is a fault of the document, so the root is the first event.
     while let Some(event) = reader.xml.next()? {
         match event {
             Event::Start(root) if root.is(Space::Pidf, "presence") => pidf = Some(reader.presence()?),
+            Event::Start(root) if root.is(Space::Presentity, "presentity") => {
+                pidf = Some(reader.presentity()?);
+            }
             Event::Start(_) => {
                 // Well-formedness first: what is broken is said to be broken.
                 reader.xml.skip()?;
@@ -27,14 +46,14 @@ pub fn read(octets: &[u8], limits: &Limits) -> Result<Pidf, PidfFault> {
     pidf.ok_or(PidfFault::NotPidf)
 }
 
-struct Reader<'a> {
-    xml: Xml<'a>,
+pub(super) struct Reader<'a> {
+    pub(super) xml: Xml<'a>,
     limits: &'a Limits,
 }
 
 impl<'a> Reader<'a> {
     /// The next child of the innermost element; `None` at its end. Text between children means nothing.
-    fn child(&mut self) -> Result<Option<Element<'a>>, PidfFault> {
+    pub(super) fn child(&mut self) -> Result<Option<Element<'a>>, PidfFault> {
         loop {
             match self.xml.next()? {
                 Some(Event::Start(element)) => return Ok(Some(element)),
@@ -54,10 +73,19 @@ impl<'a> Reader<'a> {
                     self.push("tuples", self.limits.tuples, &mut pidf.tuples, tuple)?;
                 }
                 (Space::Pidf, "note") => self.note(&mut pidf.notes)?,
-                (Space::DataModel, "person") => pidf.person = Some(self.person()?),
+                (Space::DataModel | Space::Pidf | Space::Rpid, "person") => {
+                    let mut person = Person { id: text_of(self.xml.take("id")), ..Person::default() };
+                    self.person(&mut person)?;
+                    pidf.person = Some(person);
+                }
                 (Space::DataModel, "device") => {
                     let device = self.device()?;
                     self.push("devices", self.limits.children, &mut pidf.devices, device)?;
+                }
+                // Some leave the person out around what it does.
+                (Space::Rpid, name) if is_activity(name) => {
+                    let person = pidf.person.get_or_insert_default();
+                    self.activity(name, &mut person.activities, &mut person.user_input)?;
                 }
                 _ => self.xml.skip()?,
             }
@@ -78,8 +106,9 @@ impl<'a> Reader<'a> {
                         self.push("device ids", self.limits.children, &mut tuple.device_ids, id)?;
                     }
                 }
-                (Space::Rpid, "activities") => tuple.activities = self.activities()?,
-                (Space::Rpid, "user-input") => tuple.user_input = self.user_input()?,
+                (Space::Rpid, name) if is_activity(name) => {
+                    self.activity(name, &mut tuple.activities, &mut tuple.user_input)?;
+                }
                 _ => self.xml.skip()?,
             }
         }
@@ -97,6 +126,10 @@ impl<'a> Reader<'a> {
                     };
                 }
                 (Space::Pidf | Space::None | Space::Xml, _) => self.xml.skip()?,
+                // Where the drafts of RPID have it.
+                (Space::Rpid, name) if is_activity(name) => {
+                    self.activity(name, &mut tuple.activities, &mut tuple.user_input)?;
+                }
                 _ => {
                     if let Some(child) = self.foreign(element)? {
                         let children = &mut tuple.status_children;
@@ -141,39 +174,74 @@ impl<'a> Reader<'a> {
         self.push("notes", self.limits.children, notes, Note { lang, text })
     }
 
-    fn activities(&mut self) -> Result<Activities, PidfFault> {
+    /// An element of RPID that says what is done, or when something was done last.
+    fn activity(
+        &mut self,
+        name: &str,
+        activities: &mut Activities,
+        user_input: &mut Option<UserInput>,
+    ) -> Result<(), PidfFault> {
+        match name {
+            "activities" => self.activities(activities)?,
+            "activity" => self.activity_in_words(&mut activities.values)?,
+            "user-input" => *user_input = self.user_input()?,
+            // `<idle since='…'/>` of the drafts.
+            _ => {
+                let last_input = self.xml.take("since").map(|text| trim(&text).to_owned());
+                self.xml.skip()?;
+                *user_input = Some(UserInput { is_idle: true, last_input, idle_threshold: None });
+            }
+        }
+        Ok(())
+    }
+
+    fn activities(&mut self, activities: &mut Activities) -> Result<(), PidfFault> {
         let (from, until) = (self.xml.take("from"), self.xml.take("until"));
-        let mut activities = Activities::default();
+        let mut words = String::new();
         let mut is_void = false;
-        while let Some(element) = self.child()? {
-            match (element.space, element.local) {
-                (Space::Rpid, "note") => self.note(&mut activities.notes)?,
-                (Space::Rpid, name) => {
-                    let activity = match Activity::from_name(name) {
-                        None if name == "other" => Activity::Other(self.xml.read_text()?),
-                        known => {
-                            self.xml.skip()?;
-                            let Some(activity) = known else {
-                                is_void |= element.must_understand();
-                                continue;
-                            };
-                            activity
-                        }
-                    };
-                    self.push("activities", self.limits.children, &mut activities.values, activity)?;
+        loop {
+            let element = match self.xml.next()? {
+                Some(Event::Start(element)) => element,
+                Some(Event::Text(more)) => {
+                    words.push_str(&more);
+                    continue;
                 }
-                _ => {
-                    is_void |= element.must_understand();
+                Some(Event::End) | None => break,
+            };
+            match (element.space, element.local) {
+                (Space::Rpid | Space::Pidf, "note") => self.note(&mut activities.notes)?,
+                (Space::Rpid, "activity") => self.activity_in_words(&mut activities.values)?,
+                (Space::Rpid, "other") => {
+                    let other = Activity::Other(self.xml.read_text()?);
+                    self.push("activities", self.limits.children, &mut activities.values, other)?;
+                }
+                (space, name) => {
+                    let known = Activity::from_name(name).filter(|_| space == Space::Rpid);
+                    is_void |= known.is_none() && element.must_understand();
                     self.xml.skip()?;
+                    // Somebody does something, even if we don't know what.
+                    let activity = known.unwrap_or_else(|| Activity::Other(name.to_owned()));
+                    self.push("activities", self.limits.children, &mut activities.values, activity)?;
                 }
             }
         }
-        if is_void || activities.is_empty() {
-            return Ok(Activities::default());
+        if let Some(activity) = Activity::from_words(&words) {
+            self.push("activities", self.limits.children, &mut activities.values, activity)?;
         }
-        activities.from = from.map(|text| text.into_owned());
-        activities.until = until.map(|text| text.into_owned());
-        Ok(activities)
+        if is_void {
+            *activities = Activities { values: vec![Activity::Unknown], ..Activities::default() };
+        } else if !activities.is_empty() {
+            activities.from = from.map(|text| text.into_owned());
+            activities.until = until.map(|text| text.into_owned());
+        }
+        Ok(())
+    }
+
+    fn activity_in_words(&mut self, values: &mut Vec<Activity>) -> Result<(), PidfFault> {
+        match Activity::from_words(&self.xml.read_text()?) {
+            Some(activity) => self.push("activities", self.limits.children, values, activity),
+            None => Ok(()),
+        }
     }
 
     fn user_input(&mut self) -> Result<Option<UserInput>, PidfFault> {
@@ -187,12 +255,14 @@ impl<'a> Reader<'a> {
         Ok(Some(UserInput { is_idle, last_input, idle_threshold }))
     }
 
-    fn person(&mut self) -> Result<Person, PidfFault> {
-        let mut person = Person { id: text_of(self.xml.take("id")), ..Person::default() };
+    fn person(&mut self, person: &mut Person) -> Result<(), PidfFault> {
         while let Some(element) = self.child()? {
             match (element.space, element.local) {
-                (Space::Rpid, "activities") => person.activities = self.activities()?,
-                (Space::Rpid, "user-input") => person.user_input = self.user_input()?,
+                // Some have a status in it, as tuples do.
+                (Space::Pidf | Space::DataModel | Space::Rpid, "status") => self.person(person)?,
+                (Space::Rpid, name) if is_activity(name) => {
+                    self.activity(name, &mut person.activities, &mut person.user_input)?;
+                }
                 (Space::Rpid, "mood") => {
                     person.moods.clear();
                     while let Some(mood) = self.child()? {
@@ -221,7 +291,7 @@ impl<'a> Reader<'a> {
                 _ => self.xml.skip()?,
             }
         }
-        Ok(person)
+        Ok(())
     }
 
     fn device(&mut self) -> Result<Device, PidfFault> {
@@ -254,7 +324,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn text_of(attribute: Option<std::borrow::Cow<'_, str>>) -> String {
+/// Elements of RPID that [`Reader::activity`] reads.
+fn is_activity(name: &str) -> bool {
+    matches!(name, "activities" | "activity" | "user-input" | "idle")
+}
+
+pub(super) fn text_of(attribute: Option<Cow<'_, str>>) -> String {
     attribute.map(|text| trim(&text).to_owned()).unwrap_or_default()
 }
 

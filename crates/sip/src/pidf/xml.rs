@@ -1,8 +1,8 @@
 //! A strict reader of one small XML document, aware of namespaces.
 //!
-//! Octets go in, start tags, text and ends come out. quick-xml cuts the document into pieces and matches end tags;
+//! Text goes in, start tags, text and ends come out. quick-xml cuts the document into pieces and matches end tags;
 //! all else that XML 1.0 and Namespaces in XML 1.0 ask of a document is checked here. There is no DTD, no entity
-//! but the five, no encoding but UTF-8, and nothing is fetched.
+//! but the five, and nothing is fetched. The text has been decoded, so the encoding that it declares is not looked at.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,8 @@ use self::lexical::{
 pub(super) use self::lexical::{is_bindable, is_language, is_legal, trim};
 use super::{Limits, PidfFault};
 
-/// Namespaces that the reader of presence documents knows; anything else is foreign.
+/// Namespaces that the reader of presence documents knows, each with those of the drafts that came before it, which
+/// are still sent; anything else is foreign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Space {
     /// No namespace.
@@ -27,8 +28,10 @@ pub(super) enum Space {
     Pidf,
     /// The data model (RFC 4479).
     DataModel,
-    /// RPID (RFC 4480).
+    /// RPID (RFC 4480). Its drafts had one namespace for each place where its elements stand.
     Rpid,
+    /// The presence of Microsoft's servers before they had PIDF (MS-SIP §2.2.1).
+    Presentity,
     /// What the prefix `xml` means.
     Xml,
     /// Any other.
@@ -39,13 +42,26 @@ impl Space {
     fn of(uri: &str) -> Self {
         match uri {
             "" => Self::None,
-            super::PIDF | "urn:ietf:params:xml:ns:pidf:" => Self::Pidf,
-            super::DATA_MODEL => Self::DataModel,
+            super::PIDF
+            | "urn:ietf:params:xml:ns:pidf:"
+            | "urn:ietf:params:xml:ns:cpim-pidf"
+            | "urn:ietf:params:xml:ns:cpim-pidf:" => Self::Pidf,
+            super::DATA_MODEL
+            | "urn:ietf:params:xml:ns:pidf:person"
+            | "urn:ietf:params:xml:ns:pidf:device" => Self::DataModel,
             super::RPID => Self::Rpid,
+            "http://schemas.microsoft.com/2002/09/sip/presence" => Self::Presentity,
             XML => Self::Xml,
+            _ if is_rpid_draft(uri) => Self::Rpid,
             _ => Self::Foreign,
         }
     }
+}
+
+/// `…:pidf:status:rpid-status`, `…:pidf:rpid:rpid-person`, `…:pidf:rpid-tuple` and their kin.
+fn is_rpid_draft(uri: &str) -> bool {
+    let is_rpid = |part: &str| part == "rpid" || part.starts_with("rpid-");
+    uri.starts_with("urn:") && uri.contains("pidf") && uri.split(':').any(is_rpid)
 }
 
 #[derive(Debug, Clone)]
@@ -115,12 +131,11 @@ pub(super) struct Xml<'a> {
 }
 
 impl<'a> Xml<'a> {
-    /// Checks size, encoding and characters of the whole.
-    pub(super) fn new(octets: &'a [u8], limits: &Limits) -> Result<Self, PidfFault> {
-        if octets.len() > limits.octets {
-            return Err(PidfFault::TooBig { len: octets.len(), limit: limits.octets });
+    /// Checks size and characters of the whole.
+    pub(super) fn new(text: &'a str, limits: &Limits) -> Result<Self, PidfFault> {
+        if text.len() > limits.octets {
+            return Err(PidfFault::TooBig { len: text.len(), limit: limits.octets });
         }
-        let text = std::str::from_utf8(octets).map_err(|_| PidfFault::NotUtf8)?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if let Some(at) = find_illegal(text) {
             return Err(PidfFault::IllFormed { at, what: "a character that XML does not allow" });
@@ -207,7 +222,7 @@ impl<'a> Xml<'a> {
                         return Err(ill(at, "a bad processing instruction"));
                     }
                 }
-                Piece::Decl(_) => self.check_declaration(at, raw)?,
+                Piece::Decl(_) => Self::check_declaration(at, raw)?,
                 Piece::DocType(_) => return Err(PidfFault::Dtd { at }),
                 Piece::Eof => {
                     return match (self.depth, self.has_root) {
@@ -369,7 +384,7 @@ impl<'a> Xml<'a> {
     }
 
     /// Checks `<?xml version='1.…' encoding='…' standalone='…'?>`.
-    fn check_declaration(&self, at: usize, raw: &str) -> Result<(), PidfFault> {
+    fn check_declaration(at: usize, raw: &str) -> Result<(), PidfFault> {
         const BAD: &str = "a bad XML declaration";
         let inside = raw.strip_prefix("<?xml").and_then(|raw| raw.strip_suffix("?>"));
         let mut rest = inside.filter(|_| at == 0).ok_or(ill(at, BAD))?;
@@ -384,18 +399,7 @@ impl<'a> Xml<'a> {
             rest = after;
             let place = match name {
                 "version" if value.strip_prefix("1.").is_some_and(is_digits) => 1,
-                "encoding" => {
-                    let is_ours = ["utf-8", "us-ascii"].iter().any(|ours| value.eq_ignore_ascii_case(ours));
-                    // A single-octet encoding that holds ASCII only reads the same.
-                    let is_same = self.text.is_ascii() && !value.to_ascii_lowercase().starts_with("utf-");
-                    if !is_encoding_name(value) {
-                        return Err(ill(at, BAD));
-                    }
-                    if !is_ours && !is_same {
-                        return Err(PidfFault::Encoding);
-                    }
-                    2
-                }
+                "encoding" if is_encoding_name(value) => 2,
                 "standalone" if matches!(value, "yes" | "no") => 3,
                 _ => 0,
             };

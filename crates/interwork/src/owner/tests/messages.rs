@@ -168,7 +168,16 @@ fn stox_m_08_other_character_sets_are_read_or_refused() {
     );
     assert!(stage.stanza().contains("<body>café</body>"));
     stage.responses.clear();
-    stage.message(&front_end(), BENVOLIO, JULIET, "Content-Type: text/plain;charset=koi8-r\r\n", b"x");
+    stage.message(
+        &front_end(),
+        BENVOLIO,
+        JULIET,
+        "Content-Type: text/plain;charset=koi8-r\r\n",
+        b"\xf0\xd2\xc9",
+    );
+    assert!(stage.stanza().contains("<body>При</body>"));
+    stage.responses.clear();
+    stage.message(&front_end(), BENVOLIO, JULIET, "Content-Type: text/plain;charset=no-such-set\r\n", b"x");
     let response = stage.response();
     assert_eq!(response.status(), Some(415));
     assert_eq!(response.accept().next(), Some("text/plain"));
@@ -187,6 +196,89 @@ fn stox_m_10_other_types_are_refused_with_what_is_taken() {
         );
     }
     assert!(stage.stanzas.is_empty());
+}
+
+#[test]
+fn stox_m_10_sip_m_06_a_text_arrives_whatever_it_is_wrapped_in() {
+    for (content_type, body) in [
+        (
+            "multipart/alternative;boundary=b",
+            "--b\r\nContent-Type: text/plain\r\n\r\nhello\r\n--b\r\nContent-Type: text/html\r\n\r\n<b>hello</b>\r\n--b--",
+        ),
+        (
+            "message/cpim",
+            "From: <sip:somebody@else.example>\r\nTo: <sip:x@y>\r\nNS: imdn <urn:ietf:params:imdn>\r\n\
+             imdn.Message-ID: 1\r\nimdn.Disposition-Notification: positive-delivery, display\r\n\r\n\
+             Content-Type: text/plain; charset=utf-8\r\nContent-Length: 5\r\n\r\nhello",
+        ),
+    ] {
+        let mut stage = Stage::new();
+        let headers = format!("Content-Type: {content_type}\r\n");
+        stage.message(&front_end(), BENVOLIO, JULIET, &headers, body.as_bytes());
+        assert_eq!(stage.status(), 202, "{content_type}");
+        let stanza = stage.stanza();
+        assert!(stanza.contains("<body>hello</body>"), "{stanza}");
+        // SIP-M-07: what CPIM says of its sender is display.
+        assert!(
+            stanza.contains("from='benvolio@corp.example'") && !stanza.contains("else.example"),
+            "{stanza}"
+        );
+    }
+}
+
+#[test]
+fn a_notification_about_a_message_is_shown_to_nobody() {
+    let cpim = "From: <sip:a@b>\r\nTo: <sip:x@y>\r\n\r\nContent-Type: message/imdn+xml\r\n\
+        Content-Disposition: notification\r\n\r\n<imdn/>";
+    for (content_type, body) in [("message/cpim", cpim), ("message/imdn+xml", "<imdn/>")] {
+        let mut stage = Stage::new();
+        let headers = format!("Content-Type: {content_type}\r\n");
+        stage.message(&front_end(), BENVOLIO, JULIET, &headers, body.as_bytes());
+        let response = stage.response();
+        assert_eq!((response.status(), response.accept().next()), (Some(415), Some("text/plain")));
+        assert!(stage.stanzas.is_empty());
+    }
+}
+
+#[test]
+fn no_side_is_shown_an_empty_message() {
+    let mut stage = Stage::new();
+    for (headers, body) in [
+        ("", &b""[..]),
+        ("Content-Type: text/plain\r\n", b""),
+        ("Content-Type: text/plain\r\n", b"\0\x0b"),
+        ("Content-Type: image/png\r\nContent-Disposition: render;handling=optional\r\n", b"x"),
+        ("Content-Type: multipart/mixed;boundary=b\r\n", b"--b\r\n\r\n\r\n--b--"),
+    ] {
+        for to in [JULIET, "mercutio@sip.example"] {
+            stage.message(&phone_of(ROMEO, "a"), ROMEO, to, headers, body);
+            assert_eq!(stage.status(), 200, "{headers} {body:?}");
+            assert!(stage.is_silent() && stage.deliveries.is_empty(), "{headers} {body:?}");
+        }
+    }
+    for bodies in ["<body/>", "<body></body>", "<body xml:lang='de'/><body/>"] {
+        stage.xmpp_says(&format!("<message from='{JULIET}' to='{ROMEO}' id='1'>{bodies}</message>"));
+        assert!(stage.deliveries.is_empty() && stage.stanzas.is_empty(), "{bodies}");
+    }
+    stage.xmpp_says(&format!(
+        "<message from='{JULIET}' to='{ROMEO}' id='1'><body/><body xml:lang='de'>Hallo</body></message>"
+    ));
+    let (_, draft) = stage.deliveries.pop_front().expect("for the phones");
+    assert_eq!(draft.body[..], *b"Hallo");
+    stage.message(&front_end(), BENVOLIO, JULIET, "Subject: only this\r\n", b"");
+    let stanza = stage.stanza();
+    assert!(stanza.contains("<subject>only this</subject>") && !stanza.contains("<body"), "{stanza}");
+}
+
+#[test]
+fn stox_p_48_a_list_of_languages_becomes_no_language_of_a_message() {
+    for languages in ["de, en", "d'e", "x".repeat(8000).as_str()] {
+        let mut stage = Stage::new();
+        let headers = format!("Content-Type: text/plain\r\nContent-Language: {languages}\r\n");
+        stage.message(&front_end(), BENVOLIO, JULIET, &headers, b"x");
+        let stanza = stage.stanza();
+        assert!(!stanza.contains("xml:lang"), "{stanza}");
+    }
 }
 
 #[test]

@@ -487,12 +487,21 @@ impl Stage {
 
     /// PUBLISH from the user's phone of this instance.
     pub fn publish_by(&mut self, instance: &str, user: &str, body: &str, more: &str) -> Message {
+        let content_type = if body.is_empty() { "" } else { "Content-Type: application/pidf+xml\r\n" };
+        self.publish_as(instance, user, body, &format!("{more}{content_type}"))
+    }
+
+    /// PUBLISH with header fields for a body of any kind.
+    pub fn publish_with(&mut self, user: &str, body: &str, more: &str) -> Message {
+        self.publish_as("a", user, body, more)
+    }
+
+    fn publish_as(&mut self, instance: &str, user: &str, body: &str, more: &str) -> Message {
         self.next_cseq += 1;
         let cseq = self.next_cseq;
-        let content_type = if body.is_empty() { "" } else { "Content-Type: application/pidf+xml\r\n" };
         let text = format!(
             "PUBLISH sip:{user} SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKp{cseq}\r\nFrom: <sip:{user}>;tag=p\r\n\
-             To: <sip:{user}>\r\nCall-ID: p{cseq}\r\nCSeq: {cseq} PUBLISH\r\nEvent: presence\r\n{more}{content_type}\
+             To: <sip:{user}>\r\nCall-ID: p{cseq}\r\nCSeq: {cseq} PUBLISH\r\nEvent: presence\r\n{more}\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
@@ -544,18 +553,40 @@ impl Stage {
     /// A NOTIFY of the front end in the dialog of our SUBSCRIBE `draft`.
     pub fn front_end_notifies(&mut self, draft: &RequestDraft, cseq: u32, state: &str, body: &str) -> u16 {
         let content_type = if body.is_empty() { "" } else { "Content-Type: application/pidf+xml\r\n" };
+        let response = self.front_end_notifies_with(draft, cseq, state, content_type, body.as_bytes());
+        response.status().expect("a status")
+    }
+
+    /// The same with header fields and a body of any kind.
+    pub fn front_end_notifies_with(
+        &mut self,
+        draft: &RequestDraft,
+        cseq: u32,
+        state: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> Message {
         let to = draft.to.split(";tag=").next().unwrap_or_default();
         let text = format!(
             "NOTIFY sip:{}@127.0.0.1:5060 SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKn{cseq}\r\nFrom: {to};tag=pstag\r\n\
              To: {}\r\nCall-ID: {}\r\nCSeq: {cseq} NOTIFY\r\nContact: <sip:ps@127.0.0.31:5060>\r\nEvent: presence\r\n\
-             Subscription-State: {state}\r\n{content_type}Content-Length: {}\r\n\r\n{body}",
+             Subscription-State: {state}\r\n{headers}Content-Length: {}\r\n\r\n",
             draft.contact_user.as_deref().unwrap_or_default(),
             draft.from,
             draft.call_id,
             body.len()
         );
-        self.sip_says(&front_end(), BENVOLIO, text);
-        self.response().status().expect("a status")
+        let reply = ReplyTo(self.next_reply);
+        self.next_reply += 1;
+        let request = SipRequest {
+            peer: front_end(),
+            reply,
+            message: message(&[text.as_bytes(), body].concat()),
+            identity: address(BENVOLIO),
+            way: self.way.clone(),
+        };
+        self.input(Input::Request(request));
+        self.response()
     }
 
     pub fn response(&mut self) -> Message {

@@ -80,7 +80,7 @@ fn sip_pub_02_of_two_faults_the_earlier_check_answers() {
         let mut was_read = false;
         let result = compositor.handle_publish(&request, tag + 1, now, &Settings::default(), || {
             was_read = true;
-            if body_is_bad { Err(BodyFault::UnsupportedType) } else { Ok("closed") }
+            if body_is_bad { Err(BodyFault::Unsupported("a type")) } else { Ok("closed") }
         });
         let status = result.err().map_or(200, |refusal| refusal.status());
         assert!(status == 200 || (compositor.row(id), compositor.body(id)) == (before, Some(&"open")));
@@ -181,8 +181,8 @@ fn a_broken_body_is_400_and_keeps_the_state() {
     let now = start();
     let (mut compositor, tag, id) = one(now);
     let modify = publish(IfMatch::One(Some(tag)), None, true);
-    let refused =
-        compositor.handle_publish(&modify, tag + 1, now, &Settings::default(), || Err(BodyFault::Malformed));
+    let refused = compositor
+        .handle_publish(&modify, tag + 1, now, &Settings::default(), || Err(BodyFault::Malformed("broken")));
     assert_eq!(refused.map_err(|refusal| refusal.status()), Err(400));
     assert_eq!((compositor.body(id), compositor.row(id).map(|row| row.0)), (Some(&"open"), Some(tag)));
 }
