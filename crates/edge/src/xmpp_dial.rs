@@ -7,7 +7,7 @@ use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use rand::RngExt;
 use tokio::{net::TcpStream, time::timeout};
-use tombolo_net::{Target, Unresolved, connect};
+use tombolo_net::{MAX_ATTEMPTS, Target, Unresolved, connect};
 use tombolo_presence::Domain;
 use tombolo_xmpp::stream::{Dial, KeyAnswer, KeyQuestion, OutboundStream, Pair, Purpose, TlsStart};
 
@@ -68,10 +68,12 @@ impl XmppShared {
             let socket = match connect(&addresses, CONNECT_LIMIT).await {
                 Ok(socket) => socket,
                 Err(error) => {
+                    self.resolver.pass_over(&target.host, addresses.len().min(MAX_ATTEMPTS));
                     last = StreamEnd::Unreachable(format!("{}:{}: {error}", target.host, target.port));
                     continue;
                 }
             };
+            let reached = socket.peer_addr().ok();
             match self.negotiate(socket, pair, purpose, &target, question.clone()).await {
                 Ok(done) => return Ok(done),
                 Err(NotOpened { other_host: Some(target), .. }) if std::mem::take(&mut may_be_sent) => {
@@ -79,7 +81,12 @@ impl XmppShared {
                     targets = VecDeque::from([target]);
                 }
                 Err(failed) if failed.is_final => return Err(failed.end),
-                Err(failed) => last = failed.end,
+                Err(failed) => {
+                    // Another address of the host may do better.
+                    let tried = addresses.iter().position(|address| Some(*address) == reached);
+                    self.resolver.pass_over(&target.host, tried.map_or(0, |at| at + 1));
+                    last = failed.end;
+                }
             }
         }
         Err(last)

@@ -20,6 +20,7 @@ use rand::RngExt;
 use crate::{
     SipLocation, SipTarget, SipTransport, Srv, Target,
     last_good::LastGood,
+    rotation::Rotation,
     sip_location::{self, Naptr, Next},
     srv::{usable, xmpp_order},
 };
@@ -52,6 +53,7 @@ pub struct Resolver {
 struct Kept {
     records: LastGood<Vec<Srv>>,
     addresses: LastGood<Vec<IpAddr>>,
+    rotation: Rotation,
 }
 
 impl Resolver {
@@ -114,7 +116,8 @@ impl Resolver {
         self.kept(|kept| kept.records.settle(name, answer, now()))
     }
 
-    /// All addresses of a host, IPv6 first; of an address literal, itself.
+    /// All addresses of a host, at most 64, IPv6 first; of an address literal, itself. After [`Resolver::pass_over`] they
+    /// begin behind those that led nowhere.
     ///
     /// # Errors
     /// [`Unresolved::NotFound`] or [`Unresolved::NoAnswer`].
@@ -126,8 +129,18 @@ impl Resolver {
             let addresses: Vec<IpAddr> = answer.iter().take(MOST_ADDRESSES).collect();
             if addresses.is_empty() { Err(Unresolved::NotFound) } else { Ok(addresses) }
         });
-        let addresses = self.kept(|kept| kept.addresses.settle(host, answer, now()))?;
+        let addresses = self.kept(|kept| {
+            let mut addresses = kept.addresses.settle(host, answer, now())?;
+            kept.rotation.turn(host, &mut addresses);
+            Ok(addresses)
+        })?;
         Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+    }
+
+    /// The first `count` addresses that [`Resolver::addresses`] gave for a host led nowhere: the next attempt begins behind
+    /// them.
+    pub fn pass_over(&self, host: &str, count: usize) {
+        self.kept(|kept| kept.rotation.pass_over(host, count));
     }
 
     /// Where the XMPP server of a domain is, in the order in which to try (RFC 6120 §3.2, XEP-0368): both kinds of SRV
@@ -234,5 +247,5 @@ fn unresolved(error: NetError) -> Unresolved {
     Unresolved::NoAnswer(error.to_string())
 }
 
-const MOST_ADDRESSES: usize = 16;
+const MOST_ADDRESSES: usize = 64;
 const MOST_NAPTR: usize = 16;

@@ -1,17 +1,18 @@
-//! Sockets as we want them: reusable addresses, no delay, little unsent data in the kernel.
+//! Sockets as we want them: reusable addresses, no delay, little unsent data in the kernel, and an end when the other host
+//! is gone.
 //!
 //! In: addresses. Out: listeners and connections. It resolves no name and does no TLS.
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     task::JoinSet,
     time::timeout,
 };
 
-/// A TCP listener, whose connections are made without delay and with little unsent data in the kernel.
+/// A TCP listener, whose connections are tuned as those of [`connect`].
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -35,10 +36,13 @@ pub fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
 
 /// Connects to the first address that answers; the error of the last one when none does.
 ///
-/// Addresses are tried in their order, at most 16. Each has `limit`; the next one begins when one has failed, or after
-/// 250 ms beside those that still wait (RFC 8305 §5), so that a dead address costs little.
+/// Addresses are tried in their order, at most [`MAX_ATTEMPTS`]. Each has `limit`; the next one begins when one has failed,
+/// or after 250 ms beside those that still wait (RFC 8305 §5), so that a dead address costs little.
+///
+/// The connection ends by itself when the other host is gone: TCP asks after 30 s of silence, and ends it when nothing,
+/// neither an answer nor the acknowledgement of what was sent, has come for 90 s.
 pub async fn connect(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
-    let mut waiting = addresses.iter().copied().take(MOST_ADDRESSES);
+    let mut waiting = addresses.iter().copied().take(MAX_ATTEMPTS);
     let mut attempts = JoinSet::new();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no address");
     loop {
@@ -68,14 +72,24 @@ async fn attempt(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> 
     Ok(stream)
 }
 
-/// No delay, and little unsent data in the kernel, so that what waits can still be replaced by what is newer.
+/// No delay; little unsent data in the kernel, so that what waits can still be replaced by what is newer; and the end of a
+/// connection whose other end does not answer any more.
 fn tune(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_notsent_lowat(UNSENT_BYTES)
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY))?;
+    // It also says how long keep-alive probes may stay unanswered, in place of their number (RFC 5482, tcp(7)).
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
 const BACKLOG: i32 = 1024;
 const DATAGRAM_BUFFER: usize = 4 << 20;
 const UNSENT_BYTES: u32 = 16 * 1024;
-const MOST_ADDRESSES: usize = 16;
+/// TCP asks an end that was silent for so long.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+/// So long may sent octets stay unacknowledged, and probes unanswered (XS-STR-11).
+const USER_TIMEOUT: Duration = Duration::from_secs(90);
+/// Addresses that one call of [`connect`] tries at most.
+pub const MAX_ATTEMPTS: usize = 16;
 const HEAD_START: Duration = Duration::from_millis(250);

@@ -51,6 +51,20 @@ async fn both_ends_send_at_once_and_keep_little_unsent() {
 }
 
 #[tokio::test]
+async fn xs_str_11_both_ends_notice_within_90_s_that_the_other_host_is_gone() {
+    let listener = listen(any_port()).expect("listens");
+    let addresses = [listener.local_addr().expect("bound")];
+    let (accepted, connected) = tokio::join!(listener.accept(), connect(&addresses, LIMIT));
+    for stream in [accepted.expect("accepted").0, connected.expect("connected")] {
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().expect("read"));
+        assert_eq!(socket.tcp_keepalive_time().expect("read"), Duration::from_secs(30));
+        assert_eq!(socket.tcp_keepalive_interval().expect("read"), Duration::from_secs(15));
+        assert_eq!(socket.tcp_user_timeout().expect("read"), Some(Duration::from_secs(90)));
+    }
+}
+
+#[tokio::test]
 async fn a_port_is_free_again_right_after_its_listener_is_gone() {
     let listener = listen(any_port()).expect("listens");
     let address = listener.local_addr().expect("bound");

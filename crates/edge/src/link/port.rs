@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::sleep;
-use tombolo_net::{AnyStream, Resolver, Role, client_config, connect, connect_tls};
+use tombolo_net::{AnyStream, MAX_ATTEMPTS, Resolver, Role, client_config, connect, connect_tls};
 use tombolo_policy::Table;
 use tombolo_runtime::{Backoff, BackoffSettings, Clock, Placement};
 
@@ -157,7 +157,9 @@ impl Edge {
         clock: &Clock,
     ) -> io::Result<AnyStream> {
         let addresses = resolver.addresses(&self.host, self.port).await.map_err(io::Error::other)?;
-        let socket = connect(&addresses, CONNECT_LIMIT).await?;
+        let socket = connect(&addresses, CONNECT_LIMIT).await.inspect_err(|_| {
+            resolver.pass_over(&self.host, addresses.len().min(MAX_ATTEMPTS));
+        })?;
         let config = client_config(identity.certificates.certificate(OWN), &[]);
         let (stream, facts) =
             connect_tls(socket, config, &self.host, TLS_LIMIT).await.map_err(io::Error::other)?;
