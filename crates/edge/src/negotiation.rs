@@ -48,8 +48,11 @@ pub(crate) struct Negotiated {
     pub(crate) pair: DomainPair,
     pub(crate) method: ProofMethod,
     pub(crate) tls: Option<Handshake>,
-    /// When the first of the certificates that the stream rests on runs out, since the Unix epoch.
+    /// From when on the certificates that the stream rests on do not hold any more, since the Unix epoch; none where it
+    /// rests on keys alone.
     pub(crate) holds_until: Option<Duration>,
+    /// The same for whatever is proved by certificate later; none where the peer has none that holds.
+    pub(crate) certificate_end: Option<Duration>,
     /// What the same read brought behind the proof.
     pub(crate) stanzas: Vec<Bytes>,
     /// It brought the end of the stream too, or the connection is gone: why there is nothing to wait for.
@@ -107,6 +110,7 @@ impl Negotiation {
             let mut end = flushed.err().map(NotOpened::from);
             let mut proved: Option<(DomainPair, ProofMethod)> = None;
             let mut more_pairs = Vec::new();
+            let mut is_by_certificate = false;
             let mut stanzas = Vec::new();
             let mut answer = None;
             let mut wants_tls = false;
@@ -115,8 +119,10 @@ impl Negotiation {
                     StreamEvent::StartTls => wants_tls = true,
                     StreamEvent::PairProved { pair, method } => {
                         if let Some(pair) = domain_pair(&pair) {
+                            let method = proof_of(method, socket.is_tls());
+                            is_by_certificate |= method == ProofMethod::SaslExternal;
                             match proved {
-                                None => proved = Some((pair, proof_of(method, socket.is_tls()))),
+                                None => proved = Some((pair, method)),
                                 Some(_) => more_pairs.push(pair),
                             }
                         }
@@ -158,7 +164,14 @@ impl Negotiation {
                 if answer.is_some() {
                     self.leave(&mut socket).await;
                 }
-                let holds_until = holds_until(&self.shared, handshake.as_ref(), &pair, method);
+                let certificate_end = certificate_end(&self.shared, handshake.as_ref(), &pair);
+                if is_by_certificate && certificate_end.is_none() {
+                    self.machine.end(StreamCondition::NotAuthorized, Some("the certificate has run out"));
+                    let _ = self.flush(&mut socket).await;
+                    let _ = timeout(CLOSE_LIMIT, socket.shutdown()).await;
+                    let text = "the certificate ran out before its proof was complete";
+                    return Err(StreamEnd::Unauthenticated(text.to_owned()).into());
+                }
                 let negotiated = Negotiated {
                     machine: self.machine,
                     socket,
@@ -166,7 +179,8 @@ impl Negotiation {
                     pair,
                     method,
                     tls: handshake,
-                    holds_until,
+                    holds_until: certificate_end.filter(|_| is_by_certificate),
+                    certificate_end,
                     stanzas,
                     end: end.map(|not_opened| not_opened.end),
                     more_pairs,
@@ -272,22 +286,30 @@ impl Negotiation {
     }
 }
 
-/// The end of the first certificate that the proof rests on: both, where SASL EXTERNAL was used, for each side judged the
-/// other's; none with dialback. One that had run out before the proof was no part of it.
-fn holds_until(
+/// When a proof by certificate that is made now ends: each side judged the other's certificate, so with the first of both
+/// to run out. None where the peer's does not hold now.
+fn certificate_end(
     shared: &XmppShared,
     handshake: Option<&Handshake>,
     pair: &DomainPair,
-    method: ProofMethod,
 ) -> Option<Duration> {
-    let theirs = handshake?.certificates.not_after();
-    first_end([theirs, shared.certificates.not_after(pair.local.as_str())], method, shared.clock.now().wall)
+    let theirs = &handshake?.certificates;
+    let ours = shared.certificates.not_after(pair.local.as_str());
+    first_end(theirs.not_after()?, theirs.issuers_not_after().chain(ours), shared.clock.now().wall)
 }
 
-/// All since the Unix epoch.
-fn first_end(ends: [Option<Duration>; 2], method: ProofMethod, now: Duration) -> Option<Duration> {
-    let is_by_certificate = method == ProofMethod::SaslExternal;
-    ends.into_iter().flatten().filter(|end| is_by_certificate && *end > now).min()
+/// The first moment, since the Unix epoch, at which one of the certificates does not hold any more. `theirs` has to hold
+/// now. Of the others, one that ran out before was no part of the proof: an issuer's certificate that nobody needs, or
+/// ours, which the peer takes all the same.
+fn first_end(theirs: Duration, others: impl Iterator<Item = Duration>, now: Duration) -> Option<Duration> {
+    let end = after(theirs);
+    (end > now).then(|| others.map(after).filter(|end| *end > now).fold(end, Duration::min))
+}
+
+/// The first moment after a certificate's notAfter. The second that notAfter names belongs to the validity (RFC 5280
+/// §4.1.2.5), and the verifier compares whole seconds: with any earlier end a redial in that second would be proved.
+fn after(not_after: Duration) -> Duration {
+    Duration::from_secs(not_after.as_secs() + 1)
 }
 
 /// Asks in a task of its own; the answer comes back through the channel.
@@ -329,17 +351,32 @@ const MOST_ANSWERS: usize = 16;
 mod tests {
     use super::*;
 
+    const DAY: Duration = Duration::from_secs(86_400);
+    const SECOND: Duration = Duration::from_secs(1);
+
     #[test]
-    fn a_stream_ends_with_a_certificate_that_proved_it_and_not_with_one_that_had_run_out_before() {
-        let [past, now, soon, far] = [1, 2, 3, 4].map(|day| Some(Duration::from_secs(86_400 * day)));
-        let end = |ends, method| first_end(ends, method, now.expect("given"));
-        assert_eq!(end([far, soon], ProofMethod::SaslExternal), soon);
-        assert_eq!(end([soon, far], ProofMethod::SaslExternal), soon);
-        assert_eq!(end([far, past], ProofMethod::SaslExternal), far, "ours had run out");
-        assert_eq!(end([far, now], ProofMethod::SaslExternal), far, "at this very moment");
-        assert_eq!(end([past, None], ProofMethod::SaslExternal), None);
-        for method in [ProofMethod::TlsDialback, ProofMethod::PlainDialback] {
-            assert_eq!(end([soon, far], method), None, "a key does not run out");
+    fn a_proof_by_certificate_ends_with_the_first_that_runs_out_of_those_that_hold_now() {
+        let now = 10 * DAY;
+        let end = |theirs: Duration, others: &[Duration]| first_end(theirs, others.iter().copied(), now);
+        assert_eq!(end(20 * DAY, &[]), Some(20 * DAY + SECOND));
+        assert_eq!(end(20 * DAY, &[15 * DAY, 30 * DAY]), Some(15 * DAY + SECOND));
+        assert_eq!(end(20 * DAY, &[5 * DAY]), Some(20 * DAY + SECOND), "ours had run out before");
+        assert_eq!(end(5 * DAY, &[20 * DAY]), None, "theirs has run out");
+    }
+
+    /// The verifier takes a certificate in the whole second that its notAfter names: `floor(now) <= notAfter`.
+    #[test]
+    fn whatever_the_verifier_takes_has_an_end_that_is_still_to_come_and_nothing_else_has() {
+        let not_after = 10 * DAY;
+        for milliseconds in (0..3_000).step_by(50) {
+            let now = not_after - SECOND + Duration::from_millis(milliseconds);
+            let is_taken = now.as_secs() <= not_after.as_secs();
+            let end = first_end(not_after, std::iter::empty(), now);
+            assert_eq!(end.is_some(), is_taken, "{now:?}");
+            assert!(
+                end.is_none_or(|end| end > now && end.as_secs() > not_after.as_secs()),
+                "{now:?}: {end:?}"
+            );
         }
     }
 }

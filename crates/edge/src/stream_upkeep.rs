@@ -37,7 +37,7 @@ pub(crate) enum Due {
 #[derive(Debug)]
 pub(crate) struct Upkeep {
     pace: StreamPace,
-    /// Since the Unix epoch.
+    /// From when on a certificate does not hold any more, since the Unix epoch.
     holds_until: Option<Duration>,
     spoke_at: Instant,
     bytes: Allowance,
@@ -46,7 +46,8 @@ pub(crate) struct Upkeep {
 }
 
 impl Upkeep {
-    /// A stream that begins, with the end of the first certificate to run out, since the Unix epoch.
+    /// A stream that begins; `holds_until` is the first moment at which a certificate that it rests on does not hold any
+    /// more, since the Unix epoch.
     pub(crate) fn new(pace: StreamPace, holds_until: Option<Duration>, now: Instant) -> Self {
         Self {
             pace,
@@ -56,6 +57,11 @@ impl Upkeep {
             stanzas: Allowance::new(pace.stanzas_per_second, now),
             rests_until: None,
         }
+    }
+
+    /// A further domain is proved by a certificate that holds until `end`, since the Unix epoch.
+    pub(crate) fn rest_on(&mut self, end: Duration) {
+        self.holds_until = Some(self.holds_until.map_or(end, |known| known.min(end)));
     }
 
     /// Something was written.
@@ -159,6 +165,17 @@ mod tests {
         assert_eq!(upkeep.due(later(begin, day - Duration::from_secs(1))), None);
         assert_eq!(upkeep.due(later(begin, day)), Some(Due::CertificateEnd));
         assert_eq!(upkeep.due(later(begin, day)), None);
+    }
+
+    #[test]
+    fn a_stream_ends_with_a_certificate_that_proved_a_further_domain() {
+        let (begin, day) = (start(), Duration::from_secs(86_400));
+        for first in [None, Some(begin.wall + 9 * day)] {
+            let mut upkeep = Upkeep::new(StreamPace::default(), first, begin.instant);
+            upkeep.rest_on(begin.wall + day);
+            upkeep.spoke(begin.instant + day);
+            assert_eq!(upkeep.due(later(begin, day)), Some(Due::CertificateEnd));
+        }
     }
 
     #[test]

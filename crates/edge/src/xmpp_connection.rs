@@ -19,10 +19,10 @@ use tombolo_xmpp::{
 };
 
 use crate::{
-    FromEdge, STREAM_WINDOW_BYTES, StreamDirection, StreamEnd, StreamId, StreamTls,
+    FromEdge, ProofMethod, STREAM_WINDOW_BYTES, StreamDirection, StreamEnd, StreamId, StreamTls,
     negotiation::{Negotiated, ask},
     outbox::Outbox,
-    stream_end::{domain_pair, end_of, note},
+    stream_end::{domain_pair, end_of, note, proof_of},
     stream_upkeep::{Due, Upkeep},
     written::{whole_stanzas, write_counted},
     xmpp_edge::XmppShared,
@@ -109,6 +109,8 @@ impl Actor for XmppConnection {
             read_bytes: ReadBytes::default(),
             is_given_up: false,
             upkeep: Upkeep::new(self.shared.pace, negotiated.holds_until, now),
+            certificate_end: negotiated.certificate_end,
+            is_tls: negotiated.tls.is_some(),
             policy_changes,
             is_throttled: false,
         };
@@ -144,6 +146,9 @@ struct Carrier {
     /// The receiver took nothing while the stream was to close: nothing is offered any more.
     is_given_up: bool,
     upkeep: Upkeep,
+    /// When what is proved by certificate from now on ends, since the Unix epoch.
+    certificate_end: Option<Duration>,
+    is_tls: bool,
     policy_changes: watch::Receiver<()>,
     /// It was said that the peer sends too fast.
     is_throttled: bool,
@@ -266,7 +271,11 @@ impl Carrier {
         while let Some(event) = self.machine.poll_event() {
             match event {
                 StreamEvent::Stanza(stanza) => stanzas.push(stanza.xml),
-                StreamEvent::PairProved { pair, .. } => {
+                StreamEvent::PairProved { pair, method } => {
+                    if proof_of(method, self.is_tls) == ProofMethod::SaslExternal {
+                        // Without a certificate that holds, at once.
+                        self.upkeep.rest_on(self.certificate_end.unwrap_or_default());
+                    }
                     if let Some(pair) = domain_pair(&pair) {
                         self.shared.tell(FromEdge::PairProved { stream: self.stream, pair });
                     }

@@ -173,6 +173,11 @@ impl PeerCertificates {
         leaf::not_after(self.chain.first()?)
     }
 
+    /// When the issuers' certificates that stand in the chain run out, since the Unix epoch.
+    pub fn issuers_not_after(&self) -> impl Iterator<Item = Duration> {
+        self.chain.iter().skip(1).filter_map(|certificate| leaf::not_after(certificate))
+    }
+
     /// Checks the chain: anchors, validity, key usage, purposes (XS-TLS-06, SIP-TLS-06). `now` is the wall time since the epoch.
     ///
     /// No purposes, or serverAuth among them, pass in both roles, since public authorities issue nothing else any
