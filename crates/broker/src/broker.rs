@@ -58,6 +58,8 @@ pub struct BrokerSettings {
     pub idle_close: Duration,
     /// How much memory it may hold for others.
     pub memory: MemoryLimits,
+    /// A partner that was not heard for so long is pinged.
+    pub ping_after: std::time::Duration,
 }
 
 /// A running broker.
@@ -166,6 +168,7 @@ impl Broker {
             key: key.clone(),
             session_settings: SessionSettings {
                 idle_close: settings.idle_close,
+                ping_after: settings.ping_after,
                 ..SessionSettings::default()
             },
             budgets: Budgets::new(&memory),
@@ -412,6 +415,7 @@ mod tests {
                 watcher_interval: Duration::ZERO,
                 idle_close: Duration::from_secs(600),
                 memory: MemoryLimits::default(),
+                ping_after: Duration::from_secs(30),
             });
             let broker = broker.expect("the store loads");
             let outside = Arc::new(Outside::default());

@@ -9,6 +9,7 @@ use std::{
         Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use actix::Addr;
@@ -120,6 +121,35 @@ pub struct Stream {
     pub method: ProofMethod,
     /// Its TLS; nothing in the clear.
     pub tls: Option<Arc<StreamTls>>,
+    /// When it brought stanzas last.
+    pub heard: Heard,
+}
+
+/// When a stream brought stanzas last. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    begun: Instant,
+    /// Milliseconds after `begun`.
+    after: Arc<AtomicU64>,
+}
+
+impl Heard {
+    /// Begins now.
+    pub fn new(now: Instant) -> Self {
+        Self { begun: now, after: Arc::default() }
+    }
+
+    /// Stanzas came.
+    pub fn note(&self, now: Instant) {
+        let after = now.saturating_duration_since(self.begun).as_millis();
+        self.after.store(u64::try_from(after).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// For how long nothing has come.
+    pub fn silence(&self, now: Instant) -> Duration {
+        let heard_at = Duration::from_millis(self.after.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.begun).saturating_sub(heard_at)
+    }
 }
 
 enum Dialled {
@@ -371,6 +401,19 @@ impl Directory {
         session
     }
 
+    /// A stream of a partner's to us ended, and not in order: the session of each pair that it carried looks for the partner.
+    /// Without a session and without a pair of users there is nobody to look for.
+    pub fn incoming_broke(&self, pairs: &[DomainPair]) {
+        for pair in pairs {
+            let known = self.sessions.read().get(pair).cloned();
+            let has_pairs = || self.has_pairs_with(pair.remote.as_str());
+            let session = known.or_else(|| has_pairs().then(|| self.session(&pair.local, &pair.remote)));
+            if let Some(session) = session {
+                session.do_send(ToSession::IncomingBroken);
+            }
+        }
+    }
+
     /// The partner of a pair spoke to us by itself: if it is waited for, it is tried now.
     pub fn partner_spoke(&self, pair: &DomainPair) {
         if let Some(session) = self.sessions.read().get(pair) {
@@ -569,6 +612,17 @@ impl Directory {
         self.streams.read().get(&id).cloned()
     }
 
+    /// The partner's streams to us for a pair that brought nothing for so long.
+    pub fn silent_streams(&self, pair: &DomainPair, span: Duration) -> Vec<StreamId> {
+        let now = self.clock.now().instant;
+        let is_silent = |stream: &Stream| {
+            stream.direction == StreamDirection::Incoming
+                && stream.heard.silence(now) >= span
+                && stream.pairs.contains(pair)
+        };
+        self.streams.read().iter().filter(|(_, stream)| is_silent(stream)).map(|(id, _)| *id).collect()
+    }
+
     /// The session that an outgoing stream carries.
     pub fn session_of_stream(&self, id: StreamId) -> Option<Addr<SessionActor>> {
         let pair = self.streams.read().get(&id)?.session.clone()?;
@@ -595,7 +649,7 @@ impl Directory {
 }
 
 /// How long an actor that owns nothing stays: what comes just then must not be sent to one that is about to end.
-pub const LINGER: std::time::Duration = std::time::Duration::from_secs(30);
+pub const LINGER: Duration = Duration::from_secs(30);
 /// Batches of messages that wait for the peer of a whole enterprise.
 const FRONT_END_INBOX: usize = 1024;
 /// Batches of messages that wait for the peer of one phone.

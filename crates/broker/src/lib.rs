@@ -11,7 +11,6 @@ mod directory;
 mod fanout_actor;
 mod flows;
 mod guests;
-mod liveness;
 mod local_user;
 mod messages;
 mod partner_pairs;

@@ -105,8 +105,15 @@ pub enum ToSession {
         /// The last stanza that was written.
         last_written: u64,
     },
-    /// The dial gave no stream.
-    DialFailed(StreamEnd),
+    /// A dial gave no stream.
+    DialFailed {
+        /// The dial.
+        dial: DialId,
+        /// Why.
+        end: StreamEnd,
+    },
+    /// A stream of the partner's to us ended, and not in order.
+    IncomingBroken,
     /// If it is waited for, it is to be tried now: an operator wants it, or the partner spoke to us by itself.
     Retry,
     /// An operator asks.

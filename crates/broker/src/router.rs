@@ -23,7 +23,7 @@ use tombolo_xmpp::{
 };
 
 use crate::{
-    directory::{Directory, Stream},
+    directory::{Directory, Heard, Stream},
     guests::ToGuests,
     messages::{Arrived, ToPeer, ToSession},
     session::number_of_pong,
@@ -66,7 +66,8 @@ impl StreamSink for Router {
                     directory.partner_spoke(&pair);
                 }
                 let (pairs, tls) = (vec![pair], tls.map(Arc::from));
-                directory.add_stream(stream, Stream { direction, session, pairs, method, tls });
+                let heard = Heard::new(directory.clock.now().instant);
+                directory.add_stream(stream, Stream { direction, session, pairs, method, tls, heard });
                 if let Some(session) = directory.session_of_stream(stream) {
                     session.do_send(ToSession::StreamUp { stream, window: window_bytes });
                 }
@@ -101,13 +102,16 @@ impl StreamSink for Router {
                     if let Some(pair) = session {
                         let down = ToSession::StreamDown { stream, end, last_written };
                         directory.session(&pair.local, &pair.remote).do_send(down);
+                    } else if !end.is_clean() {
+                        directory.incoming_broke(&pairs);
                     }
                 }
             }
             FromEdge::DialFailed { dial, end } => {
                 if let Some(pair) = directory.session_of_dial(dial) {
                     tracing::warn!(partner = %pair.remote, cause = %end, "no s2s stream");
-                    directory.session(&pair.local, &pair.remote).do_send(ToSession::DialFailed(end));
+                    let failed = ToSession::DialFailed { dial, end };
+                    directory.session(&pair.local, &pair.remote).do_send(failed);
                 }
             }
             FromEdge::Beat => {}
@@ -121,6 +125,7 @@ impl Router {
     fn route_stanzas(&self, stanzas: Vec<Bytes>, stream: tombolo_edge::StreamId) -> Result<(), Vec<Bytes>> {
         let directory = &self.directory;
         let Some(facts) = directory.stream(stream) else { return Ok(()) };
+        facts.heard.note(directory.clock.now().instant);
         let mut batches: Vec<Vec<ReceivedStanza>> = vec![Vec::new(); directory.shard_count()];
         let mut kinds = [0; 4];
         for stanza in stanzas {

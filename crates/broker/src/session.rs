@@ -7,6 +7,16 @@
 //! room; what it then hands over is written in that order. Messages are pushed, and wait here, bounded, while there is
 //! no stream. A dial that fails bounces what waits and is tried again, ever more rarely; a stream that ends as soon as it
 //! is up counts as one. A lost partner that nobody has a pair with is not tried for its own sake.
+//!
+//! Written is not received. [`markers`] asks the partner how far it has read our stream: one mechanism finds out that the
+//! partner is dead, confirms messages, and tells what a stream that breaks has lost. A marker is a ping with a number; its
+//! pong confirms every stanza that was handed over before it ([`stream`] keeps account by number). Messages ask for one
+//! at once, other stanzas only on a stream that has not answered yet, and silence does after a while. What is written to
+//! a partner that never answers pings is taken as received after `confirm_after`, longer than TCP lets unacknowledged
+//! octets wait.
+//!
+//! Every end that was not in order, of our stream or of one of the partner's, makes the session look for the partner: it
+//! dials, or asks by the stream that is up.
 
 use std::{
     collections::VecDeque,
@@ -16,121 +26,35 @@ use std::{
 use bytes::Bytes;
 use tombolo_edge::{StreamEnd, StreamId};
 use tombolo_interwork::owner::MessageId;
-use tombolo_runtime::{Backoff, BackoffSettings};
+use tombolo_runtime::Backoff;
 
-use self::stream::{Letter, Remains, Stream};
-use crate::liveness::{Due, Liveness};
+use self::{
+    markers::{Due, MarkerSettings, Markers},
+    stream::{Letter, Remains, Stream},
+};
 
+mod markers;
 mod stream;
+mod values;
 
-/// Which shard of this process.
-pub type ShardIndex = usize;
-
-/// What a session is set to.
-#[derive(Debug, Clone, Copy)]
-pub struct SessionSettings {
-    /// Messages that may wait for a stream.
-    pub waiting_messages: usize,
-    /// Octets of them.
-    pub waiting_bytes: usize,
-    /// The waits between dials.
-    pub backoff: BackoffSettings,
-    /// A dial that gave no answer for so long has failed.
-    pub dial_timeout: Duration,
-    /// A stream that took nothing for so long is closed in order.
-    pub idle_close: Duration,
-    /// From one ping of a stream that carries something to the next, at least (XEP-0199 §4.3).
-    pub ping_every: Duration,
-    /// A ping that is not answered for so long means that nobody listens, if one was answered before.
-    pub ping_wait: Duration,
-    /// A break so long after the last write loses nothing: whatever was written has arrived.
-    pub confirm_after: Duration,
-    /// A stream that lived so long, or whose peer answered a ping, shows that the partner works: the next dial that fails
-    /// is a first one.
-    pub steady_after: Duration,
-}
-
-impl Default for SessionSettings {
-    fn default() -> Self {
-        Self {
-            waiting_messages: 1000,
-            waiting_bytes: 4 << 20,
-            backoff: BackoffSettings { floor: Duration::from_secs(4), cap: Duration::from_secs(60) },
-            dial_timeout: Duration::from_secs(60),
-            idle_close: Duration::from_secs(600),
-            ping_every: Duration::from_secs(300),
-            ping_wait: Duration::from_secs(60),
-            confirm_after: Duration::from_secs(30),
-            steady_after: Duration::from_secs(30),
-        }
-    }
-}
-
-/// What the session asks for, in order.
-#[derive(Debug, PartialEq, Eq)]
-pub enum SessionOutput {
-    /// Open a stream.
-    Dial,
-    /// A shard may hand over so many octets.
-    Grant {
-        /// The shard.
-        shard: ShardIndex,
-        /// Octets.
-        bytes: usize,
-    },
-    /// Write stanzas.
-    Stanzas {
-        /// The stream.
-        stream: StreamId,
-        /// How many.
-        count: u32,
-        /// The stanzas.
-        bytes: Bytes,
-    },
-    /// What became of a message. One that was written hears of it a second time when its stream breaks before it can be
-    /// taken as received.
-    Fate {
-        /// The shard that sent it.
-        shard: ShardIndex,
-        /// The message.
-        message: MessageId,
-        /// Written, or the stanza error condition for its sender.
-        fate: Result<(), &'static str>,
-    },
-    /// The stream ended: tell every shard.
-    LaneLost {
-        /// Nothing is lost with it.
-        is_clean: bool,
-    },
-    /// The partner is lost, or back: tell every shard.
-    Reachable {
-        /// It is back.
-        is_reachable: bool,
-        /// Why not, as a stanza error condition.
-        condition: &'static str,
-    },
-    /// A lost partner is not tried any more, as nobody has anything to do with it: tell every shard that it is not lost.
-    Forgotten,
-    /// Close a stream in order.
-    Close(StreamId),
-    /// End a stream whose peer does not answer.
-    GiveUp(StreamId),
-}
-
-/// How a session's partner stands, as others know it.
-#[derive(Debug, Clone, Copy)]
-pub struct Standing {
-    /// The policy in force lets the two domains federate.
-    pub is_configured: bool,
-    /// Some shard has a pair with a contact of the partner's domain.
-    pub has_pairs: bool,
-}
+pub use values::{SessionOutput, SessionSettings, ShardIndex, Standing};
 
 #[derive(Debug, PartialEq, Eq)]
 enum Dial {
     Idle,
-    Running { until: Instant },
+    Running(Running),
     Waiting { until: Instant },
+}
+
+/// Dials that are under way: one, or a second one beside it.
+#[derive(Debug, PartialEq, Eq)]
+struct Running {
+    /// When they have failed.
+    until: Instant,
+    count: u8,
+    since: Instant,
+    /// The partner came by itself while the first was under way: when to dial beside it.
+    beside: Option<Instant>,
 }
 
 /// One session. See the [module](self).
@@ -150,8 +74,15 @@ pub struct Session {
     random: u64,
     /// Our domain and the partner's, when the partner may be pinged.
     pinged: Option<(String, String)>,
-    /// Of the stream that is up, or was last.
-    liveness: Option<Liveness>,
+    /// Of the stream that is up.
+    markers: Option<Markers>,
+    /// The partner has answered a ping on some stream.
+    has_answered: bool,
+    /// The partner may be gone: it is dialled for its own sake.
+    is_doubted: bool,
+    /// When its contacts are to be probed next, and when they were last.
+    probe_at: Option<Instant>,
+    probed_at: Option<Instant>,
     standing: Standing,
     /// What the senders of messages to a lost partner are told.
     condition: &'static str,
@@ -173,7 +104,11 @@ impl Session {
             mail_bytes: 0,
             random: seed | 1,
             pinged: None,
-            liveness: None,
+            markers: None,
+            has_answered: false,
+            is_doubted: false,
+            probe_at: None,
+            probed_at: None,
             standing: Standing { is_configured: true, has_pairs: true },
             condition: "",
             out: VecDeque::new(),
@@ -193,17 +128,18 @@ impl Session {
 
     /// When [`Session::handle_timeout`] is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let dial = match self.dial {
-            Dial::Idle => None,
-            Dial::Running { until } | Dial::Waiting { until } => Some(until),
+        let (dial, beside) = match &self.dial {
+            Dial::Idle => (None, None),
+            Dial::Running(running) => (Some(running.until), running.beside),
+            Dial::Waiting { until } => (Some(*until), None),
         };
         let stream = self.stream.as_ref().filter(|stream| stream.takes());
         // A shard may be about to use its grant.
         let idle = stream.filter(|_| self.granted.is_empty());
         let idle = idle.map(|stream| stream.wrote_at + self.settings.idle_close);
-        let liveness = self.liveness.as_ref().filter(|_| stream.is_some() && self.pinged.is_some());
-        let ping = liveness.and_then(Liveness::poll_timeout);
-        dial.into_iter().chain(idle).chain(ping).min()
+        let markers = self.markers.as_ref().filter(|_| self.pinged.is_some());
+        let ping = stream.zip(markers).and_then(|(stream, markers)| markers.poll_timeout(stream.began_at));
+        [dial, beside, idle, ping, self.probe_at].into_iter().flatten().min()
     }
 
     /// True when nothing is open, wanted or waiting: the session may end.
@@ -213,7 +149,9 @@ impl Session {
             && self.wanting.is_empty()
             && self.mail.is_empty()
             && self.granted.is_empty()
+            && self.probe_at.is_none()
             && !self.is_lost
+            && !self.is_doubted
     }
 
     /// Messages that wait.
@@ -234,7 +172,7 @@ impl Session {
     /// A shard owes about so many octets.
     pub fn handle_want(&mut self, shard: ShardIndex, owed_bytes: usize, now: Instant) {
         self.wanting.push_back((shard, owed_bytes));
-        self.go_on(now);
+        self.resume(now);
     }
 
     /// A shard used its grant; nothing is an answer too.
@@ -254,14 +192,13 @@ impl Session {
         }
         stream.window += granted;
         if count > 0 {
-            stream.hand_over(count, bytes.len());
-            stream.wrote_at = now;
-            if let Some(liveness) = &mut self.liveness {
-                liveness.wrote();
+            stream.hand_over_lane(count, bytes.len(), now);
+            if let Some(markers) = &mut self.markers {
+                markers.handed_over(false);
             }
             self.out.push_back(SessionOutput::Stanzas { stream: stream.id, count, bytes: bytes.into() });
         }
-        self.go_on(now);
+        self.resume(now);
     }
 
     /// A message stanza from a shard; bounced when too much waits.
@@ -288,7 +225,7 @@ impl Session {
         }
         self.mail_bytes += letter.bytes.len();
         self.mail.push_back(letter);
-        self.go_on(now);
+        self.resume(now);
     }
 
     /// An outgoing stream for the session's pair is ready.
@@ -298,68 +235,106 @@ impl Session {
         }
         self.dial = Dial::Idle;
         self.stream = Some(Stream::new(id, window as usize, now));
-        let SessionSettings { ping_every, ping_wait, .. } = self.settings;
-        self.liveness = Some(Liveness::begin(ping_every, ping_wait, self.liveness.as_ref(), now));
-        if std::mem::take(&mut self.is_lost) {
+        let SessionSettings { ping_after: every, ping_wait: within, ping_pace: pace, .. } = self.settings;
+        let mut markers = Markers::new(MarkerSettings { every, within, pace }, self.has_answered);
+        let was_lost = std::mem::take(&mut self.is_lost);
+        if was_lost {
             self.out.push_back(SessionOutput::Reachable { is_reachable: true, condition: "" });
         }
-        self.go_on(now);
+        if std::mem::take(&mut self.is_doubted) || was_lost {
+            markers.ask_soon();
+        }
+        self.markers = Some(markers);
+        self.resume(now);
     }
 
     /// Octets were written, up to the stanza with number `last`.
     pub fn handle_written(&mut self, id: StreamId, last: u64, bytes: u32, now: Instant) {
         let Some(stream) = self.stream.as_mut().filter(|stream| stream.id == id) else { return };
-        if !self.liveness.as_ref().is_some_and(Liveness::is_asking)
-            && let Some(before) = now.checked_sub(self.settings.confirm_after)
-        {
-            stream.confirm(before);
-        }
         for (shard, message) in stream.handle_written(last, bytes, now) {
             self.out.push_back(SessionOutput::Fate { shard, message, fate: Ok(()) });
         }
-        self.go_on(now);
+        self.confirm_by_time(now);
+        self.resume(now);
+    }
+
+    /// Only the time tells what has arrived at a partner that never answers pings.
+    fn confirm_by_time(&mut self, now: Instant) {
+        if let Some(stream) = &mut self.stream
+            && !self.has_answered
+            && let Some(before) = now.checked_sub(self.settings.confirm_after)
+        {
+            stream.confirm_older(before);
+        }
     }
 
     /// The stream ended. Messages that were not written go by the next one, under the same id and in order; those that
     /// were written and may not have arrived are told so.
     pub fn handle_stream_down(&mut self, id: StreamId, end: &StreamEnd, last_written: u64, now: Instant) {
-        let Some(mut stream) = self.stream.take_if(|stream| stream.id == id) else { return };
-        let SessionSettings { confirm_after, steady_after, .. } = self.settings;
-        // Whoever owes an answer may have received nothing for long.
-        let is_doubtful = stream.is_given_up || self.liveness.as_ref().is_some_and(Liveness::is_asking);
-        if !is_doubtful && let Some(before) = now.checked_sub(confirm_after) {
-            stream.confirm(before);
-        }
+        self.confirm_by_time(now);
+        let Some(stream) = self.stream.take_if(|stream| stream.id == id) else { return };
+        let is_proved = self.markers.take().is_some_and(|markers| markers.is_proved());
         let is_in_order = end.is_clean() && !stream.is_given_up;
-        let has_arrived = is_in_order || (!is_doubtful && stream.is_quiet(confirm_after, now));
-        let is_steady = stream.is_answered || now.duration_since(stream.began_at) >= steady_after;
-        let is_ours = stream.is_closing;
-        let Remains { is_whole, unwritten, unreported, unconfirmed } = stream.end(last_written);
-        let is_clean = has_arrived && is_whole && self.granted.is_empty();
+        let is_steady = is_proved
+            || !stream.is_given_up && now.duration_since(stream.began_at) >= self.settings.steady_after;
+        let (is_ours, is_given_up) = (stream.is_closing, stream.is_given_up);
+        let Remains { is_whole, is_confirmed, unwritten, arrived, unconfirmed, reported } =
+            stream.end(last_written);
+        let is_clean = (is_in_order || is_confirmed) && is_whole && self.granted.is_empty();
+        let is_certain = is_clean && unconfirmed.is_empty();
         self.granted.clear();
         for letter in unwritten.into_iter().rev() {
             self.mail_bytes += letter.bytes.len();
             self.mail.push_front(letter);
         }
-        let uncertain = if has_arrived { Ok(()) } else { Err(UNCERTAIN) };
-        let unconfirmed = unconfirmed.into_iter().filter(|_| !has_arrived);
-        for (shard, message) in unconfirmed.chain(unreported) {
-            self.out.push_back(SessionOutput::Fate { shard, message, fate: uncertain });
+        let (known, uncertain) = if is_in_order { (reported, Ok(())) } else { (0, Err(UNCERTAIN)) };
+        let arrived = arrived.into_iter().map(|(shard, message)| (shard, message, Ok(())));
+        let others = unconfirmed.into_iter().skip(known);
+        for (shard, message, fate) in
+            arrived.chain(others.map(|(shard, message)| (shard, message, uncertain)))
+        {
+            self.out.push_back(SessionOutput::Fate { shard, message, fate });
         }
         self.out.push_back(SessionOutput::LaneLost { is_clean });
-        // A partner that ends a stream in order is there, even if it did not take everything.
-        if !is_clean && !is_in_order {
+        // A partner that ends a stream in order is there, even if it did not take everything; and the end of a link of ours
+        // says nothing of it.
+        let is_link = *end == StreamEnd::LinkLost;
+        if !is_in_order && (is_given_up || !is_certain) && !is_link {
             self.lose(end.condition());
         }
+        self.is_doubted = !is_in_order && !is_ours && self.standing.has_pairs;
+        let is_fault = !(is_steady || is_ours || is_link);
         if is_steady {
             self.backoff.reset();
-        } else if !is_ours {
+        } else if is_fault {
             self.backoff.fail();
         }
-        if self.is_lost || !(is_steady || is_ours) {
+        if self.is_lost || is_fault {
             self.dial = Dial::Waiting { until: now + self.backoff.wait() };
         }
-        self.go_on(now);
+        self.resume(now);
+    }
+
+    /// A stream of the partner's to us ended, and not in order: what it carried may be lost, and the partner may be gone.
+    pub fn handle_incoming_broken(&mut self, now: Instant) {
+        if !self.is_lost {
+            // A lost partner's contacts are probed when it is back.
+            let earliest = self.probed_at.map_or(now, |at| at + self.settings.probe_pace);
+            self.probe_at.get_or_insert(earliest.max(now));
+        }
+        match &mut self.markers {
+            Some(markers) => markers.ask_soon(),
+            None => self.is_doubted |= !self.is_lost && self.standing.has_pairs,
+        }
+        self.probe(now);
+        self.resume(now);
+    }
+
+    fn probe(&mut self, now: Instant) {
+        if self.probe_at.take_if(|at| *at <= now).is_some() {
+            self.probed_at = Some(now);
+            self.out.push_back(SessionOutput::Probe);
+        }
     }
 
     fn lose(&mut self, condition: &'static str) {
@@ -369,11 +344,16 @@ impl Session {
         }
     }
 
-    /// A dial gave no stream: what waits is bounced, each once (XS-DNS-06).
+    /// A dial gave no stream: what waits is bounced, each once (XS-DNS-06), unless another dial is under way.
     pub fn handle_dial_failed(&mut self, end: &StreamEnd, now: Instant) {
-        if !matches!(self.dial, Dial::Running { .. }) {
-            return;
+        let Dial::Running(running) = &mut self.dial else { return };
+        running.count -= 1;
+        if running.count == 0 {
+            self.fail_dial(end, now);
         }
+    }
+
+    fn fail_dial(&mut self, end: &StreamEnd, now: Instant) {
         let condition = end.condition();
         self.backoff.fail();
         let wait = match end {
@@ -382,44 +362,69 @@ impl Session {
             _ => self.backoff.wait(),
         };
         self.dial = Dial::Waiting { until: now + wait };
+        self.is_doubted = false;
         self.bounce_mail(condition);
         self.lose(condition);
     }
 
     /// The partner answered a ping.
     pub fn handle_pong(&mut self, id: u64, now: Instant) {
-        let is_answered = self.liveness.as_mut().is_some_and(|liveness| liveness.answered(id, now));
-        if let Some(stream) = self.stream.as_mut().filter(|_| is_answered) {
-            stream.is_answered = true;
+        let (Some(stream), Some(markers)) = (&mut self.stream, &mut self.markers) else { return };
+        if let Some(confirmed) = markers.answered(id, now) {
+            self.has_answered = true;
+            stream.confirm(confirmed.up_to);
+            self.resume(now);
         }
     }
 
-    /// How the partner stands. Decides, when time has passed, whether a lost one is tried again.
+    /// How the partner stands. Decides whether it is dialled for its own sake.
     pub fn handle_standing(&mut self, standing: Standing) {
         self.standing = standing;
+        self.is_doubted &= standing.has_pairs;
     }
 
-    /// A partner that is waited for is to be tried now: an operator wants it, or it came to us by itself.
+    /// A partner that is waited for is to be tried now: an operator wants it, or it came to us by itself. A dial that is
+    /// under way may hang on what the partner was before, so another one runs beside it; and a stream that is up may be
+    /// dead for the same reason, so it is asked.
     pub fn handle_retry(&mut self, now: Instant) {
-        if let Dial::Waiting { .. } = self.dial {
-            self.start_dial(now);
+        match &mut self.dial {
+            Dial::Waiting { .. } => self.start_dial(now),
+            Dial::Running(running) if running.count == 1 => {
+                running.beside.get_or_insert((running.since + BESIDE_AFTER).max(now));
+                self.dial_beside(now);
+            }
+            _ => {}
+        }
+        if let Some(markers) = &mut self.markers {
+            markers.ask_soon();
+            self.check_liveness(now);
+        }
+    }
+
+    fn dial_beside(&mut self, now: Instant) {
+        if let Dial::Running(running) = &mut self.dial
+            && running.beside.take_if(|at| *at <= now).is_some()
+            && running.count == 1
+        {
+            running.count += 1;
+            running.until = now + self.settings.dial_timeout;
+            self.out.push_back(SessionOutput::DialBeside);
         }
     }
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        match self.dial {
-            Dial::Running { until } if until <= now => {
-                let end = StreamEnd::Unreachable("no answer in time".to_owned());
-                self.handle_dial_failed(&end, now);
+        match &self.dial {
+            Dial::Running(running) if running.until <= now => {
+                self.fail_dial(&StreamEnd::Unreachable("no answer in time".to_owned()), now);
             }
-            Dial::Waiting { until } if until <= now => {
+            Dial::Waiting { until } if *until <= now => {
                 self.dial = Dial::Idle;
                 if self.is_lost && self.stream.is_none() {
                     self.try_again(now);
                 }
             }
-            _ => {}
+            _ => self.dial_beside(now),
         }
         if let Some(stream) = &mut self.stream
             && stream.takes()
@@ -429,8 +434,8 @@ impl Session {
             stream.is_closing = true;
             self.out.push_back(SessionOutput::Close(stream.id));
         }
-        self.look_after(now);
-        self.go_on(now);
+        self.probe(now);
+        self.resume(now);
     }
 
     /// A lost partner is dialled for its own sake while there are pairs with it: their contacts are to be known again.
@@ -454,19 +459,20 @@ impl Session {
         }
     }
 
-    /// Asks whether the partner still listens, or finds that it does not.
-    fn look_after(&mut self, now: Instant) {
-        let (Some(stream), Some(liveness), Some((local, remote))) =
-            (&mut self.stream, &mut self.liveness, &self.pinged)
+    /// Places a marker that is due, or finds that the partner is dead.
+    fn check_liveness(&mut self, now: Instant) {
+        let (Some(stream), Some(markers), Some((local, remote))) =
+            (&mut self.stream, &mut self.markers, &self.pinged)
         else {
             return;
         };
-        let id = next_random(&mut self.random);
         if !stream.takes() {
             return;
         }
-        match liveness.due(id, now) {
-            Some(Due::Ping(id)) => {
+        match markers.due(stream.began_at, now) {
+            Some(Due::Marker) => {
+                let id = next_random(&mut self.random);
+                markers.place(id, stream.last(), now);
                 let bytes = format!(
                     "<iq type='get' id='{PING_ID}{id:016x}' from='{local}' to='{remote}'>\
                      <ping xmlns='urn:xmpp:ping'/></iq>"
@@ -497,9 +503,16 @@ impl Session {
         }
     }
 
-    fn go_on(&mut self, now: Instant) {
+    /// Does what can be done now: hands over what waits, grants, asks, or dials.
+    fn resume(&mut self, now: Instant) {
+        self.hand_over(now);
+        self.check_liveness(now);
+    }
+
+    fn hand_over(&mut self, now: Instant) {
         let Some(stream) = &mut self.stream else {
-            if self.dial == Dial::Idle && !(self.mail.is_empty() && self.wanting.is_empty()) {
+            let has_reason = self.is_doubted || !(self.mail.is_empty() && self.wanting.is_empty());
+            if self.dial == Dial::Idle && has_reason {
                 self.start_dial(now);
             }
             return;
@@ -508,14 +521,19 @@ impl Session {
             // What waits goes by the next one.
             return;
         }
+        // Messages to a partner that stopped answering wait for its answer.
         while stream.window > 0
+            && (stream.has_account() || !self.has_answered)
             && let Some(letter) = self.mail.pop_front()
         {
             self.mail_bytes -= letter.bytes.len();
             let number = stream.hand_over(1, letter.bytes.len());
-            stream.wrote_at = now;
-            if let Some(liveness) = &mut self.liveness {
-                liveness.wrote();
+            // An answer for which nobody waits keeps no stream open: two servers that ping each other would never rest.
+            if letter.message.is_some() {
+                stream.wrote_at = now;
+                if let Some(markers) = &mut self.markers {
+                    markers.handed_over(true);
+                }
             }
             let bytes = letter.bytes.clone();
             self.out.push_back(SessionOutput::Stanzas { stream: stream.id, count: 1, bytes });
@@ -534,7 +552,8 @@ impl Session {
     }
 
     fn start_dial(&mut self, now: Instant) {
-        self.dial = Dial::Running { until: now + self.settings.dial_timeout };
+        let until = now + self.settings.dial_timeout;
+        self.dial = Dial::Running(Running { until, count: 1, since: now, beside: None });
         self.out.push_back(SessionOutput::Dial);
     }
 }
@@ -556,6 +575,8 @@ pub(crate) fn number_of_pong(id: &str) -> Option<u64> {
 const UNCERTAIN: &str = "remote-server-timeout";
 /// How often it is looked whether a partner that we refuse is one again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// So old is a dial when another one begins beside it, as the partner came by itself.
+const BESIDE_AFTER: Duration = Duration::from_secs(2);
 /// What the ids of our pings begin with.
 const PING_ID: &str = "tombolo-ping-";
 /// A grant smaller than this is not worth a turn of a shard.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
-use tombolo_edge::{DomainPair, StreamEnd, ToEdge};
+use tombolo_edge::{DialId, DomainPair, StreamEnd, ToEdge};
 use tombolo_interwork::owner::{Input, LaneKey};
 
 use crate::{
@@ -21,6 +21,8 @@ pub struct SessionActor {
     directory: Arc<Directory>,
     alarm: Alarm,
     last_failure: Option<StreamEnd>,
+    /// The dials that the session waits for; what others come to is old news.
+    dials: Vec<DialId>,
     stanzas_out: u64,
     /// When it may end, as long as nothing happens.
     idle_until: Option<Instant>,
@@ -39,6 +41,7 @@ impl SessionActor {
             directory,
             alarm: Alarm::default(),
             last_failure: None,
+            dials: Vec::new(),
             stanzas_out: 0,
             idle_until: None,
             is_leaving: false,
@@ -71,9 +74,10 @@ impl SessionActor {
     fn carry(&mut self, output: SessionOutput) {
         match output {
             SessionOutput::Dial => {
-                let dial = self.directory.new_dial(&self.pair);
-                self.directory.edge().send(ToEdge::Dial { dial, pair: self.pair.clone() });
+                self.dials.clear();
+                self.dial();
             }
+            SessionOutput::DialBeside => self.dial(),
             SessionOutput::Grant { shard, bytes } => {
                 self.directory.tell_shard(shard, Input::Credit { lane: self.lane(), bytes });
             }
@@ -101,6 +105,11 @@ impl SessionActor {
                     self.directory.tell_shard(shard, input);
                 }
             }
+            SessionOutput::Probe => {
+                tracing::info!(partner = %self.pair.remote, "a partner's stream broke: its contacts are probed");
+                let lane = self.lane();
+                self.directory.tell_shards(|| Input::ContactsDoubtful { lane: lane.clone() });
+            }
             SessionOutput::Forgotten => {
                 tracing::info!(partner = %self.pair.remote, "nobody needs the lost partner any more");
                 let lane = self.lane();
@@ -110,10 +119,21 @@ impl SessionActor {
             SessionOutput::GiveUp(stream) => {
                 let partner = &self.pair.remote;
                 tracing::warn!(%partner, stream = stream.0, "the partner does not answer any more");
-                self.directory.edge().send(ToEdge::GiveUp { stream });
+                // Its silent streams to us are as dead, or lead it to believe that we hear it.
+                let silent =
+                    self.directory.silent_streams(&self.pair, self.directory.session_settings.ping_wait);
+                for stream in silent.into_iter().chain([stream]) {
+                    self.directory.edge().send(ToEdge::GiveUp { stream });
+                }
             }
             SessionOutput::Close(stream) => self.directory.edge().send(ToEdge::Close { stream }),
         }
+    }
+
+    fn dial(&mut self) {
+        let dial = self.directory.new_dial(&self.pair);
+        self.dials.push(dial);
+        self.directory.edge().send(ToEdge::Dial { dial, pair: self.pair.clone() });
     }
 
     fn report(&self) -> SessionReport {
@@ -173,18 +193,27 @@ impl Handler<ToSession> for SessionActor {
             }
             ToSession::StreamUp { stream, window } => {
                 self.last_failure = None;
+                self.dials.clear();
                 self.session.handle_stream_up(stream, window, now);
             }
             ToSession::Written { stream, last, bytes } => {
                 self.session.handle_written(stream, last, bytes, now);
             }
             ToSession::StreamDown { stream, end, last_written } => {
+                self.session.handle_standing(self.standing());
                 self.session.handle_stream_down(stream, &end, last_written, now);
                 self.last_failure = Some(end).filter(|end| !end.is_clean());
             }
-            ToSession::DialFailed(end) => {
-                self.session.handle_dial_failed(&end, now);
-                self.last_failure = Some(end);
+            ToSession::DialFailed { dial, end } => {
+                if let Some(at) = self.dials.iter().position(|known| *known == dial) {
+                    self.dials.swap_remove(at);
+                    self.session.handle_dial_failed(&end, now);
+                    self.last_failure = Some(end);
+                }
+            }
+            ToSession::IncomingBroken => {
+                self.session.handle_standing(self.standing());
+                self.session.handle_incoming_broken(now);
             }
             ToSession::Pong(id) => self.session.handle_pong(id, now),
             ToSession::Retry => self.session.handle_retry(now),

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use tombolo_edge::{FromFlow, Transport};
+use tombolo_edge::{FromEdge, FromFlow, StreamEnd, Transport};
 use tombolo_interwork::owner::PeerHealth;
 use tombolo_policy::Approve;
 use tombolo_runtime::Clock;
@@ -230,21 +230,20 @@ fn a_stanza_for_no_address_is_refused_to_its_sender_in_the_name_of_our_domain() 
 }
 
 #[test]
-fn a_ping_to_a_partner_that_is_written_to_is_answered_by_its_stream_to_us_or_the_stream_is_given_up() {
+fn xs_str_11_a_ping_is_answered_by_the_partners_stream_to_us_or_our_stream_and_its_silent_ones_are_given_up()
+{
     run(async {
         tokio::time::pause();
         let mut gateway = Gateway::start(Approve::Partner);
+        gateway.answers_pings = false;
         let stream = gateway.stream_from_partner(HOME);
-        let ask =
-            format!("<iq from='{PARTNER}' to='{HOME}' type='get' id='7'><ping xmlns='urn:xmpp:ping'/></iq>");
-        // Its pings are answered by a stream of ours, which is thus one that is written to.
+        let subscribe = format!("<presence from='{JULIET}' to='{ROMEO}' type='subscribe'/>");
+        gateway.stanzas_come(stream, &[&subscribe]);
+        gateway.settle().await;
+        gateway.stanzas.clear();
         for is_answered in [true, true, false] {
-            gateway.stanzas_come(stream, &[&ask]);
-            gateway.settle().await;
-            assert!(gateway.stanzas.remove(0).contains("type='result'"));
-            tokio::time::advance(Duration::from_secs(301)).await;
-            gateway.settle().await;
-            let ping = gateway.stanzas.remove(0);
+            let ping = gateway.pings.remove(0);
+            assert!(gateway.pings.is_empty(), "{:?}", gateway.pings);
             assert!(ping.contains("type='get' id='tombolo-ping-") && ping.contains("<ping "), "{ping}");
             let id = ping.split_once("id='").and_then(|(_, rest)| rest.split_once('\'')).expect("an id").0;
             if is_answered {
@@ -253,10 +252,51 @@ fn a_ping_to_a_partner_that_is_written_to_is_answered_by_its_stream_to_us_or_the
                 gateway.stanzas_come(stream, &[&answer]);
                 gateway.settle().await;
             }
-            tokio::time::advance(Duration::from_secs(61)).await;
+            tokio::time::advance(Duration::from_secs(31)).await;
             gateway.settle().await;
-            assert_eq!(gateway.given_up, usize::from(!is_answered));
+            let own = gateway.opened[0].0;
+            let expected = if is_answered { vec![] } else { vec![stream, own] };
+            assert_eq!(gateway.given_up, expected);
         }
+    });
+}
+
+#[test]
+fn a_broken_stream_of_the_partners_has_the_watched_contacts_probed_though_ours_stays_up() {
+    run(async {
+        tokio::time::pause();
+        let mut gateway = Gateway::start(Approve::All);
+        let phone = flow(1, Transport::Tcp, "192.0.2.1:40000");
+        gateway.register(&phone, "romeo").await;
+        let event = "Event: presence\r\nExpires: 600\r\n";
+        assert_eq!(gateway.ask(&phone, "SUBSCRIBE", "romeo", JULIET, event, "").await.status(), Some(200));
+        let stream = gateway.stream_from_partner(HOME);
+        gateway.stanzas_come(
+            stream,
+            &[
+                &format!("<presence from='{JULIET}' to='{ROMEO}' type='subscribed'/>"),
+                &format!("<presence from='{JULIET}/b' to='{ROMEO}'/>"),
+            ],
+        );
+        for _ in 0..3 {
+            gateway.settle().await;
+            gateway.answer_all(&phone, 200);
+        }
+        for end in [StreamEnd::Closed, StreamEnd::Broken("reset".into())] {
+            gateway.stanzas.clear();
+            let stream = gateway.stream_from_partner(HOME);
+            let is_clean = end.is_clean();
+            gateway.edge_reports(FromEdge::StreamDown { stream, end, last_written: 0 });
+            gateway.settle().await;
+            let probes = gateway.stanzas.iter().filter(|stanza| stanza.contains("type='probe'"));
+            assert_eq!(probes.count(), usize::from(!is_clean), "{:?}", gateway.stanzas);
+        }
+        // Nobody answers: the contact is unknown, and its watcher is told.
+        tokio::time::advance(Duration::from_secs(31)).await;
+        gateway.settle().await;
+        let told = gateway.answer_all(&phone, 200);
+        let body = String::from_utf8_lossy(told.last().expect("a NOTIFY").body()).into_owned();
+        assert!(body.contains("<basic>closed</basic>"), "{body}");
     });
 }
 

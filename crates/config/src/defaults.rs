@@ -44,6 +44,7 @@ pub fn embedded_defaults(data_dir: &Path) -> Settings {
             trust: trust.clone(),
             limits: XmppLimits::default(),
         }),
+        ping_after: Settings::PING_AFTER,
         sip: Some(SipSettings {
             listen: vec![
                 listen(SipTransport::Tls, 5061),

@@ -215,7 +215,7 @@ const SETTINGS: &[Setting] = &[
         "Directory of what the process keeps for itself: keys, the administration socket, by default store and accounts.",
     ),
     setting("", "domain", ALL, "(required)", "[[domain]] tables", "The local domains."),
-    setting("", "xmpp", STREAMS, "(its defaults)", "a table", "The side toward partners."),
+    setting("", "xmpp", ALL, "(its defaults)", "a table", "The side toward partners."),
     setting("", "sip", USERS, "(its defaults)", "a table", "The side toward front ends and phones."),
     setting(
         "",
@@ -323,6 +323,15 @@ const SETTINGS: &[Setting] = &[
         "\"system\"",
         "system, or a PEM file",
         "The authorities that partners' certificates must lead to.",
+    ),
+    setting(
+        "xmpp",
+        "ping_after",
+        USERS,
+        "\"30s\"",
+        "a span from 5s to 1h",
+        "A partner that was not heard for so long is pinged (XEP-0199). No answer within 30 s ends the stream; a partner \
+         that never answers pings is left to TCP, which notices after 90 s that a host is gone.",
     ),
     setting("xmpp", "limits", STREAMS, "(its defaults)", "a table", "What streams may cost."),
     //

@@ -28,7 +28,7 @@ impl Settings {
             ("role", self.role != new.role, true),
             ("data_dir", self.data_dir != new.data_dir, true),
             ("domain", self.domains != new.domains, domains(self) != domains(new)),
-            ("xmpp", self.xmpp != new.xmpp, true),
+            ("xmpp", self.xmpp != new.xmpp || self.ping_after != new.ping_after, true),
             ("sip", self.sip != new.sip, true),
             ("partner", self.partners != new.partners && !is_edge, false),
             ("dns", self.dns != new.dns, true),

@@ -22,6 +22,8 @@ pub struct Settings {
     pub domains: Vec<DomainSettings>,
     /// Toward partners; `None` in a gateway, whose edges have it.
     pub xmpp: Option<XmppSettings>,
+    /// A partner that was not heard for so long is pinged. Nothing on an edge.
+    pub ping_after: Duration,
     /// Toward front ends and phones; `None` on an edge.
     pub sip: Option<SipSettings>,
     /// The partners, in the order of the files.
@@ -43,6 +45,8 @@ pub struct Settings {
 }
 
 impl Settings {
+    pub(crate) const PING_AFTER: Duration = Duration::from_secs(30);
+
     /// The policy table of these settings. On an edge, which knows no homes, only
     /// [`Table::federates`] and the look-ups mean anything.
     ///

@@ -235,6 +235,7 @@ fn broker(settings: &Settings, basis: &Basis) -> io::Result<BrokerParts> {
         watcher_interval: sip.watcher_interval,
         idle_close: idle_close(settings),
         memory: memory_limits(settings),
+        ping_after: settings.ping_after,
     });
     let broker = Arc::new(broker.map_err(|error| io::Error::other(format!("store: {error}")))?);
     book.connect(broker.clone());

@@ -1,6 +1,8 @@
-//! Sessions without actors: dials, grants, messages, lost streams and silent partners.
+//! Sessions without actors: dials, grants, messages and lost streams.
 
 use super::*;
+
+mod liveness;
 
 fn start() -> Instant {
     #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
@@ -122,7 +124,7 @@ fn unwritten_messages_go_by_the_next_stream_in_order() {
         "written, and perhaps never read: {down:?}"
     );
     assert!(!down.iter().any(|output| matches!(output, SessionOutput::Fate { message: MessageId(3), .. })));
-    assert!(down.contains(&SessionOutput::LaneLost { is_clean: false }));
+    assert!(down.contains(&SessionOutput::LaneLost { is_clean: true }), "no state was on its way");
     session.handle_stream_up(StreamId(2), 65_536, now);
     let up = outputs(&mut session);
     assert!(up.contains(&SessionOutput::Stanzas { stream: StreamId(2), count: 1, bytes: vec![b'3'].into() }));
@@ -223,51 +225,6 @@ fn xs_dns_07_partners_that_are_lost_at_once_are_dialled_at_times_of_their_own() 
     assert!(dials[49] > Duration::from_secs(6) && dials[49] < Duration::from_secs(60), "{dials:?}");
 }
 
-/// Lets a session with a stream run until `limit`; what it said, in order.
-fn run(session: &mut Session, from: Instant, limit: Duration) -> Vec<(Duration, SessionOutput)> {
-    let mut said = Vec::new();
-    while let Some(at) = session.poll_timeout().filter(|at| *at <= from + limit) {
-        session.handle_timeout(at);
-        said.extend(outputs(session).into_iter().map(|output| (at - from, output)));
-    }
-    said
-}
-
-#[test]
-fn xs_str_11_a_frozen_partner_is_given_up_and_an_idle_one_is_kept() {
-    let now = start();
-    let settings = SessionSettings { idle_close: Duration::from_secs(86_400), ..SessionSettings::default() };
-    let mut session = Session::new(settings, 7).with_ping("corp.example", "partner.example");
-    session.handle_want(0, 10, now);
-    session.handle_stream_up(StreamId(1), 65_536, now);
-    session.handle_stanzas(0, 1, vec![b'x'; 10], now);
-    outputs(&mut session);
-    let ping = |said: &[(Duration, SessionOutput)]| match said {
-        [(at, SessionOutput::Stanzas { stream: StreamId(1), count: 1, bytes })] => {
-            let text = String::from_utf8(bytes.to_vec()).expect("text");
-            assert!(text.contains("<ping xmlns='urn:xmpp:ping'/>") && text.contains("to='partner.example'"));
-            let (_, rest) = text.split_once("id='").expect("an id");
-            (*at, number_of_pong(rest.split_once('\'').expect("quoted").0).expect("ours"))
-        }
-        other => panic!("{other:?}"),
-    };
-    let (at, id) = ping(&run(&mut session, now, Duration::from_secs(330)));
-    assert_eq!(at, Duration::from_secs(300), "not oftener than every five minutes");
-    session.handle_pong(id, now + at);
-    assert_eq!(run(&mut session, now, Duration::from_secs(36_000)), [], "hours of rest are no fault");
-
-    let later = now + Duration::from_secs(36_000);
-    session.handle_want(0, 10, later);
-    session.handle_stanzas(0, 1, vec![b'x'; 10], later);
-    outputs(&mut session);
-    let said = run(&mut session, later, Duration::from_secs(3600));
-    let (_, frozen) = said.split_last().expect("it asks and ends");
-    ping(frozen);
-    let (at, end) = &said[said.len() - 1];
-    assert_eq!(*end, SessionOutput::GiveUp(StreamId(1)));
-    assert!(*at <= Duration::from_secs(361), "{at:?}");
-}
-
 #[test]
 fn too_many_waiting_messages_are_refused() {
     let settings = SessionSettings { waiting_messages: 2, ..SessionSettings::default() };
@@ -294,12 +251,13 @@ fn what_was_never_written_is_lost_however_long_ago_it_was_handed_over() {
     // What an edge wrote before its link broke stays written.
     let mut session = written_to(now);
     session.handle_written(STREAM, 10, 10_000, now);
-    session.handle_stream_down(STREAM, &StreamEnd::LinkLost, 0, now + MINUTE);
+    session.handle_stream_down(STREAM, &StreamEnd::LinkLost, 0, now + 3 * MINUTE);
     assert!(!session.is_lost());
     assert!(is_clean(&mut session));
     let mut session = written_to(now);
     session.handle_written(STREAM, 9, 9_000, now);
-    session.handle_stream_down(STREAM, &StreamEnd::LinkLost, 0, now + MINUTE);
+    session.handle_stream_down(STREAM, &StreamEnd::LinkLost, 0, now + 3 * MINUTE);
+    assert!(!session.is_lost(), "nothing is known of the partner");
     assert!(!is_clean(&mut session));
 }
 
@@ -308,8 +266,12 @@ fn a_slow_write_counts_from_its_end() {
     let now = start();
     let mut session = written_to(now);
     session.handle_written(STREAM, 10, 10_000, now + MINUTE);
-    session.handle_stream_down(STREAM, &broken(), 10, now + MINUTE + Duration::from_secs(29));
+    session.handle_stream_down(STREAM, &broken(), 10, now + 3 * MINUTE - Duration::from_secs(1));
     assert!(!is_clean(&mut session));
+    let mut session = written_to(now);
+    session.handle_written(STREAM, 10, 10_000, now + MINUTE);
+    session.handle_stream_down(STREAM, &broken(), 10, now + 3 * MINUTE);
+    assert!(is_clean(&mut session));
 }
 
 #[test]
@@ -362,64 +324,6 @@ fn a_stream_that_we_close_is_handed_nothing_more_and_its_end_loses_nobody() {
 }
 
 #[test]
-fn a_partner_that_is_given_up_as_dead_is_lost_and_dialled_whenever_the_last_write_was() {
-    let now = start();
-    let mut session = Session::new(SessionSettings::default(), 7).with_ping("a.example", "b.example");
-    session.handle_stream_up(STREAM, 65_536, now);
-    session.handle_message(0, Some(MessageId(1)), b"<message/>".to_vec(), now);
-    session.handle_written(STREAM, 1, 10, now);
-    let said = run(&mut session, now, Duration::from_secs(300));
-    let id = number_of_ping(&said[said.len() - 1].1);
-    session.handle_pong(id, now + Duration::from_secs(301));
-    let later = now + Duration::from_secs(590);
-    session.handle_message(0, Some(MessageId(2)), b"<message/>".to_vec(), later);
-    session.handle_written(STREAM, 3, 10, later);
-    outputs(&mut session);
-    let said = run(&mut session, later, Duration::from_secs(300));
-    let (at, last) = &said[said.len() - 1];
-    assert_eq!(*last, SessionOutput::GiveUp(STREAM));
-    let dead = later + *at;
-    session.handle_want(0, 10, dead);
-    assert_eq!(outputs(&mut session), [], "it is handed nothing more");
-    session.handle_stream_down(STREAM, &StreamEnd::StreamError("connection-timeout".into()), 4, dead);
-    let down = outputs(&mut session);
-    assert!(down.contains(&SessionOutput::LaneLost { is_clean: false }), "{down:?}");
-    assert!(down.iter().any(|output| matches!(output, SessionOutput::Reachable { is_reachable: false, .. })));
-    assert!(down.contains(&fate(2, Err("remote-server-timeout"))), "{down:?}");
-    assert!(!down.contains(&fate(1, Err("remote-server-timeout"))), "a pong came after it");
-    session.handle_timeout(dead + MINUTE);
-    assert!(outputs(&mut session).contains(&SessionOutput::Dial));
-}
-
-#[test]
-fn a_break_while_a_ping_is_not_answered_loses_what_was_written_before() {
-    let now = start();
-    for is_answered in [true, false] {
-        let mut session = Session::new(SessionSettings::default(), 7).with_ping("a.example", "b.example");
-        session.handle_stream_up(STREAM, 65_536, now);
-        session.handle_want(0, 10, now);
-        session.handle_stanzas(0, 1, vec![b'x'; 10], now);
-        session.handle_written(STREAM, 1, 10, now);
-        outputs(&mut session);
-        let said = run(&mut session, now, Duration::from_secs(300));
-        let id = number_of_ping(&said[said.len() - 1].1);
-        session.handle_written(STREAM, 2, 10, now + Duration::from_secs(300));
-        if is_answered {
-            session.handle_pong(id, now + Duration::from_secs(301));
-        }
-        session.handle_stream_down(STREAM, &broken(), 2, now + Duration::from_secs(340));
-        assert_eq!(is_clean(&mut session), is_answered);
-    }
-}
-
-fn number_of_ping(output: &SessionOutput) -> u64 {
-    let SessionOutput::Stanzas { bytes, .. } = output else { panic!("{output:?}") };
-    let text = std::str::from_utf8(bytes).expect("text");
-    let (_, rest) = text.split_once("id='").expect("an id");
-    number_of_pong(rest.split_once('\'').expect("quoted").0).expect("ours")
-}
-
-#[test]
 fn xs_dns_07_a_partner_that_ends_each_stream_at_once_is_dialled_ever_more_rarely() {
     for end in [StreamEnd::Closed, broken()] {
         let (mut session, begun) = (session(), start());
@@ -457,34 +361,6 @@ fn messages_wait_out_the_pause_after_a_stream_that_ended_in_order_at_once() {
     let next = session.poll_timeout().expect("it dials for the message");
     session.handle_timeout(next);
     assert_eq!(outputs(&mut session), [SessionOutput::Dial]);
-}
-
-#[test]
-fn a_message_that_may_not_have_arrived_is_told_so_after_it_was_written() {
-    let now = start();
-    let seconds = Duration::from_secs;
-    let mut session = session();
-    session.handle_stream_up(STREAM, 65_536, now);
-    for n in 1..=4 {
-        session.handle_message(0, Some(MessageId(n)), b"<message/>".to_vec(), now);
-    }
-    outputs(&mut session);
-    session.handle_written(STREAM, 1, 10, now);
-    session.handle_written(STREAM, 2, 10, now + seconds(20));
-    assert_eq!(outputs(&mut session), [fate(1, Ok(())), fate(2, Ok(()))]);
-    session.handle_stream_down(STREAM, &broken(), 3, now + seconds(40));
-    let fates: Vec<_> = outputs(&mut session)
-        .into_iter()
-        .filter(|output| matches!(output, SessionOutput::Fate { .. }))
-        .collect();
-    let uncertain = Err("remote-server-timeout");
-    assert_eq!(fates, [fate(2, uncertain), fate(3, uncertain)], "the fourth goes by the next stream");
-    // After an end in order all of them are there.
-    session.handle_stream_up(StreamId(2), 65_536, now + MINUTE);
-    session.handle_written(StreamId(2), 1, 10, now + MINUTE);
-    outputs(&mut session);
-    session.handle_stream_down(StreamId(2), &StreamEnd::Closed, 1, now + MINUTE);
-    assert_eq!(outputs(&mut session), [SessionOutput::LaneLost { is_clean: true }]);
 }
 
 #[test]

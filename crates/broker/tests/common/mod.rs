@@ -75,7 +75,13 @@ pub struct Gateway {
     /// Flows that the gateway said are somebody's.
     pub bound: Vec<FlowId>,
     /// Streams that were to be ended for their peers' silence.
-    pub given_up: usize,
+    pub given_up: Vec<StreamId>,
+    /// Pings that left by streams of ours.
+    pub pings: Vec<String>,
+    /// The partner answers them.
+    pub answers_pings: bool,
+    /// The partner's stream by which it answers.
+    answers_by: Option<StreamId>,
     /// Streams that the gateway opened, in order.
     pub opened: Vec<(StreamId, DomainPair)>,
     /// Stanzas that each of them wrote.
@@ -194,6 +200,7 @@ impl Gateway {
             watcher_interval: Duration::ZERO,
             idle_close: Duration::from_secs(600),
             memory: MemoryLimits::default(),
+            ping_after: Duration::from_secs(30),
         });
         let broker = broker.expect("the store loads");
         let outside = Arc::new(Outside::default());
@@ -210,7 +217,10 @@ impl Gateway {
             dials: Vec::new(),
             front_end_dials: Vec::new(),
             bound: Vec::new(),
-            given_up: 0,
+            given_up: Vec::new(),
+            pings: Vec::new(),
+            answers_pings: false,
+            answers_by: None,
             opened: Vec::new(),
             written: HashMap::new(),
             no_stream: None,
@@ -286,16 +296,33 @@ impl Gateway {
                     .lines()
                     .filter(|line| line.starts_with('<'))
                 {
-                    self.stanzas.push(stanza.to_owned());
+                    match stanza.contains("id='tombolo-ping-") {
+                        true => self.take_ping(stanza.to_owned()),
+                        false => self.stanzas.push(stanza.to_owned()),
+                    }
                 }
                 let last = self.written.entry(stream).or_default();
                 *last += u64::from(count);
                 let written = FromEdge::Written { stream, last: *last, bytes: bytes.len() as u32 };
                 self.edge_reports(written);
             }
-            ToEdge::GiveUp { .. } => self.given_up += 1,
+            ToEdge::GiveUp { stream } => self.given_up.push(stream),
             ToEdge::Credit { .. } | ToEdge::Close { .. } | ToEdge::Beat => {}
         }
+    }
+
+    fn take_ping(&mut self, ping: String) {
+        if self.answers_pings {
+            let attribute = |name: &str| {
+                let (_, rest) = ping.split_once(name).expect("there");
+                rest.split_once('\'').expect("quoted").0.to_owned()
+            };
+            let (id, from, to) = (attribute(" id='"), attribute(" from='"), attribute(" to='"));
+            let stream = self.answers_by.unwrap_or_else(|| self.stream_from_partner(&from));
+            self.answers_by = Some(stream);
+            self.stanzas_come(stream, &[&format!("<iq from='{to}' to='{from}' type='result' id='{id}'/>")]);
+        }
+        self.pings.push(ping);
     }
 
     fn new_stream(&mut self) -> StreamId {

@@ -134,7 +134,7 @@ fn read(top: &Section<'_>, role: Option<Role>, context: &Context<'_>) -> Option<
     let data_dir = context.path(top.text("data_dir").map_or("tombolo-data", |found| found.value));
 
     let mut claims = domain::Claims::default();
-    let xmpp = streams::xmpp(top, context);
+    let (xmpp, ping_after) = streams::xmpp(top, context);
     let sip = streams::sip(top, xmpp.trust.clone(), context);
     let speaks_tls = sip.listen.iter().any(|listen| listen.transport == tombolo_policy::SipTransport::Tls);
     let domains = domain::domains(top, speaks_tls, &mut claims, context);
@@ -152,6 +152,7 @@ fn read(top: &Section<'_>, role: Option<Role>, context: &Context<'_>) -> Option<
         data_dir,
         domains,
         xmpp: (role != Role::Gateway).then_some(xmpp),
+        ping_after,
         sip: (role != Role::Edge).then_some(sip),
         partners,
         dns,

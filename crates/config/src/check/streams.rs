@@ -12,18 +12,21 @@ use crate::{
     described,
     error::Reason,
     section::{List, Section},
-    settings::{SipLimits, SipListen, SipSettings, Trust, XmppLimits, XmppSettings},
+    settings::{Settings, SipLimits, SipListen, SipSettings, Trust, XmppLimits, XmppSettings},
 };
 
-/// `[xmpp]`, or its defaults.
-pub(super) fn xmpp(top: &Section<'_>, context: &Context<'_>) -> XmppSettings {
+/// `[xmpp]`, or its defaults: what streams are set to, and `ping_after`, which belongs to the sessions behind them.
+pub(super) fn xmpp(top: &Section<'_>, context: &Context<'_>) -> (XmppSettings, Duration) {
     let default = XmppSettings {
         listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 5269))],
         direct_tls_listen: Vec::new(),
         trust: Trust::System,
         limits: XmppLimits::default(),
     };
-    let Some(section) = top.section("xmpp", "xmpp") else { return default };
+    let Some(section) = top.section("xmpp", "xmpp") else { return (default, Settings::PING_AFTER) };
+    let ping_after = section
+        .span_of_time("ping_after", Duration::from_secs(5)..=Duration::from_secs(3_600))
+        .unwrap_or(Settings::PING_AFTER);
     let settings = XmppSettings {
         listen: section.list("listen", str::parse).map_or(default.listen, List::into_values),
         direct_tls_listen: section
@@ -35,7 +38,7 @@ pub(super) fn xmpp(top: &Section<'_>, context: &Context<'_>) -> XmppSettings {
             .map_or(default.limits, |limits| xmpp_limits(&limits)),
     };
     section.finish();
-    settings
+    (settings, ping_after)
 }
 
 fn xmpp_limits(section: &Section<'_>) -> XmppLimits {

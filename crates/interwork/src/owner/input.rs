@@ -69,6 +69,11 @@ pub enum Input {
         /// It is back.
         is_reachable: bool,
     },
+    /// What a partner sent us last may be lost, though we can reach it: the contacts that somebody watches are probed.
+    ContactsDoubtful {
+        /// The session's lane.
+        lane: LaneKey,
+    },
     /// What became of a message that went out as [`super::Output::Message`].
     MessageFate {
         /// Names the message.

@@ -277,6 +277,7 @@ impl Owner {
             Input::PartnerReachable { lane, is_reachable } => {
                 self.handle_partner_reachable(&lane, is_reachable, now);
             }
+            Input::ContactsDoubtful { lane } => self.handle_contacts_doubtful(&lane),
             Input::MessageFate { message, fate } => self.handle_message_fate(message, fate, now),
             Input::Delivered { message, status } => match status {
                 Some(status) => self.handle_message_status(message, status, now),

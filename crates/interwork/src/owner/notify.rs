@@ -163,6 +163,21 @@ impl Owner {
         if let Some(timer) = state.grace.take() {
             self.wheel.cancel(timer);
         }
+        self.doubt_contacts(lane);
+    }
+
+    /// A stream of a partner's to us broke: states that it carried may be lost. A lost partner is asked when it is back.
+    pub(super) fn handle_contacts_doubtful(&mut self, key: &LaneKey) {
+        if let Some(&lane) = self.lanes.ids.get(key)
+            && !self.lanes.lane(lane).is_lost
+        {
+            self.doubt_contacts(lane);
+        }
+    }
+
+    /// What is known of a lane's contacts may be old: those that somebody watches are probed, with the lane's credit; one
+    /// that does not answer is unknown.
+    fn doubt_contacts(&mut self, lane: tombolo_fanout::LaneId) {
         for id in self.pairs_in(lane) {
             let Some(pair) = self.pairs.pair_mut(id) else { continue };
             if pair.subscription.is_to() {

@@ -79,7 +79,7 @@ impl OwnerSettings {
             notify_timeout: Duration::from_secs(32),
             partner_grace: Duration::from_secs(60),
             probe_timeout: Duration::from_secs(30),
-            confirm_after: Duration::from_secs(90),
+            confirm_after: Duration::from_secs(150),
             store_limit: Duration::from_secs(2),
             flush_interval: Duration::from_secs(60),
             pending_per_user: 1000,

@@ -138,14 +138,16 @@ fn a_gateway_needs_its_edges_and_has_no_public_side() {
         ["1:1: missing key `link`; accepted: a table"]
     );
     assert_eq!(
-        whole_errors(&format!("role = \"gateway\"\n{home}[link]\nlisten = \"[::]:5300\"\n[xmpp]\n")),
+        whole_errors(&format!(
+            "role = \"gateway\"\n{home}[link]\nlisten = \"[::]:5300\"\n[xmpp]\nlimits = {{}}\n"
+        )),
         [
             "7:1: missing key `link.certificate`; accepted: a PEM file",
             "7:1: missing key `link.key`; accepted: a PEM file",
             "7:1: missing key `link.trust`; accepted: a PEM file",
             "7:1: missing key `link.edges`; accepted: HOST:PORT",
             "8:1: `link.listen` has no place in role gateway; accepted: role = edge",
-            "9:2: `xmpp` has no place in role gateway; accepted: role = all-in-one or edge",
+            "10:1: `xmpp.limits` has no place in role gateway; accepted: role = all-in-one or edge",
         ]
     );
     let link = "[link]\ncertificate = \"c\"\nkey = \"k\"\ntrust = \"t\"\nedges = ";
@@ -156,6 +158,9 @@ fn a_gateway_needs_its_edges_and_has_no_public_side() {
     let settings =
         check(&format!("role = \"gateway\"\n{home}{link}[\"edge1.c.example:5300\"]\n")).expect("in order");
     assert!(settings.xmpp.is_none() && settings.sip.is_some() && settings.store.is_some());
+    let pings =
+        format!("role = \"gateway\"\n{home}[xmpp]\nping_after = \"45s\"\n{link}[\"e.c.example:5300\"]\n");
+    assert_eq!(check(&pings).expect("its sessions ping").ping_after, std::time::Duration::from_secs(45));
 }
 
 #[test]

@@ -183,6 +183,8 @@ impl Stage {
     ) -> Self {
         let mut settings = OwnerSettings::new(TokenKey::new(&[9; 32]), start, 42 + 2 * u64::from(start));
         settings.watcher_interval = Duration::ZERO;
+        // The spans that the tests wait for go by this.
+        settings.confirm_after = Duration::from_secs(90);
         let mut owner = Owner::new(settings, table.clone(), now);
         owner.handle(Input::Accounts(Arc::new(Accounts { approve: accounts.clone() })), now);
         let stored = rows.iter().map(|row| {
