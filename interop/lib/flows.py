@@ -261,6 +261,73 @@ async def killed_and_started_again(world):
         steps.check(f"{name}SIP user was not asked", not pending, [m.text for m in pending])
 
 
+async def front_end_forgets_and_falls_silent(world):
+    """The front end loses its connection and its dialogs, then is silent for 40 s: states are right again within seconds, and
+    there are as many dialogs as before."""
+    steps, tombolo, kamailio = world.steps, world.tombolo, world.kamailio
+    mercutio, alice, bob = await world.client("mercutio"), await world.phone("alice"), await world.phone("bob")
+    etag, dialog = await watched_both_ways(world, mercutio, alice, bob)
+    if dialog is None:
+        return
+    state = front_end_state(tombolo)
+    steps.check("status shows the front end", state["state"] == "up", state)
+    before = subscriber_dialogs(tombolo)
+
+    for round_ in range(1, world.rounds + 1):
+        name = f"round {round_}: " if world.rounds > 1 else ""
+        known, mark, mark_alice = kamailio.dialogs_of_gateway(), mercutio.mark, alice.mark
+        await asyncio.to_thread(kamailio.forget)
+        begin = asyncio.get_running_loop().time()
+        note = f"after the restart {round_}"
+        etag = await steps.step(f"{name}front end restarted without its dialogs; SIP user publishes", republish(alice, note, None))
+        await steps.step(f"{name}XMPP user sees it within 10 s", mercutio.until(
+            "available", jid(alice), mark, timeout=10, test=lambda e, note=note: e.status == note))
+        print(f"       {name}right {asyncio.get_running_loop().time() - begin:.2f} s after the start", flush=True)
+        made = kamailio.dialogs_of_gateway() - known
+        steps.check(f"{name}one new dialog for the one that was forgotten", len(made) == before, f"{len(made)} for {before}")
+        steps.check(f"{name}as many dialogs as before", subscriber_dialogs(tombolo) == before, subscriber_dialogs(tombolo))
+        asked = [e for kind in ("unavailable", "subscribe", "subscribed", "unsubscribed") for e in mercutio.saw(kind, jid(alice), mark)]
+        steps.check(f"{name}XMPP user was asked nothing, and nobody was gone meanwhile", not asked, list(map(str, asked)))
+        pending = [m for m in alice.log[mark_alice:] if m.method == "NOTIFY" and 'status="pending"' in m.text]
+        steps.check(f"{name}SIP user was not asked", not pending, [m.text for m in pending])
+
+    dialog = await steps.step("a SIP user watches the XMPP user again", bob.subscribe(f"sip:{mercutio.boundjid.bare}"))
+    if dialog is None:
+        return
+    await steps.step("and sees him", bob.notified(dialog, "active", "<basic>open"))
+    known, mark, mark_bob = kamailio.dialogs_of_gateway(), mercutio.mark, bob.mark
+    as_notifier = tombolo.json("status")["notifier_dialogs"]
+    kamailio.freeze()
+    mercutio.send_presence(pshow="dnd", pstatus="while it slept")
+    await asyncio.sleep(42)
+    state = front_end_state(tombolo)
+    steps.check("status doubts the silent front end", state["state"] == "doubtful", state)
+    kamailio.thaw()
+    begin = asyncio.get_running_loop().time()
+    etag = await steps.step("front end goes on after 42 s; SIP user publishes", republish(alice, "awake", etag))
+    await steps.step("XMPP user sees it within 10 s", mercutio.until(
+        "available", jid(alice), mark, timeout=10, test=lambda e: e.status == "awake"))
+    await steps.step("SIP user sees what changed meanwhile, in the dialog it has", bob.notified(
+        dialog, "active", "while it slept", mark_bob, timeout=10))
+    print(f"       right {asyncio.get_running_loop().time() - begin:.2f} s after it went on", flush=True)
+    made = kamailio.dialogs_of_gateway() - known
+    steps.check("no dialog was made", not made, made)
+    counts = subscriber_dialogs(tombolo), tombolo.json("status")["notifier_dialogs"]
+    steps.check("as many dialogs as before", counts == (before, as_notifier), (counts, before, as_notifier))
+    gone = mercutio.saw("unavailable", jid(alice), mark)
+    steps.check("nobody was gone meanwhile", not gone, list(map(str, gone)))
+    state = front_end_state(tombolo)
+    steps.check("status shows the front end up again", state["state"] == "up", state)
+
+
+def front_end_state(tombolo):
+    return tombolo.json("status")["front_ends"][0]
+
+
+def subscriber_dialogs(tombolo):
+    return tombolo.json("status")["subscriber_dialogs"]
+
+
 async def partner_killed_and_started_again(world):
     """`kill -9` of the partner's server: what changed meanwhile arrives afterwards, and nobody is asked anything."""
     steps, prosody = world.steps, world.prosody

@@ -2,6 +2,7 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -103,6 +104,9 @@ class Kamailio(Daemon):
             # As shipped, the flags of a watcher may not be empty, and the presence module leaves them so.
             with open(f"{self.work}/kamailio/db/{table}", "w", encoding="utf-8") as f:
                 f.write(text.replace("flags(int)", "flags(int,null)"))
+        self._run()
+
+    def _run(self):
         port = {"tcp": 5070, "udp": 5070, "tls": 5071}[self.gateway_transport]
         own_port = 5061 if self.gateway_transport == "tls" else 5060
         conf = render(f"{CONF}/kamailio.cfg.in", f"{self.work}/etc/kamailio.cfg", WORK=self.work,
@@ -115,6 +119,23 @@ class Kamailio(Daemon):
         self.start([program("kamailio"), "-DD", "-E", "-m", "128", "-M", "16", "-f", conf,
                     "-Y", f"{self.work}/kamailio/run"], namespace=self.places.inside)
         self.wait_until(lambda: accepts(self.places.kamailio, 5060, self.places.inside), "accepting")
+
+    def forget(self):
+        """Ends in order and starts again: what users published and decided is there, what it was subscribed to is not."""
+        self.stop()
+        table = f"{self.work}/kamailio/db/active_watchers"
+        with open(table, encoding="utf-8") as f:
+            head = f.readline()
+        with open(table, "w", encoding="utf-8") as f:
+            f.write(head)
+        self._run()
+
+    def freeze(self):
+        """Stops every process of it where it stands: connections stay, and nothing is answered."""
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    def thaw(self):
+        os.killpg(self.pid, signal.SIGCONT)
 
     def dialogs_of_gateway(self):
         """The Call-IDs of every SUBSCRIBE that did not come from a phone, from Kamailio's own log."""

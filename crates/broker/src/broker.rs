@@ -185,6 +185,8 @@ impl Broker {
             let mut own =
                 OwnerSettings::new(key.clone(), start, seed.wrapping_add(index as u64 * 0x9e37_79b9));
             own.watcher_interval = settings.watcher_interval;
+            // All shards together keep within one window.
+            own.refresh_window = (own.refresh_window / count).max(1);
             let MemoryLimits { messages, messages_per_partner, messages_per_user } = memory;
             own.budgets = BudgetLimits::of_shard(messages, messages_per_partner, messages_per_user, count);
             let mut owner = Owner::new(own, policy.load_full(), now);

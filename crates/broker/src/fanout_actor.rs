@@ -87,6 +87,9 @@ impl FanoutActor {
             Output::Notifies { peer, count, bytes } => {
                 self.directory.tell_peer(&peer, ToPeer::Notifies { shard, count, bytes });
             }
+            Output::Forgotten { peer } => {
+                self.directory.tell_peer(&peer, ToPeer::Forgot);
+            }
             Output::Respond { peer, reply, bytes } => {
                 self.directory.tell_peer(&peer, ToPeer::Respond { reply, bytes });
             }

@@ -171,6 +171,8 @@ pub enum ToPeer {
     FlowDown(FlowId),
     /// The phone did not register again.
     Lapsed,
+    /// A front end did not know a dialog of a shard any more.
+    Forgot,
     /// A front end is to be tried now: it was configured anew.
     Retry,
     /// An operator asks how a front end stands.

@@ -99,6 +99,8 @@ pub enum PeerOutput {
     Way(Option<PeerWay>),
     /// A front end's health changed: tell every shard.
     Health(PeerHealth),
+    /// A front end forgot a dialog: every shard looks after its own.
+    Forgot,
 }
 
 /// A request of ours, kept until it has ended: where an address fails, it goes to another once (RFC 3263 §4.3).

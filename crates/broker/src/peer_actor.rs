@@ -83,6 +83,12 @@ impl PeerActor {
                 directory.tell_shards(|| Input::PeerChanged { peer: self.key.clone(), way: way.clone() });
             }
             PeerOutput::Health(health) => self.tell_health(health),
+            PeerOutput::Forgot => {
+                if let PeerKey::FrontEnd(domain) = &self.key {
+                    tracing::warn!(front_end = domain.as_str(), "front end has forgotten a dialog (481)");
+                }
+                directory.tell_shards(|| Input::PeerForgot { peer: self.key.clone() });
+            }
         }
     }
 
@@ -293,6 +299,7 @@ impl Handler<ToPeer> for PeerActor {
                 self.last_failure = Some(cause);
                 self.peer.handle_dial_failed(now);
             }
+            ToPeer::Forgot => self.peer.handle_forgotten(now),
             ToPeer::Retry => self.peer.retry(now),
             ToPeer::Report(answer) => {
                 if let Some(report) = self.report(now) {

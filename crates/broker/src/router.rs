@@ -328,10 +328,13 @@ impl Router {
             // A new flow has room for one.
             let _ = directory.bind_flow(facts, key);
         }
-        // One pool may be the front end of several domains, and speak for each by one connection.
+        // One pool may be the front end of several domains, and speak for each by one connection. Dialled is it for one only:
+        // another domain's next hop may be elsewhere, though it is trusted to speak from there.
         if !matches!(dialled, Some(PeerKey::Phone(_))) {
-            for domain in self.front_ends_of(facts) {
-                let _ = directory.bind_flow(facts, &PeerKey::FrontEnd(domain));
+            let as_theirs = Arc::new(FlowFacts { dial: None, ..(**facts).clone() });
+            let others = self.front_ends_of(facts).into_iter().map(PeerKey::FrontEnd);
+            for key in others.filter(|key| dialled.as_ref() != Some(key)) {
+                let _ = directory.bind_flow(&as_theirs, &key);
             }
         }
     }

@@ -731,3 +731,25 @@ fn sip_d_17_how_a_front_end_stands_is_seen_by_operators() {
         assert!(!gateway.broker.metrics().render().contains("tombolo_front_end_up{"));
     });
 }
+
+#[test]
+fn the_connection_that_one_domain_dialled_is_no_way_to_another_domains_next_hop() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        gateway.settle().await;
+        gateway.broker.set_policy(std::sync::Arc::new(table_of_two_front_ends()));
+        gateway.settle().await;
+        let corp = gateway.front_end_answered(1);
+        gateway.settle().await;
+        assert_eq!(corp.remote.port(), 5060);
+        let stream = gateway.stream_from_partner("other.example");
+        let subscribe = format!("<presence from='{JULIET}' to='abram@other.example' type='subscribe'/>");
+        gateway.stanzas_come(stream, &[&subscribe]);
+        gateway.settle().await;
+        assert!(gateway.heard(&corp).iter().all(|message| message.method_text() == "OPTIONS"));
+        let other = gateway.front_end_answered(2);
+        gateway.settle().await;
+        assert_eq!(other.remote.port(), 5080);
+        assert!(gateway.heard(&other).iter().any(|message| message.method_text() == "SUBSCRIBE"));
+    });
+}

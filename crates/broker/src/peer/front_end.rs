@@ -1,6 +1,9 @@
 //! What a front end has and a phone has not: a health, by which it is dialled and asked.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tombolo_edge::{FlowFacts, Transport};
@@ -20,6 +23,8 @@ pub(super) struct FrontEnd {
     /// Questions about its health so far, and what their Call-IDs end with.
     asked: u32,
     owner: String,
+    /// When shards were last told that it forgot a dialog.
+    forgot_at: Option<Instant>,
 }
 
 impl Peer {
@@ -27,7 +32,7 @@ impl Peer {
     pub fn front_end(owner: &str, domain: &str, seed: u64, now: Instant) -> Self {
         let health = FrontEndHealth::new(HealthSettings::default(), seed, now);
         let (domain, owner_name) = (sip_domain(domain), owner.to_owned());
-        let front_end = Some(FrontEnd { domain, health, asked: 0, owner: owner_name });
+        let front_end = Some(FrontEnd { domain, health, asked: 0, owner: owner_name, forgot_at: None });
         Self { front_end, ..Self::phone(owner, now) }
     }
 
@@ -51,6 +56,15 @@ impl Peer {
             front_end.health.rest();
         }
         self.fail_waiting();
+    }
+
+    /// It did not know a dialog any more. Shards look after the others, but not time and again.
+    pub fn handle_forgotten(&mut self, now: Instant) {
+        let Some(front_end) = &mut self.front_end else { return };
+        if front_end.forgot_at.is_none_or(|at| at + FORGOT_PAUSE <= now) {
+            front_end.forgot_at = Some(now);
+            self.out.push_back(PeerOutput::Forgot);
+        }
     }
 
     /// A dial failed: what waited for it fails too.
@@ -130,6 +144,9 @@ impl Peer {
         self.send(sent, now);
     }
 }
+
+/// How long the shards are left alone after they looked which dialogs are forgotten.
+const FORGOT_PAUSE: Duration = Duration::from_secs(30);
 
 /// True when what is sent by a flow reaches the front end: we dialled its next hop, or its certificate proved it.
 pub(super) fn leads_to_front_end(flow: &FlowFacts) -> bool {

@@ -576,3 +576,16 @@ fn a_request_that_nobody_serves_is_refused_here() {
     let [PeerOutput::Bytes { bytes, .. }] = &out[..] else { panic!("{out:?}") };
     assert!(bytes.starts_with(b"SIP/2.0 405 "));
 }
+
+#[test]
+fn shards_are_told_of_forgotten_dialogs_once_in_a_while() {
+    let mut now = start();
+    let mut peer = front_end_up(1, now);
+    for _ in 0..100 {
+        peer.handle_forgotten(now);
+    }
+    assert!(matches!(all_outputs(&mut peer)[..], [PeerOutput::Forgot]));
+    now += Duration::from_secs(30);
+    peer.handle_forgotten(now);
+    assert!(all_outputs(&mut peer).iter().any(|output| matches!(output, PeerOutput::Forgot)));
+}

@@ -147,6 +147,23 @@ pub fn table_by_datagrams() -> Table {
     table_of(u32::MAX, [127, 0, 0, 31], SipTransport::Udp)
 }
 
+/// The policy with another domain, whose front end is at another port of the same address.
+pub fn table_of_two_front_ends() -> Table {
+    let of = |name: &str, port| {
+        let next_hop = NextHop {
+            host: FRONT_END.into(),
+            port: Some(port),
+            transport: SipTransport::Tcp,
+            is_transport_named: true,
+        };
+        let trusted_addresses = vec![[127, 0, 0, 31].into()];
+        let home = Home::FrontEnd(FrontEnd { next_hop, insecure: true, trusted_addresses });
+        LocalDomain { name: domain(name), home }
+    };
+    let partner = Partner { kind: PartnerKind::Federated, ..Partner::new(domain(PARTNER)) };
+    Table::new(2, vec![of(CORP, 5060), of("other.example", 5080)], vec![partner]).expect("no conflict")
+}
+
 /// The policy without the domain behind a front end.
 pub fn table_without_front_end() -> Table {
     let locals = vec![LocalDomain { name: domain(HOME), home: Home::BuiltIn }];

@@ -27,6 +27,10 @@ pub enum Phase {
 pub enum Flight {
     /// None is in flight.
     Answered,
+    /// None is in flight: the newest got no answer in time, and is said again.
+    Unanswered,
+    /// It was not answered yet, and the one before it got no answer in time.
+    Again,
     /// It was not answered yet.
     Open,
     /// It was not answered yet, and says that the subscription is over: the dialog ends with its answer, and with
@@ -118,6 +122,13 @@ impl DialogTexts<'_> {
             *slot = u16::try_from(end).ok()?;
         }
         Some((text.into(), ends))
+    }
+}
+
+impl Flight {
+    /// An answer is awaited.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::Again | Self::Last)
     }
 }
 

@@ -55,6 +55,11 @@ pub enum Input {
         /// How it stands now.
         health: PeerHealth,
     },
+    /// A front end did not know a dialog of ours any more: it may have forgotten others too.
+    PeerForgot {
+        /// The front end.
+        peer: PeerKey,
+    },
     /// The stream under a lane of a session ended.
     LaneLost {
         /// The lane.

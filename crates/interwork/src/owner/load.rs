@@ -2,7 +2,7 @@
 //!
 //! A restart asks nobody again and makes no new dialog where one is alive: what is due is said once more, every watch
 //! is owed its whole state, contacts with an open watcher are probed, and each dialog in which we are the subscriber
-//! is refreshed once, spread over time (STOX-P-22, STOX-P-23).
+//! is refreshed once, a window of them at a time (STOX-P-22, STOX-P-23).
 
 use std::time::Duration;
 
@@ -23,9 +23,6 @@ use crate::rows::{
     CSEQ_RAISE, NotifierRow, PairRow, PublicationRow, Row, SubscriberRow, VolatileRow, decode, encode,
     number_key, number_of_key, pair_of_key, table,
 };
-
-/// Refreshes of dialogs after a restart are spread over this time.
-const REFRESH_SPREAD: Duration = Duration::from_secs(20);
 
 impl Owner {
     /// Takes the stored rows of the shard's partitions, once, before any input. Gives the number of rows that could
@@ -145,7 +142,8 @@ impl Owner {
         }
         let Some(id) = self.find_or_add_pair(&row.user, &row.contact) else { return false };
         let ends_at = now.instant + Duration::from_secs(expires_at - now.unix_seconds());
-        let refresh_at = self.spread(now);
+        // Its turn comes much earlier, with all others.
+        let refresh_at = now.instant + (ends_at - now.instant) / 2;
         let upstream = Upstream {
             row: number,
             pair: id,
@@ -185,11 +183,6 @@ impl Owner {
             volatile.map_or(((number >> 32) as u32, first), |volatile| (volatile.start, volatile.local_cseq));
         let starts = self.settings.start.saturating_sub(start).max(1);
         stored.saturating_add(starts.saturating_mul(CSEQ_RAISE))
-    }
-
-    fn spread(&mut self, now: Now) -> std::time::Instant {
-        let part = (self.random() % 1000) as u32;
-        now.instant + REFRESH_SPREAD * part / 1000
     }
 
     /// Everything that was loaded goes on.
@@ -245,6 +238,7 @@ impl Owner {
                 self.probe(id);
             }
         }
+        self.sweep_all(now);
     }
 
     /// Stores the numbers of live dialogs that change too often to be stored each time.

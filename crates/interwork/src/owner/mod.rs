@@ -38,6 +38,7 @@ mod render;
 mod report;
 mod requests;
 mod settings;
+mod sweep;
 mod upstream;
 mod users;
 mod watchers;
@@ -61,6 +62,7 @@ use mail::Mail;
 use pairs::{PairId, Pairs};
 use plan::Proposal;
 use report::Decisions;
+use sweep::Sweeps;
 use upstream::Upstreams;
 use users::Users;
 
@@ -87,6 +89,8 @@ enum Timer {
     Message(u64),
     /// A partner was lost for longer than the grace.
     Grace(LaneId),
+    /// Dialogs with a front end are still to be refreshed.
+    Sweep(LaneId),
     /// Numbers that change often are stored.
     Flush,
 }
@@ -101,6 +105,7 @@ pub struct Owner {
     pairs: Pairs,
     dialogs: Dialogs,
     upstreams: Upstreams,
+    sweeps: Sweeps,
     shard: Shard<PresenceState>,
     lanes: Lanes,
     mail: Mail,
@@ -174,11 +179,24 @@ struct Lane {
     key: LaneKey,
     /// How a peer is reached; `None` for sessions and for peers that are not.
     way: Option<PeerWay>,
+    /// A front end's health; `None` before it was told, and for all others.
+    health: Option<PeerHealth>,
     /// A session's partner is lost; its grace runs until the timer.
     is_lost: bool,
     /// Dialogs in which it is notified.
     dialogs: u32,
     grace: Option<TimerId>,
+}
+
+impl Lane {
+    fn is_front_end(&self) -> bool {
+        matches!(self.key, LaneKey::Peer(PeerKey::FrontEnd(_)))
+    }
+
+    /// A front end that is known not to answer at the moment: nothing is asked of it before it is heard again.
+    fn is_doubtful(&self) -> bool {
+        matches!(self.health, Some(PeerHealth::Doubtful | PeerHealth::Lost))
+    }
 }
 
 impl Lanes {
@@ -188,7 +206,8 @@ impl Lanes {
         }
         let id = shard.add_lane();
         self.ids.insert(key.clone(), id);
-        let lane = Lane { key: key.clone(), way: None, is_lost: false, dialogs: 0, grace: None };
+        let lane =
+            Lane { key: key.clone(), way: None, health: None, is_lost: false, dialogs: 0, grace: None };
         match self.lanes.get_mut(id.0 as usize) {
             Some(place) => *place = lane,
             None => self.lanes.push(lane),
@@ -234,6 +253,7 @@ impl Owner {
             pairs: Pairs::default(),
             dialogs: Dialogs::default(),
             upstreams: Upstreams::default(),
+            sweeps: Sweeps::default(),
             shard: Shard::default(),
             lanes: Lanes::default(),
             mail: Mail::default(),
@@ -272,7 +292,8 @@ impl Owner {
             }
             Input::Credit { lane, bytes } => self.render(&lane, bytes, now),
             Input::PeerChanged { peer, way } => self.handle_peer_changed(&peer, way),
-            Input::PeerHealth { .. } => {}
+            Input::PeerHealth { peer, health } => self.handle_peer_health(&peer, health, now),
+            Input::PeerForgot { peer } => self.handle_peer_forgot(&peer, now),
             Input::LaneLost { lane, is_clean } => self.handle_lane_lost(&lane, is_clean),
             Input::PartnerReachable { lane, is_reachable } => {
                 self.handle_partner_reachable(&lane, is_reachable, now);
@@ -311,7 +332,7 @@ impl Owner {
         for timer in self.wheel.poll_due(now.instant, DUE_PER_TURN) {
             match timer {
                 Timer::DialogExpiry(at) => self.handle_dialog_expired(at, now),
-                Timer::DialogActivity(at) => self.handle_dialog_activity(at),
+                Timer::DialogActivity(at) => self.handle_dialog_activity(at, now),
                 Timer::Upstream(at) => self.handle_upstream_due(at, now),
                 Timer::Said => self.handle_said_due(now),
                 Timer::Probe(pair) => self.handle_probe_unanswered(pair),
@@ -320,6 +341,7 @@ impl Owner {
                 Timer::Publication(user) => self.handle_publication_due(user, now),
                 Timer::Message(message) => self.handle_message_wait_over(MessageId(message), now),
                 Timer::Grace(lane) => self.handle_grace_over(lane),
+                Timer::Sweep(lane) => self.continue_sweep(lane, now),
                 Timer::Flush => self.flush_numbers(now),
             }
         }

@@ -1,4 +1,4 @@
-//! What becomes of NOTIFYs: answers, time-outs, intervals, the end of dialogs and of the ways to their peers.
+//! What becomes of NOTIFYs: answers, time-outs, intervals, and the end of the ways to their peers.
 
 use bytes::Bytes;
 use tombolo_presence::{Address, Now, PresenceState};
@@ -74,21 +74,45 @@ impl Owner {
     }
 
     /// The NOTIFY in flight is given up, or the interval is over.
-    pub(super) fn handle_dialog_activity(&mut self, at: u32) {
+    pub(super) fn handle_dialog_activity(&mut self, at: u32, now: Now) {
         let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
         dialog.activity = None;
-        if dialog.flight != Flight::Answered {
-            // Timer F without a final response ends the subscription (RFC 6665 §4.2.2).
-            return self.drop_dialog(at);
+        if dialog.flight.is_open() {
+            return self.handle_notify_unanswered(at, now);
         }
         let watch = dialog.watch;
         self.shard.unhold(watch);
     }
 
+    /// A NOTIFY got no final response in time, which ends the subscription (RFC 6665 §4.2.2). But a whole front end may
+    /// be silent for a while, and its users' dialogs outlive that: there the NOTIFY is said again, once while the front end
+    /// is up, and again after each time in which it was in doubt.
+    pub(super) fn handle_notify_unanswered(&mut self, at: u32, now: Now) {
+        let Some(dialog) = self.dialogs.dialog(at).filter(|dialog| dialog.flight.is_open()) else { return };
+        let lane = self.lanes.lane(dialog.lane);
+        let is_over = match dialog.flight {
+            Flight::Last => true,
+            Flight::Again => !lane.is_doubtful(),
+            _ => !lane.is_front_end(),
+        };
+        if is_over {
+            return self.drop_dialog(at);
+        }
+        let watch = dialog.watch;
+        let timer = self.wheel.insert(now.instant + UNANSWERED_PAUSE, Timer::DialogActivity(at));
+        if let Some(dialog) = self.dialogs.dialog_mut(at) {
+            dialog.flight = Flight::Unanswered;
+            if let Some(old) = dialog.activity.replace(timer) {
+                self.wheel.cancel(old);
+            }
+        }
+        self.shard.mark_whole(watch);
+    }
+
     /// What is due must not wait for the interval: authorizations, ends, answers to SUBSCRIBE.
     pub(super) fn send_soon(&mut self, at: u32) {
         let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
-        if dialog.flight == Flight::Answered {
+        if !dialog.flight.is_open() {
             if let Some(timer) = dialog.activity.take() {
                 self.wheel.cancel(timer);
             }
@@ -112,12 +136,14 @@ impl Owner {
             // Nobody heard what the lane asked for while the peer was away.
             return self.shard.ask_again(lane);
         }
-        let dialogs = self.shard.owners_in(lane).filter(|owner| owner & DIALOG_BIT != 0);
-        let in_lane: Vec<u32> = dialogs
-            .map(|owner| owner & !DIALOG_BIT)
-            .filter(|at| self.dialogs.dialog(*at).is_some_and(|dialog| dialog.flight != Flight::Answered))
-            .collect();
-        for at in in_lane {
+        self.say_open_again(lane);
+    }
+
+    /// What is in flight to a peer is not waited for any more, and said again when the peer takes it.
+    pub(super) fn say_open_again(&mut self, lane: tombolo_fanout::LaneId) {
+        let is_open = |at: &u32| self.dialogs.dialog(*at).is_some_and(|dialog| dialog.flight.is_open());
+        let open: Vec<u32> = self.dialogs_in(lane).into_iter().filter(is_open).collect();
+        for at in open {
             let Some(dialog) = self.dialogs.dialog_mut(at) else { continue };
             dialog.flight = Flight::Answered;
             let watch = dialog.watch;
@@ -267,6 +293,12 @@ impl Owner {
         self.drop_if_idle(id);
     }
 
+    /// The dialogs whose NOTIFYs leave by a lane.
+    pub(super) fn dialogs_in(&self, lane: tombolo_fanout::LaneId) -> Vec<u32> {
+        let owners = self.shard.owners_in(lane).filter(|owner| owner & DIALOG_BIT != 0);
+        owners.map(|owner| owner & !DIALOG_BIT).collect()
+    }
+
     fn pairs_in(&self, lane: tombolo_fanout::LaneId) -> Vec<PairId> {
         self.shard.owners_in(lane).filter(|owner| owner & DIALOG_BIT == 0).map(PairId).collect()
     }
@@ -311,5 +343,7 @@ impl Owner {
     }
 }
 
+/// How long after an unanswered NOTIFY the next one leaves: by then a silent front end is known to be in doubt.
+const UNANSWERED_PAUSE: std::time::Duration = std::time::Duration::from_secs(15);
 /// How long a watcher that failed to take a NOTIFY is left alone, unless it says how long.
 const PAUSE_SECONDS: u32 = 10;

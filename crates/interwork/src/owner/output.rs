@@ -44,6 +44,12 @@ pub enum Output {
         /// The requests, one behind the other.
         bytes: Vec<u8>,
     },
+    /// A front end does not know a dialog of ours any more (481): every shard should look whether it knows the others, and
+    /// is told so by [`super::Input::PeerForgot`].
+    Forgotten {
+        /// The front end.
+        peer: PeerKey,
+    },
     /// A final response, rendered whole.
     Respond {
         /// Who asked.

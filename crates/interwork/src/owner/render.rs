@@ -88,7 +88,11 @@ impl Owner {
             let body = notify.body(&update, &mut pidf);
             let lang = language_of(update.views.content(update.to)).filter(|_| !body.is_empty());
             dialog.local_cseq += 1;
-            dialog.flight = if dialog.is_ending() { Flight::Last } else { Flight::Open };
+            dialog.flight = match dialog.flight {
+                _ if dialog.is_ending() => Flight::Last,
+                Flight::Unanswered => Flight::Again,
+                _ => Flight::Open,
+            };
             written.push((at, update.watch));
             if way.is_reliable {
                 let before = out.len();

@@ -84,7 +84,15 @@ impl Owner {
         };
         match asked {
             Asked::Subscribe { upstream, row } => {
-                self.handle_subscribe_outcome(upstream, row, status, message, now)
+                self.handle_subscribe_outcome(upstream, row, status, message, now);
+                self.handle_swept(upstream, row, status, message.is_some(), now);
+            }
+            Asked::Notify { row, cseq } if matches!(outcome, Err(NoResponse::Timeout)) => {
+                let at = self.dialogs.find(row);
+                let is_newest = |at: &u32| self.dialogs.dialog(*at).is_some_and(|d| d.local_cseq == cseq);
+                if let Some(at) = at.filter(is_newest) {
+                    self.handle_notify_unanswered(at, now);
+                }
             }
             Asked::Notify { row, cseq } => {
                 let retry_after = message.and_then(retry_after);

@@ -34,6 +34,8 @@ pub struct OwnerSettings {
     pub confirm_after: Duration,
     /// How long the store may take for a row that somebody waits for, before that is refused.
     pub store_limit: Duration,
+    /// How many dialogs with one front end are refreshed at a time when it is heard again, and after a restart.
+    pub refresh_window: usize,
     /// How often expiries and CSeqs are stored.
     pub flush_interval: Duration,
     /// The most watchers of one user that may wait for a decision.
@@ -81,6 +83,7 @@ impl OwnerSettings {
             probe_timeout: Duration::from_secs(30),
             confirm_after: Duration::from_secs(150),
             store_limit: Duration::from_secs(2),
+            refresh_window: 64,
             flush_interval: Duration::from_secs(60),
             pending_per_user: 1000,
             pairs_per_user: 50_000,

@@ -6,6 +6,7 @@ mod account_changes;
 mod bodies;
 mod borders;
 mod budgets;
+mod front_end_health;
 mod hops;
 mod limits;
 mod local_pairs;

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     address::uri_of,
+    error::NoResponse,
     presence_to_sip::{in_language, state_of_document},
     request::{MAX_FORWARDS, RequestDraft, party, route},
     rows::{Row, SubscriberRow, encode, number_key, table},
@@ -124,6 +125,11 @@ impl Upstreams {
         self.rows.get(&row).copied()
     }
 
+    /// One above the highest place.
+    pub fn places(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     /// All of them with their places.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Upstream)> {
         self.slots.iter().enumerate().filter_map(|(at, upstream)| Some((at as u32, upstream.as_ref()?)))
@@ -149,6 +155,10 @@ impl Owner {
         })
     }
 
+    fn is_upstream_ending(&self, at: u32) -> bool {
+        self.upstreams.upstream(at).is_some_and(|upstream| upstream.machine.is_ending())
+    }
+
     /// Asks the front end, unless it is asked already. While an earlier subscription is ending, it is asked behind that.
     pub(super) fn start_upstream(&mut self, id: PairId, now: Now) {
         // For whom may not see anything nobody is asked.
@@ -157,7 +167,7 @@ impl Owner {
         let user = self.addresses.address(pair.user).clone();
         if let Some(upstream) = self.upstreams.upstream(at) {
             // One that waits to try again tries now: somebody asked.
-            if upstream.machine.state() == State::Terminated {
+            if matches!(upstream.machine.state(), State::Init | State::Terminated) {
                 self.restart_upstream(at, now);
             }
             return;
@@ -183,7 +193,7 @@ impl Owner {
     }
 
     /// A new dialog in place of one that is over: new Call-ID and tag, no old route set (SIP-E-10).
-    fn restart_upstream(&mut self, at: u32, now: Now) {
+    pub(super) fn restart_upstream(&mut self, at: u32, now: Now) {
         let row = self.new_row();
         let Some(upstream) = self.upstreams.upstream(at) else { return };
         let id = upstream.pair;
@@ -219,7 +229,7 @@ impl Owner {
         }
     }
 
-    fn send_subscribe(&mut self, at: u32, now: Now) {
+    pub(super) fn send_subscribe(&mut self, at: u32, now: Now) {
         let Some(upstream) = self.upstreams.upstream(at) else { return };
         let (row, id) = (upstream.row, upstream.pair);
         let Some(pair) = self.pairs.pair(id) else { return };
@@ -317,7 +327,10 @@ impl Owner {
             ResponseVerdict::Forgotten => self.leave_dialog(at),
             ResponseVerdict::Failed { report } => {
                 self.forget_upstream_row(at);
-                self.lose_upstream(at);
+                // A connection that broke puts the front end in doubt, which has a grace of its own.
+                if message.is_some() || status != NoResponse::Transport.status() {
+                    self.lose_unless_doubtful(at);
+                }
                 self.arm_upstream(at);
                 if report {
                     self.report_failure(id, status);
@@ -473,7 +486,7 @@ impl Owner {
     }
 
     /// No dialog brings state any more: the contact is told that the user is unknown.
-    fn lose_upstream(&mut self, at: u32) {
+    pub(super) fn lose_upstream(&mut self, at: u32) {
         let Some(id) = self.upstreams.upstream(at).map(|upstream| upstream.pair) else { return };
         let view = self.intern(super::presence_in::unknown_state("The user's server cannot be reached"));
         self.set_upstream_view(at, view);
@@ -482,16 +495,21 @@ impl Owner {
 
     pub(super) fn handle_upstream_due(&mut self, at: u32, now: Now) {
         let random = self.random() as u32;
+        let is_behind_doubt = self.is_behind_doubt(at);
         let Some(upstream) = self.upstreams.upstream_mut(at) else { return };
         upstream.timer = None;
         let id = upstream.pair;
         match upstream.machine.handle_timeout(random, now.instant, &self.settings.subscriber) {
             Due::Nothing => self.arm_upstream(at),
+            // It is asked as soon as the front end is heard again, with all others.
+            Due::Refresh | Due::Subscribe if is_behind_doubt && !self.is_upstream_ending(at) => {
+                self.arm_upstream(at);
+            }
             Due::Refresh => self.send_subscribe(at, now),
             Due::Subscribe => self.restart_upstream(at, now),
             Due::Lost { report } => {
                 self.forget_upstream_row(at);
-                self.lose_upstream(at);
+                self.lose_unless_doubtful(at);
                 self.arm_upstream(at);
                 if report {
                     self.report_failure(id, 408);

@@ -10,7 +10,7 @@
 //! notify_wait -- Timer N, failure, NOTIFY terminated ---------> terminated    §4.1.2.4
 //! pending     -- NOTIFY active -------------------------------> active        §4.1.3
 //! active      -- NOTIFY pending ------------------------------> pending       (the notifier's word counts)
-//! pending, active -- Timer N of a refresh, NOTIFY terminated,
+//! pending, active -- Timer N of a refresh that was answered, NOTIFY terminated,
 //!                    404 405 410 416 480-485 489 501 604 to a refresh,
 //!                    403 603 to a refresh (RFC 8048 §5.2.2),
 //!                    the end of its time ----------------------> terminated   §4.1.2.2
@@ -350,11 +350,9 @@ impl Subscriber {
                 ResponseVerdict::Forgotten
             }
             status if self.is_established() && !ends_subscription(status) => {
+                // No response at all (408) is a failure like others: "still considered valid" (§4.1.2.2).
                 let wait = self.wait_after_failure(response.retry_after, random, settings);
-                // No response at all (408) leaves it to Timer N, which no NOTIFY has stopped.
-                if status != 408 {
-                    self.wait_for(Timer::Refresh, now + wait);
-                }
+                self.wait_for(Timer::Refresh, now + wait);
                 ResponseVerdict::Kept
             }
             status => {
@@ -526,6 +524,11 @@ impl Subscriber {
         }
         match self.timer {
             Some(at) if at <= now => match self.waits_for {
+                // The transaction says itself that it got no response; that does not end a dialog which may be alive.
+                Timer::N if self.is_established() && self.awaits_response && self.ending == Ending::No => {
+                    self.timer = None;
+                    Due::Nothing
+                }
                 Timer::N => self.lose(random, now, settings),
                 Timer::Refresh => {
                     self.timer = None;
@@ -538,6 +541,30 @@ impl Subscriber {
                 }
             },
             _ => Due::Nothing,
+        }
+    }
+
+    /// The notifier is there again after a time in doubt: what failed meanwhile does not count, and what waits for a later
+    /// attempt, or for its next refresh, is due now. [`Due::Refresh`] or [`Due::Subscribe`] is to be sent; otherwise a
+    /// SUBSCRIBE is on its way, the end was asked for, or no attempt is to follow.
+    pub fn resume(&mut self) -> Due {
+        if self.ending != Ending::No || self.awaits_response || self.asked == 0 {
+            return Due::Nothing;
+        }
+        match self.state {
+            State::Pending | State::Active => {
+                self.failures = 0;
+                self.timer = None;
+                Due::Refresh
+            }
+            State::Terminated if !self.is_waiting_for(Timer::Retry) => Due::Nothing,
+            State::Init | State::Terminated => {
+                self.failures = 0;
+                self.timer = None;
+                self.state = State::Init;
+                Due::Subscribe
+            }
+            State::NotifyWait => Due::Nothing,
         }
     }
 

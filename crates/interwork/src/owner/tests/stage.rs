@@ -76,6 +76,8 @@ pub struct Stage {
     pub reports: Vec<crate::owner::Report>,
     /// Whom each decision concerned.
     pub decided: Vec<Vec<String>>,
+    /// Front ends that did not know a dialog.
+    pub forgotten: Vec<PeerKey>,
     /// By what peers speak and are reached.
     pub way: PeerWay,
     next_reply: u64,
@@ -220,6 +222,7 @@ impl Stage {
             events: Vec::new(),
             reports: Vec::new(),
             decided: Vec::new(),
+            forgotten: Vec::new(),
             way: way(),
             next_reply: 1,
             next_cseq: 1,
@@ -368,6 +371,7 @@ impl Stage {
                 }
                 Output::Event(event) => self.events.push(event),
                 Output::PartnerPairs { .. } => {}
+                Output::Forgotten { peer } => self.forgotten.push(peer),
             }
         }
     }
@@ -549,6 +553,13 @@ impl Stage {
     pub fn time_out(&mut self) -> Box<RequestDraft> {
         let (_, request, draft) = self.requests.pop_front().expect("a request of ours is open");
         self.input(Input::Outcome { request, outcome: Err(NoResponse::Timeout) });
+        draft
+    }
+
+    /// The connection of our oldest request broke.
+    pub fn break_off(&mut self) -> Box<RequestDraft> {
+        let (_, request, draft) = self.requests.pop_front().expect("a request of ours is open");
+        self.input(Input::Outcome { request, outcome: Err(NoResponse::Transport) });
         draft
     }
 

@@ -83,9 +83,11 @@ fn sip_e_02_a_200_without_notify_is_gone_after_32_seconds_and_tried_again_later(
 }
 
 #[test]
-fn timer_n_runs_again_for_each_refresh_and_204_cancels_it() {
+fn timer_n_runs_again_for_each_refresh_that_is_answered_and_204_cancels_it() {
     let (mut subscriber, at) = refreshing(600, start());
-    assert_eq!(subscriber.clone().handle_timeout(0, at + secs(32), &S), Due::Lost { report: false });
+    let mut answered = subscriber.clone();
+    assert_eq!(answered.handle_response(&ok(600), 0, at, &S), ResponseVerdict::Wait);
+    assert_eq!(answered.handle_timeout(0, at + secs(32), &S), Due::Lost { report: false });
     subscriber.handle_response(&Response { status: 204, expires: Some(600), ..status(204) }, 0, at, &S);
     assert_eq!(subscriber.poll_timeout(), Some(at + secs(300)), "the next refresh, no Timer N");
     assert_eq!(subscriber.handle_timeout(0, at + secs(32), &S), Due::Nothing);
@@ -405,10 +407,47 @@ fn a_kept_subscription_is_refreshed_again_and_ends_at_its_known_expiry() {
 }
 
 #[test]
-fn a_refresh_without_any_response_dies_by_timer_n() {
+fn a_refresh_without_any_response_leaves_the_dialog_for_its_known_time_and_is_tried_again() {
     let (mut subscriber, at) = refreshing(600, start());
-    assert_eq!(subscriber.handle_response(&status(408), 0, at + secs(32), &S), ResponseVerdict::Kept);
-    assert_eq!(subscriber.handle_timeout(0, at + secs(32), &S), Due::Lost { report: false });
+    let ends_at = subscriber.ends_at().expect("known");
+    assert_eq!(subscriber.handle_timeout(0, at + secs(32), &S), Due::Nothing, "the transaction says so");
+    assert_eq!(subscriber.handle_response(&status(408), 0, at + secs(33), &S), ResponseVerdict::Kept);
+    assert_eq!(subscriber.poll_timeout(), Some(at + secs(38)));
+    assert_eq!(subscriber.handle_timeout(0, at + secs(38), &S), Due::Refresh);
+    assert_eq!(subscriber.handle_timeout(0, ends_at, &S), Due::Lost { report: false });
+}
+
+#[test]
+fn a_notifier_that_is_there_again_is_asked_at_once_in_the_dialog_that_lives_or_in_a_new_one() {
+    // It lives: refreshed in its dialog, though its turn has not come.
+    let (mut subscriber, at) = refreshing(600, start());
+    subscriber.handle_response(&status(408), 0, at, &S);
+    assert_eq!(subscriber.resume(), Due::Refresh);
+    subscriber.handle_sent(at, &S);
+    assert_eq!(subscriber.resume(), Due::Nothing, "it is being asked");
+    // It is forgotten: the wait for the new dialog is over, however many attempts had failed.
+    subscriber.handle_response(&status(481), 0, at, &S);
+    assert_eq!(subscriber.resume(), Due::Subscribe);
+    let mut now = at;
+    for _ in 0..5 {
+        subscriber.handle_sent(now, &S);
+        subscriber.handle_response(&status(503), 0, now, &S);
+        now = subscriber.poll_timeout().expect("it is tried again");
+        subscriber.handle_timeout(0, now, &S);
+    }
+    assert_eq!(subscriber.resume(), Due::Subscribe);
+    subscriber.handle_sent(now, &S);
+    subscriber.handle_response(&status(503), 0, now, &S);
+    assert_eq!(subscriber.poll_timeout(), Some(now + secs(5)), "failures before do not count");
+    // It was refused, or its end was asked for.
+    subscriber.resume();
+    subscriber.handle_sent(now, &S);
+    subscriber.handle_response(&status(403), 0, now, &S);
+    assert_eq!(subscriber.resume(), Due::Nothing);
+    let (mut subscriber, at) = refreshing(600, start());
+    subscriber.handle_response(&ok(600), 0, at, &S);
+    subscriber.unsubscribe();
+    assert_eq!(subscriber.resume(), Due::Nothing);
 }
 
 #[test]

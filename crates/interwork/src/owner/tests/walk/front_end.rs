@@ -10,7 +10,7 @@ use tombolo_policy::{Partner, Permitted};
 use super::{CONTACTS, Contacts, Random, walks};
 use crate::{
     error::NoResponse,
-    owner::{Input, LaneKey, tests::stage::*},
+    owner::{Input, LaneKey, PeerHealth, tests::stage::*},
     request::RequestDraft,
 };
 
@@ -48,6 +48,8 @@ struct Walk {
     /// The contact asked, and did not leave since.
     wants: BTreeSet<usize>,
     is_away: bool,
+    /// It is away behind a connection that stands: requests time out.
+    is_silent: bool,
     /// Dialogs whose end was asked for, and whose last NOTIFY did not leave yet.
     ending: Vec<String>,
 }
@@ -66,6 +68,7 @@ impl Walk {
             contacts: Contacts::default(),
             wants: BTreeSet::new(),
             is_away: false,
+            is_silent: false,
             ending: Vec::new(),
         }
     }
@@ -178,13 +181,34 @@ impl Walk {
 
     fn front_end_goes_or_comes(&mut self) {
         self.is_away = !self.is_away;
-        self.steps.push(format!("the front end is away: {}", self.is_away));
         if self.is_away {
-            self.stage.goes_away(&front_end());
+            self.is_silent = self.random.below(2) == 0;
+            self.steps.push(format!("the front end is away, silent: {}", self.is_silent));
+            if !self.is_silent {
+                self.stage.goes_away(&front_end());
+            }
+            self.front_end_is(PeerHealth::Doubtful);
+            if self.random.below(2) == 0 {
+                self.steps.push("and lost".to_owned());
+                self.front_end_is(PeerHealth::Lost);
+            }
         } else {
-            self.stage.comes_back(&front_end());
-            self.notify_all();
+            self.steps.push("the front end is back".to_owned());
+            if self.random.below(3) == 0 {
+                self.front_end_forgets();
+            }
+            if !std::mem::take(&mut self.is_silent) {
+                self.stage.comes_back(&front_end());
+            }
+            self.front_end_is(PeerHealth::Up);
+            if self.random.below(2) == 0 {
+                self.notify_all();
+            }
         }
+    }
+
+    fn front_end_is(&mut self, health: PeerHealth) {
+        self.stage.input(Input::PeerHealth { peer: front_end(), health });
     }
 
     fn stream_breaks_or_heals(&mut self) {
@@ -213,7 +237,7 @@ impl Walk {
         self.steps.push(format!("the process is killed, and is back after {span:?}"));
         let stage = std::mem::replace(&mut self.stage, Stage::new());
         self.stage = stage.killed_and_started_alone(span);
-        self.is_away = false;
+        (self.is_away, self.is_silent) = (false, false);
         self.notify_all();
     }
 
@@ -236,7 +260,8 @@ impl Walk {
                 self.contact_hears(&stanza);
             } else if let Some((_, request, draft)) = self.stage.requests.front() {
                 if self.is_away {
-                    let outcome = Err(NoResponse::Transport);
+                    let none = if self.is_silent { NoResponse::Timeout } else { NoResponse::Transport };
+                    let outcome = Err(none);
                     let request = *request;
                     self.stage.requests.pop_front();
                     self.stage.input(Input::Outcome { request, outcome });
