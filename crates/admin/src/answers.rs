@@ -229,3 +229,31 @@ pub struct CapabilityAnswer {
     /// deny it.
     pub standing: Option<String>,
 }
+
+/// The registered phones of a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistrationsAnswer {
+    /// The user.
+    pub aor: String,
+    /// How watchers are approved.
+    pub approve: String,
+    /// The bindings, the oldest first.
+    pub bindings: Vec<BindingAnswer>,
+}
+
+/// One binding of a user (RFC 3261 §10).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindingAnswer {
+    /// The Contact URI.
+    pub contact: String,
+    /// The phone's `+sip.instance`, else the Call-ID of its REGISTER.
+    pub instance: String,
+    /// Where the phone spoke from last.
+    pub remote: String,
+    /// `udp`, or `stream` for TCP and TLS.
+    pub transport: String,
+    /// The phone registered by UDP, or its connection is up.
+    pub is_reachable: bool,
+    /// Seconds until the binding expires.
+    pub expires_seconds: u64,
+}

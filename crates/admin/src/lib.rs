@@ -9,8 +9,8 @@ mod explain;
 mod server;
 
 pub use answers::{
-    CapabilityAnswer, CertificateAnswer, DecisionAnswer, ExplainAnswer, FrontEndAnswer, PartnerAnswer,
-    PendingAnswer, RelationAnswer, ReloadAnswer, SessionAnswer, StatusAnswer, StreamAnswer, TlsAnswer,
-    UserAnswer,
+    BindingAnswer, CapabilityAnswer, CertificateAnswer, DecisionAnswer, ExplainAnswer, FrontEndAnswer,
+    PartnerAnswer, PendingAnswer, RegistrationsAnswer, RelationAnswer, ReloadAnswer, SessionAnswer,
+    StatusAnswer, StreamAnswer, TlsAnswer, UserAnswer,
 };
 pub use server::{AdminState, Reloadable, UserBook, serve};

@@ -31,7 +31,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
     sync::Notify,
 };
-use tombolo_broker::{Broker, FrontEndReport, SessionReport, StreamReport};
+use tombolo_broker::{BindingReport, Broker, FrontEndReport, SessionReport, StreamReport};
 use tombolo_edge::StreamDirection;
 use tombolo_interwork::typed_address::typed_address;
 use tombolo_policy::{Approve, Partner, Table};
@@ -40,8 +40,9 @@ use tombolo_telemetry::{Metrics, PartReport, PartState};
 
 use crate::{
     answers::{
-        CertificateAnswer, DecisionAnswer, FrontEndAnswer, PartAnswer, PartnerAnswer, PendingAnswer,
-        RelationAnswer, ReloadAnswer, SessionAnswer, StatusAnswer, StreamAnswer, TlsAnswer, UserAnswer,
+        BindingAnswer, CertificateAnswer, DecisionAnswer, FrontEndAnswer, PartAnswer, PartnerAnswer,
+        PendingAnswer, RegistrationsAnswer, RelationAnswer, ReloadAnswer, SessionAnswer, StatusAnswer,
+        StreamAnswer, TlsAnswer, UserAnswer,
     },
     explain::explain,
 };
@@ -192,6 +193,8 @@ fn private() -> Router<Shared> {
         .route("/api/v1/users/{aor}/add", post(add_user))
         .route("/api/v1/users/{aor}/remove", post(remove_user))
         .route("/api/v1/users/{aor}/passwd", post(set_password))
+        .route("/api/v1/users/{aor}/bindings", get(bindings))
+        .route("/api/v1/users/{aor}/bindings/clear", post(clear_bindings))
         .route("/api/v1/users/{aor}/approve", post(approve))
         .route("/api/v1/users/{aor}/deny", post(deny))
         .route("/api/v1/partners/{domain}/retry", post(retry))
@@ -398,6 +401,49 @@ async fn user(State(state): State<Shared>, UrlPath(aor): UrlPath<String>) -> Res
         state: report.state,
     })
     .into_response()
+}
+
+/// A user of a built-in home who exists: only these have bindings.
+async fn bindings(State(state): State<Shared>, UrlPath(aor): UrlPath<String>) -> Response {
+    let (broker, aor, approve) = match known_user(&state, &aor) {
+        Ok(known) => known,
+        Err(refusal) => return *refusal,
+    };
+    let answer = |report: BindingReport| BindingAnswer {
+        contact: report.contact,
+        instance: report.instance,
+        remote: SocketAddr::new(report.remote.ip().to_canonical(), report.remote.port()).to_string(),
+        transport: if report.is_datagram { "udp" } else { "stream" }.to_owned(),
+        is_reachable: report.is_reachable,
+        expires_seconds: report.expires_in.as_secs(),
+    };
+    let bindings = broker.bindings(&aor).await.into_iter().map(answer).collect();
+    Json(RegistrationsAnswer { aor: aor.to_string(), approve: approve.as_str().to_owned(), bindings })
+        .into_response()
+}
+
+/// Removes all bindings of a user.
+async fn clear_bindings(State(state): State<Shared>, UrlPath(aor): UrlPath<String>) -> Response {
+    let (broker, aor, _) = match known_user(&state, &aor) {
+        Ok(known) => known,
+        Err(refusal) => return *refusal,
+    };
+    Json(json!({ "removed": broker.clear_bindings(&aor).await })).into_response()
+}
+
+fn known_user(state: &AdminState, aor: &str) -> Result<(Arc<Broker>, Address, Approve), Box<Response>> {
+    let aor = address(aor)?;
+    let (Some(broker), Some(users)) = (&state.broker, &state.users) else {
+        return Err(Box::new(no_broker()));
+    };
+    let users = users.list().map_err(|error| Box::new(refuse(StatusCode::CONFLICT, error)))?;
+    match users.into_iter().find(|(known, _)| *known == aor) {
+        Some((_, approve)) => Ok((broker.clone(), aor, approve)),
+        None => {
+            let error = format!("{aor} is no user of a built-in home; see: tombolo user list");
+            Err(Box::new(refuse(StatusCode::NOT_FOUND, error)))
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -50,6 +50,11 @@ impl Accounts {
         self.by_aor.get(aor)
     }
 
+    /// The addresses of all accounts.
+    pub fn users(&self) -> impl Iterator<Item = &Address> {
+        self.by_aor.keys()
+    }
+
     /// How many have no hash for any of these algorithms, so that they can never prove themselves.
     pub fn without_hash(&self, algorithms: &[Algorithm]) -> usize {
         let has_one = |account: &Account| account.ha1.iter().any(|ha1| algorithms.contains(&ha1.algorithm()));
@@ -156,7 +161,7 @@ fn is_same_target(covered: &str, asked: &str, local: SocketAddr) -> bool {
         let ip = host(&covered).and_then(|host| host.trim_matches(['[', ']']).parse().ok());
         covered.user().is_none() && ip == Some(local.ip()) && covered.port() == Some(local.port())
     };
-    (covered.user() == asked.user() && host(&covered) == host(&asked)) || is_ours()
+    (covered.has_user_of(&asked) && host(&covered) == host(&asked)) || is_ours()
 }
 
 fn find(hashes: &[Ha1], algorithm: Algorithm) -> Option<&Ha1> {

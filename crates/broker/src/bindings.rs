@@ -11,7 +11,7 @@ use std::{
 };
 
 use tombolo_interwork::{
-    owner::PeerKey,
+    owner::{PeerKey, PhoneKey},
     rows::{BindingRow, binding_key, decode, encode, table},
 };
 use tombolo_presence::{Address, Now, PARTITIONS};
@@ -27,8 +27,10 @@ use crate::{
 pub struct Restored {
     /// By user.
     pub bindings: HashMap<Address, Vec<Binding>>,
-    /// Rows that hold no more: what ran out, and what belongs to nobody.
+    /// Rows that hold no more: what expired, and what belongs to nobody.
     pub over: Vec<Row>,
+    /// The phones of these rows: what they published is over too.
+    pub gone: Vec<Arc<PhoneKey>>,
     /// Rows that could not be read; they are left as they are.
     pub unread: usize,
 }
@@ -45,10 +47,17 @@ impl Restored {
             let left = row.expires_at.saturating_sub(now.unix_seconds());
             if left == 0 || accounts.account(&row.phone.aor).is_none() {
                 restored.over.push(Row::delete(partition, table::BINDING, key));
+                restored.gone.push(Arc::new(row.phone));
                 return;
             }
             restored.take(row, now.instant + Duration::from_secs(left.min(MOST_EXPIRES.into())));
         })?;
+        let Self { bindings, gone, .. } = &mut restored;
+        // A phone may have had a second Contact that still holds.
+        gone.retain(|phone| {
+            let mut bound = bindings.get(&phone.aor).into_iter().flatten();
+            !bound.any(|binding| matches!(&binding.peer, PeerKey::Phone(known) if known == phone))
+        });
         Ok(restored)
     }
 
@@ -91,7 +100,6 @@ pub fn deleted_row(aor: &Address, contact: &str) -> Row {
 
 #[cfg(test)]
 mod tests {
-    use tombolo_interwork::owner::PhoneKey;
     use tombolo_policy::Approve;
     use tombolo_store::MemoryStore;
 
@@ -150,6 +158,9 @@ mod tests {
             HashMap::from([(bindings[0].peer.clone(), bindings[0].origin.remote)])
         );
         assert_eq!((restored.over.len(), restored.unread), (2, 1));
+        let mut over: Vec<&str> = restored.gone.iter().map(|phone| &*phone.instance).collect();
+        over.sort_unstable();
+        assert_eq!(over, ["sip:brief", "sip:nobody"], "what they published is over too");
 
         store.commit(restored.over, 2, Box::new(|_, result| assert!(result.is_ok())));
         store.commit(vec![deleted_row(&alice, "sip:udp")], 3, Box::new(|_, result| assert!(result.is_ok())));

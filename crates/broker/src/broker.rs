@@ -27,6 +27,7 @@ use crate::{
     directory::{Directory, Shard, Shared, Stream},
     fanout_actor::FanoutActor,
     guests::GuestsActor,
+    local_user::BindingReport,
     messages::{AskShard, ToPeer, ToSession, ToUser},
     router::Router,
     session::SessionSettings,
@@ -54,6 +55,8 @@ pub struct BrokerSettings {
     pub seed: u64,
     /// The least time between two states to one SIP watcher of one presentity (RFC 3856 §6.10).
     pub watcher_interval: Duration,
+    /// A phone that is registered and publishes nothing is shown as available.
+    pub registration_is_presence: bool,
     /// An outgoing stream that took nothing for so long is closed in order.
     pub idle_close: Duration,
     /// How much memory it may hold for others.
@@ -189,6 +192,7 @@ impl Broker {
             own.refresh_window = (own.refresh_window / count).max(1);
             let MemoryLimits { messages, messages_per_partner, messages_per_user } = memory;
             own.budgets = BudgetLimits::of_shard(messages, messages_per_partner, messages_per_user, count);
+            own.registration_is_presence = settings.registration_is_presence;
             let mut owner = Owner::new(own, policy.load_full(), now);
             owner.handle(Input::Accounts(approvals.clone()), now);
             let unread = owner.load(rows, now);
@@ -229,7 +233,14 @@ impl Broker {
     /// Replaces the accounts.
     pub fn set_accounts(&self, accounts: Accounts) {
         let approvals = Arc::new(accounts.approvals());
+        let before = self.directory.authenticator.accounts();
         self.directory.authenticator.set_accounts(accounts);
+        let after = self.directory.authenticator.accounts();
+        // A user who is added again later must not find the phones of the former one.
+        for aor in before.users().filter(|aor| after.account(aor).is_none()) {
+            let (answer, _) = oneshot::channel();
+            self.directory.user(aor).do_send(ToUser::Clear(answer));
+        }
         self.directory.tell_shards(|| Input::Accounts(approvals.clone()));
     }
 
@@ -323,6 +334,20 @@ impl Broker {
         waiting.await.unwrap_or_default()
     }
 
+    /// The bindings of a user of a built-in home, the oldest first.
+    pub async fn bindings(&self, user: &Address) -> Vec<BindingReport> {
+        let (answer, waiting) = oneshot::channel();
+        self.directory.user(user).do_send(ToUser::Bindings(answer));
+        waiting.await.unwrap_or_default()
+    }
+
+    /// Removes every binding of a user; how many there were. A phone that is still there registers again in time.
+    pub async fn clear_bindings(&self, user: &Address) -> usize {
+        let (answer, waiting) = oneshot::channel();
+        self.directory.user(user).do_send(ToUser::Clear(answer));
+        waiting.await.unwrap_or_default()
+    }
+
     /// Tries partners that are waited for, now.
     pub fn retry(&self, domain: &str) -> usize {
         let sessions = self.directory.sessions();
@@ -339,9 +364,12 @@ fn restore_bindings(
     let accounts = directory.authenticator.accounts();
     let restored = Restored::load(&*directory.store, &accounts, now)?;
     let phones = restored.datagram_phones().into_iter().collect();
-    let Restored { bindings, over, unread } = restored;
+    let Restored { bindings, over, gone, unread } = restored;
     if unread > 0 {
         tracing::error!(rows = unread, "stored bindings cannot be read and are left alone");
+    }
+    for phone in gone {
+        directory.tell_shard(directory.shard_of(phone.aor.partition()), Input::PhoneGone(phone));
     }
     for (aor, bindings) in bindings {
         directory.user(&aor).do_send(ToUser::Restore(bindings));
@@ -415,6 +443,7 @@ mod tests {
                 secret: [7; 32],
                 seed: 1,
                 watcher_interval: Duration::ZERO,
+                registration_is_presence: true,
                 idle_close: Duration::from_secs(600),
                 memory: MemoryLimits::default(),
                 ping_after: Duration::from_secs(30),

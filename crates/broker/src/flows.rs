@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 use tombolo_edge::{FlowFacts, FlowId};
 use tombolo_interwork::{address::address_of_uri, owner::PeerKey};
 use tombolo_presence::Address;
-use tombolo_sip::{message::Message, method::Method};
+use tombolo_sip::{message::Message, method::Method, uri};
 
 /// The flows that are bound. See the [module](self).
 #[derive(Debug, Default)]
@@ -173,7 +173,10 @@ impl Flows {
                 None => {
                     let contact = message.contacts().flatten().next();
                     let contact = contact.as_ref().map(|contact| contact.uri.as_str());
-                    let is_there = |line: &&Line| contact.is_some() && line.contact.as_deref() == contact;
+                    let is_there = |line: &&Line| match (line.contact.as_deref(), contact) {
+                        (Some(known), Some(named)) => uri::are_equivalent(known, named),
+                        _ => false,
+                    };
                     own.clone().find(is_there).or_else(|| own.next())
                 }
             }

@@ -26,4 +26,5 @@ mod user_actor;
 pub use accounts::{Account, Accounts, Authenticator};
 pub use broker::{Broker, BrokerSettings, FrontEndReport, SessionReport, ShardReport, StreamReport};
 pub use budgets::MemoryLimits;
+pub use local_user::BindingReport;
 pub use session::{Session, SessionOutput, SessionSettings, ShardIndex};

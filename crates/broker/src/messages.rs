@@ -16,7 +16,7 @@ use tombolo_presence::Address;
 use tombolo_sip::message::Message as SipMessage;
 
 use crate::{
-    local_user::{Binding, Origin},
+    local_user::{Binding, BindingReport, Origin, Reach},
     session::ShardIndex,
 };
 
@@ -238,6 +238,17 @@ pub enum ToUser {
         /// The request.
         draft: Box<RequestDraft>,
     },
+    /// A phone of the user got a connection, or its last one ended.
+    Reach {
+        /// The phone.
+        peer: PeerKey,
+        /// Which of both.
+        reach: Reach,
+    },
+    /// An operator asks for the bindings.
+    Bindings(oneshot::Sender<Vec<BindingReport>>),
+    /// An operator removes the bindings; how many there were.
+    Clear(oneshot::Sender<usize>),
     /// What became of a branch of a fork.
     Outcome {
         /// The fork.

@@ -15,7 +15,8 @@ use crate::{
     broker::FrontEndReport,
     directory::{Directory, LINGER},
     guests::answer,
-    messages::{Arrived, ToPeer},
+    local_user::Reach,
+    messages::{Arrived, ToPeer, ToUser},
     peer::{
         Peer, PeerOutput,
         health::{Doubt, FrontEndHealth},
@@ -80,6 +81,10 @@ impl PeerActor {
                 directory.tell_shard(shard, Input::Credit { lane, bytes });
             }
             PeerOutput::Way(way) => {
+                if let PeerKey::Phone(phone) = &self.key {
+                    let reach = if way.is_some() { Reach::Reachable } else { Reach::Unreachable };
+                    directory.user(&phone.aor).do_send(ToUser::Reach { peer: self.key.clone(), reach });
+                }
                 directory.tell_shards(|| Input::PeerChanged { peer: self.key.clone(), way: way.clone() });
             }
             PeerOutput::Health(health) => self.tell_health(health),

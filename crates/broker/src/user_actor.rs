@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix::{Actor, ActorContext, Context, Handler};
 use tombolo_edge::FlowFacts;
-use tombolo_interwork::owner::{Input, PeerKey, ReplyTo};
+use tombolo_interwork::owner::{Input, PeerKey, PhoneKey, ReplyTo};
 use tombolo_presence::Address;
 use tombolo_sip::message::Message;
 use tombolo_store::{Row, StoreError};
@@ -63,7 +63,8 @@ impl UserActor {
             }
             Registered::TooBrief => (423, vec![("Min-Expires", LEAST_EXPIRES.to_string())]),
             Registered::OutOfOrder => (500, Vec::new()),
-            Registered::TooMany => (403, Vec::new()),
+            // Never 503, which would take the whole server out of use.
+            Registered::TooMany => (500, vec![("Retry-After", "60".to_owned())]),
         };
         tracing::debug!(aor = %Redacted(&self.aor), status, phones = self.user.bindings().len(), "register");
         if let Some(bytes) = respond(message, status, &headers) {
@@ -71,17 +72,39 @@ impl UserActor {
         }
     }
 
-    /// A phone that speaks by a flow of nobody: after a restart, or since its address changed.
+    /// A phone that speaks by a flow of nobody: after a restart, since its address changed, or by a further connection.
+    /// Its digest was right.
     fn admit(&mut self, flow: &Arc<FlowFacts>, message: Message) {
         let now = self.directory.clock.now().instant;
         let contact = message.contacts().flatten().next().map(|contact| contact.uri.as_str().to_owned());
-        match self.user.find_phone((&**flow).into(), contact.as_deref(), now) {
-            Some(key) if self.directory.bind_flow(flow, &key) => {
-                tracing::debug!(aor = %Redacted(&self.aor), flow = flow.flow.0, "a registered phone is back");
-                pass(&self.directory, self.directory.find_or_start_peer(&key), flow, message, true);
-            }
-            _ => answer(&self.directory, flow, &message, 403, &[]),
+        let registered = self.user.find_phone((&**flow).into(), contact.as_deref(), now);
+        let Some(key) = registered.or_else(|| self.visitor(&message)) else {
+            tracing::info!(
+                aor = %Redacted(&self.aor), remote = %flow.remote, method = message.method_text(), status = 403,
+                "request refused: the user has no registered phone"
+            );
+            return answer(&self.directory, flow, &message, 403, &[]);
+        };
+        if self.directory.bind_flow(flow, &key) {
+            tracing::debug!(aor = %Redacted(&self.aor), flow = flow.flow.0, "a phone speaks by a further flow");
+            pass(&self.directory, self.directory.find_or_start_peer(&key), flow, message, true);
+        } else {
+            tracing::info!(
+                remote = %flow.remote, method = message.method_text(), status = 403,
+                "request refused: its connection carries as many phones as it may"
+            );
+            answer(&self.directory, flow, &message, 403, &[]);
         }
+    }
+
+    /// A phone of a registered user that fits none of the registrations: it is known by the Call-ID of its first request,
+    /// for as long as its connection lives.
+    fn visitor(&self, message: &Message) -> Option<PeerKey> {
+        if self.user.bindings().is_empty() {
+            return None;
+        }
+        let instance = message.call_id().ok()?.into();
+        Some(PeerKey::Phone(Arc::new(PhoneKey { aor: self.aor.clone(), instance })))
     }
 
     /// Stored lazily: a phone whose binding is lost with the machine registers again in time.
@@ -116,11 +139,20 @@ impl UserActor {
                 UserOutput::NotTaken { shard, message } => {
                     self.directory.tell_shard(shard, Input::NotTaken { message });
                 }
+                UserOutput::Present(peer) => self.tell_shard(&peer, Input::PhoneRegistered),
+                UserOutput::Gone(peer) => self.tell_shard(&peer, Input::PhoneGone),
                 UserOutput::Delivered { shard, message, status } => {
                     self.directory.tell_shard(shard, Input::Delivered { message, status });
                 }
             }
         }
+    }
+
+    /// Tells the user's shard what became of a phone.
+    fn tell_shard(&self, peer: &PeerKey, input: impl FnOnce(Arc<PhoneKey>) -> Input) {
+        let PeerKey::Phone(phone) = peer else { return };
+        let shard = self.directory.shard_of(self.aor.partition());
+        self.directory.tell_shard(shard, input(phone.clone()));
     }
 
     fn drive(&mut self, ctx: &mut Context<Self>) {
@@ -157,7 +189,10 @@ impl Handler<ToUser> for UserActor {
     fn handle(&mut self, message: ToUser, ctx: &mut Context<Self>) {
         let now = self.directory.clock.now().instant;
         match message {
-            ToUser::Restore(bindings) => self.user.restore(bindings),
+            ToUser::Restore(bindings) => self.user.restore(bindings, now),
+            ToUser::Reach { peer, reach } => self.user.handle_reach(&peer, reach, now),
+            ToUser::Bindings(answer) => drop(answer.send(self.user.report(now))),
+            ToUser::Clear(answer) => drop(answer.send(self.user.clear())),
             ToUser::Guest { flow, message } => self.admit(&flow, *message),
             ToUser::Register { peer, origin, reply, message } => {
                 self.register(peer, origin, reply, &message);

@@ -472,8 +472,85 @@ fn phones_by_udp_stay_registered_over_a_kill() {
         let other = flow(13, Transport::Udp, "192.0.2.8:5060");
         gateway.flow_reports(FromFlow::FlowUp(other.clone()));
         gateway.contact_host = "192.0.2.8";
-        let refused = gateway.ask(&other, "PUBLISH", "romeo", ROMEO, &headers, &body).await;
-        assert_eq!(refused.status(), Some(403), "a phone that never registered");
+        let published = gateway.ask(&other, "PUBLISH", "romeo", ROMEO, &headers, &body).await;
+        assert_eq!(
+            published.status(),
+            Some(200),
+            "a phone that never registered proved its user all the same"
+        );
+        gateway.stanzas_come(
+            stream,
+            &[&format!("<message from='{JULIET}' to='{ROMEO}'><body>still there</body></message>")],
+        );
+        gateway.settle().await;
+        assert!(gateway.heard(&other).is_empty());
+        assert_eq!(gateway.answer_all(&moved, 200).len(), 1, "messages go to registered phones only");
+    });
+}
+
+#[test]
+fn xp_26_a_phone_may_publish_by_a_further_connection_and_is_gone_when_its_last_one_ended() {
+    run(async {
+        tokio::time::pause();
+        let mut gateway = Gateway::start(Approve::All);
+        let (first, further) =
+            (flow(1, Transport::Tcp, "192.0.2.1:40000"), flow(2, Transport::Tcp, "192.0.2.1:40001"));
+        gateway.register(&first, "romeo").await;
+        let stream = gateway.stream_from_partner(HOME);
+        gateway
+            .stanzas_come(stream, &[&format!("<presence from='{JULIET}' to='{ROMEO}' type='subscribe'/>")]);
+        gateway.settle().await;
+        let is_seen =
+            |stanza: &&String| stanza.contains("from='romeo@sip.example/") && !stanza.contains("type=");
+        let seen = gateway.stanzas.iter().filter(is_seen).count();
+        assert_eq!(seen, 1, "available since it registered: {:?}", gateway.stanzas);
+        gateway.stanzas.clear();
+
+        gateway.flow_reports(FromFlow::FlowUp(further.clone()));
+        // By another Contact too, as a phone writes it that has one socket for each connection.
+        gateway.contact_host = "192.0.2.1:40001";
+        let headers = format!("{EVENT}Content-Type: application/pidf+xml\r\n");
+        let published = gateway.ask(&further, "PUBLISH", "romeo", ROMEO, &headers, &pidf("here")).await;
+        assert_eq!(published.status(), Some(200));
+        gateway.settle().await;
+        let told: Vec<_> = gateway.stanzas.drain(..).collect();
+        assert!(told.iter().any(|stanza| stanza.contains("/desk'") && stanza.contains("here")), "{told:?}");
+
+        let down = |flow| FromFlow::FlowDown { flow, cause: "reset".into() };
+        gateway.flow_reports(down(further.flow));
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        gateway.settle().await;
+        assert!(gateway.stanzas.is_empty(), "its first connection is up: {:?}", gateway.stanzas);
+        gateway.flow_reports(down(first.flow));
+        tokio::time::sleep(Duration::from_secs(25)).await;
+        gateway.settle().await;
+        assert!(gateway.stanzas.is_empty(), "it may come back: {:?}", gateway.stanzas);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        gateway.settle().await;
+        assert!(
+            matches!(&gateway.stanzas[..], [one] if one.contains(ROMEO) && one.contains("type='unavailable'")),
+            "{:?}",
+            gateway.stanzas
+        );
+    });
+}
+
+#[test]
+fn a_newer_phone_is_never_refused_for_phones_that_lost_their_connections() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::All);
+        for number in 1..=13 {
+            let phone = flow(number, Transport::Tcp, &format!("192.0.2.1:{}", 40_000 + number));
+            gateway.contact_host = Box::leak(format!("192.0.2.1:{}", 40_000 + number).into_boxed_str());
+            gateway.register(&phone, "romeo").await;
+            gateway.flow_reports(FromFlow::FlowDown { flow: phone.flow, cause: "reset".into() });
+            gateway.settle().await;
+        }
+        let bindings = gateway.broker.bindings(&address(ROMEO)).await;
+        assert_eq!(bindings.len(), 10);
+        assert!(bindings.iter().all(|binding| !binding.is_reachable));
+        assert_eq!(gateway.broker.clear_bindings(&address(ROMEO)).await, 10);
+        assert!(gateway.broker.bindings(&address(ROMEO)).await.is_empty());
     });
 }
 

@@ -53,6 +53,7 @@ pub fn embedded_defaults(data_dir: &Path) -> Settings {
             ],
             trust,
             watcher_interval: SipSettings::WATCHER_INTERVAL,
+            registration_is_presence: true,
             keep_alive: Duration::ZERO,
             limits: SipLimits::default(),
         }),

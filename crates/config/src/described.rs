@@ -479,6 +479,15 @@ const SETTINGS: &[Setting] = &[
         "The least time between two states of one user to one SIP watcher (RFC 3856 §6.10 wants 5 s); what comes sooner is \
          sent as the newest state then.",
     ),
+    setting(
+        "sip",
+        "registration_is_presence",
+        USERS,
+        "true",
+        "true or false",
+        "A phone of a built-in home that registers and never publishes is shown as available while it is registered and \
+         reachable. With `false` such a phone is never shown as available, though messages reach it.",
+    ),
     setting("sip", "limits", USERS, "(its defaults)", "a table", "What messages may cost."),
     //
     setting("sip.limits", "message_bytes", USERS, "65536", "1300 to 16777216", "Largest message in octets."),

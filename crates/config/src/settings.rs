@@ -225,6 +225,8 @@ pub struct SipSettings {
     pub trust: Trust,
     /// The least time between two states of one presentity to one SIP watcher (RFC 3856 §6.10).
     pub watcher_interval: Duration,
+    /// A phone that is registered and publishes nothing is shown as available.
+    pub registration_is_presence: bool,
     /// How often a keep-alive is sent to front ends, and awaited; zero for never.
     pub keep_alive: Duration,
     /// What messages may cost.

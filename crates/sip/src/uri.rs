@@ -174,6 +174,11 @@ impl<'a> UriRef<'a> {
         self.host
     }
 
+    /// Whether both have the same user part, or none (RFC 3261 §19.1.4: case counts, needless escapes do not).
+    pub fn has_user_of(&self, other: &UriRef<'_>) -> bool {
+        compare::is_same_user(self.user, other.user)
+    }
+
     /// The port, where one is written.
     pub fn port(&self) -> Option<u16> {
         self.port
@@ -189,8 +194,8 @@ impl<'a> UriRef<'a> {
         self.headers
     }
 
-    /// Whether both are equivalent by RFC 3261 §19.1.4. Other schemes than `sip` and `sips` compare as text, but
-    /// `pres` and `im` with a host without case.
+    /// Whether both are equivalent by RFC 3261 §19.1.4. `pres` and `im` compare as `sip` does; other schemes, which are
+    /// not taken apart, as text after the scheme.
     pub fn matches(&self, other: &UriRef<'_>) -> bool {
         compare::matches(self, other)
     }
@@ -336,6 +341,15 @@ impl<'a> UriParams<'a> {
     pub fn as_str(self) -> &'a str {
         self.text
     }
+}
+
+/// Whether two texts are equivalent URIs (RFC 3261 §19.1.4). A text that is no URI is equivalent to itself only.
+///
+/// Equivalence is not transitive: `sip:a@b;x=1` and `sip:a@b;x=2` are both equivalent to `sip:a@b`. So there is no
+/// canonical text to look up; whoever keeps things by URI searches them with this.
+pub fn are_equivalent(one: &str, other: &str) -> bool {
+    let are_matching = || Some(UriRef::parse(one).ok()?.matches(&UriRef::parse(other).ok()?));
+    one == other || are_matching().unwrap_or(false)
 }
 
 fn is_name(written: &str, name: &str) -> bool {

@@ -233,6 +233,7 @@ fn broker(settings: &Settings, basis: &Basis) -> io::Result<BrokerParts> {
         secret: data_dir::secret(&settings.data_dir, "token.key")?,
         seed: rand::rng().random(),
         watcher_interval: sip.watcher_interval,
+        registration_is_presence: sip.registration_is_presence,
         idle_close: idle_close(settings),
         memory: memory_limits(settings),
         ping_after: settings.ping_after,

@@ -10,8 +10,8 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use tombolo_admin::{
-    DecisionAnswer, FrontEndAnswer, PartnerAnswer, PendingAnswer, ReloadAnswer, SessionAnswer, StatusAnswer,
-    UserAnswer,
+    DecisionAnswer, FrontEndAnswer, PartnerAnswer, PendingAnswer, RegistrationsAnswer, ReloadAnswer,
+    SessionAnswer, StatusAnswer, UserAnswer,
     client::{AskError, ask, order, segment},
 };
 use tombolo_config::Role;
@@ -155,6 +155,17 @@ enum UserCommand {
         #[arg(long)]
         json: bool,
     },
+    /// The phones of a user: Contact, address and remaining time of each binding.
+    Show {
+        /// user@domain
+        aor: String,
+        /// Remove all bindings. A phone that is still there registers again when its time is over.
+        #[arg(long)]
+        clear: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Who waits for a user's decision.
     Pending {
         /// user@domain
@@ -293,6 +304,22 @@ async fn ask_about_user(command: UserCommand, data_dir: &Path) -> Result<(), Ask
                 users.iter().for_each(|user| say!("{:<40} approve = {}", user.aor, user.approve));
             }
         }
+        UserCommand::Show { aor, clear, json } => {
+            let path = format!("/api/v1/users/{}/bindings", segment(&aor));
+            let removed: Option<Value> = match clear {
+                true => Some(order(data_dir, &format!("{path}/clear"), &json!({})).await?),
+                false => None,
+            };
+            let user: RegistrationsAnswer = ask(data_dir, &path).await?;
+            if json {
+                print_json(&user);
+            } else {
+                if let Some(removed) = removed {
+                    say!("{} bindings removed", removed["removed"]);
+                }
+                print_registrations(&user);
+            }
+        }
         UserCommand::Pending { aor, json } => {
             let path = format!("/api/v1/users/{}", segment(&aor));
             let pending: PendingAnswer = ask(data_dir, &path).await?;
@@ -379,6 +406,21 @@ fn print_status(status: &StatusAnswer) {
     status.sessions.iter().for_each(print_session);
     for certificate in &status.certificates {
         say!("certificate {}: {} days left", certificate.name, certificate.days_left);
+    }
+}
+
+fn print_registrations(user: &RegistrationsAnswer) {
+    say!("{}: approve = {}, {} bindings", user.aor, user.approve, user.bindings.len());
+    for binding in &user.bindings {
+        let state = if binding.is_reachable { "reachable" } else { "connection lost" };
+        say!("  {}", binding.contact);
+        say!(
+            "    {} by {}, {state}, {} s left, instance {}",
+            binding.remote,
+            binding.transport,
+            binding.expires_seconds,
+            binding.instance
+        );
     }
 }
 

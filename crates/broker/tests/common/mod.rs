@@ -215,6 +215,7 @@ impl Gateway {
             secret: [7; 32],
             seed: 1,
             watcher_interval: Duration::ZERO,
+            registration_is_presence: true,
             idle_close: Duration::from_secs(600),
             memory: MemoryLimits::default(),
             ping_after: Duration::from_secs(30),

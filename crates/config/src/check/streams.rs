@@ -92,6 +92,7 @@ pub(super) fn sip(top: &Section<'_>, trust: Trust, context: &Context<'_>) -> Sip
         listen: vec![SipListen { transport: SipTransport::Tls, address }],
         trust,
         watcher_interval: SipSettings::WATCHER_INTERVAL,
+        registration_is_presence: true,
         keep_alive: Duration::ZERO,
         limits: SipLimits::default(),
     };
@@ -102,6 +103,9 @@ pub(super) fn sip(top: &Section<'_>, trust: Trust, context: &Context<'_>) -> Sip
         watcher_interval: section
             .span_of_time("watcher_interval", Duration::ZERO..=Duration::from_secs(60))
             .unwrap_or(default.watcher_interval),
+        registration_is_presence: section
+            .boolean("registration_is_presence")
+            .map_or(default.registration_is_presence, |found| found.value),
         keep_alive: keep_alive(&section).unwrap_or(default.keep_alive),
         limits: section.section("limits", "sip.limits").map_or(default.limits, |limits| sip_limits(&limits)),
     };

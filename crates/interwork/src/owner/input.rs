@@ -9,7 +9,7 @@ use tombolo_xmpp::stream::ReceivedStanza;
 
 use crate::{
     error::NoResponse,
-    owner::keys::{LaneKey, PeerKey},
+    owner::keys::{LaneKey, PeerKey, PhoneKey},
     token::TokenMac,
 };
 
@@ -127,6 +127,10 @@ pub enum Input {
     },
     /// A new policy table.
     Policy(Arc<Table>),
+    /// A phone of a built-in home is registered and can be reached. Said again with each of its REGISTERs.
+    PhoneRegistered(Arc<PhoneKey>),
+    /// A phone is not registered any more, or its connection ended and it did not come back: what it published is over.
+    PhoneGone(Arc<PhoneKey>),
     /// An operator's question about a user. Answered with [`super::Output::Report`].
     Ask {
         /// The local user; `None` asks for the shard's totals.

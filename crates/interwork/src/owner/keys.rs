@@ -23,6 +23,19 @@ pub struct PhoneKey {
     pub instance: Box<str>,
 }
 
+impl PhoneKey {
+    /// The device by which watchers know the phone while it publishes none itself. The instance may hold a hardware
+    /// address or a Call-ID, so it is not shown.
+    pub fn device_id(&self) -> Box<str> {
+        // FNV-1a: the same in every process; no secret rests on it.
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for octet in self.instance.bytes() {
+            hash = (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3);
+        }
+        format!("phone-{:08x}", (hash >> 32) ^ (hash & 0xffff_ffff)).into()
+    }
+}
+
 /// A lane: a way by which updates leave.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum LaneKey {

@@ -30,6 +30,7 @@ mod mail;
 mod notify;
 pub mod output;
 mod pairs;
+mod phones;
 mod plan;
 mod presence_in;
 mod publish;
@@ -312,6 +313,8 @@ impl Owner {
             Input::Accounts(accounts) => self.handle_accounts(accounts, now),
             Input::PartnerFull { partner, is_full } => self.handle_partner_full(partner, is_full),
             Input::Policy(table) => self.handle_policy(table, now),
+            Input::PhoneRegistered(phone) => self.handle_phone_registered(&phone),
+            Input::PhoneGone(phone) => self.handle_phone_gone(&phone),
             Input::Ask { user, asker } => self.handle_question(user.as_ref(), asker),
         }
         self.finish_turn();

@@ -18,6 +18,7 @@ use super::{
     input::SipRequest,
     output::OwnerEvent,
     pairs::{Pair, PairId},
+    phones::RegisteredPhone,
 };
 use crate::{
     presence_to_sip::{in_language, state_of_document},
@@ -31,13 +32,20 @@ use crate::{
 pub struct Publications {
     /// The machine, with what each document says.
     pub compositor: Compositor<Document>,
+    /// The user's registered phones, while registrations count as presence.
+    pub registered: Vec<RegisteredPhone>,
     /// Fires when the next one runs out.
     pub timer: Option<TimerId>,
 }
 
 impl Publications {
+    /// Nothing is published, and no phone is registered.
+    fn is_empty(&self) -> bool {
+        self.compositor.is_empty() && self.registered.is_empty()
+    }
+
     /// The publications of one phone.
-    fn of_source<'a>(&'a self, source: &'a str) -> impl Iterator<Item = PublicationId> + 'a {
+    pub(super) fn of_source<'a>(&'a self, source: &'a str) -> impl Iterator<Item = PublicationId> + 'a {
         let documents = self.compositor.iter();
         documents.filter(move |(_, document)| document.source.as_deref() == Some(source)).map(|(id, _)| id)
     }
@@ -96,7 +104,7 @@ impl Owner {
                 let state = state_of_document(&content.text, Some(user))?;
                 let lang = content.language;
                 let state = in_language(state, lang.as_deref());
-                Ok(Document { body: content.text.into_owned().into_bytes(), lang, source, state })
+                Ok(Document { body: content.text.into_owned().into_bytes(), lang, source: source.clone(), state })
             });
         if matches!(outcome, Err(Refusal::Body(_))) {
             self.event(OwnerEvent::BadPidf);
@@ -107,6 +115,11 @@ impl Owner {
                     [("SIP-ETag", tag_text(accepted.entity_tag)), ("Expires", accepted.expires.to_string())];
                 self.answer(request, Reply { headers: &headers, ..Reply::status(200) }, "");
                 self.store_publication(id, &accepted, now);
+                if let Some(user) = self.users.get_mut(&id)
+                    && let (Some(publications), Some(source)) = (&mut user.publications, &source)
+                {
+                    publications.note_publisher(source);
+                }
                 if let Change::Added(added) = accepted.change {
                     self.drop_sourceless_twins(id, added);
                 }
@@ -186,7 +199,7 @@ impl Owner {
     }
 
     /// Removes publications without composing the user's state anew.
-    fn drop_some_publications(&mut self, id: AddressId, gone: &[PublicationId]) {
+    pub(super) fn drop_some_publications(&mut self, id: AddressId, gone: &[PublicationId]) {
         let Some(publications) = self.users.get_mut(&id).and_then(|user| user.publications.as_mut()) else {
             return;
         };
@@ -226,11 +239,16 @@ impl Owner {
         }
     }
 
-    /// Makes the user's state of all publications anew and shows it to whom it concerns.
+    /// Makes the user's state of all publications and registrations anew and shows it to whom it concerns.
     pub(super) fn compose(&mut self, id: AddressId) {
         let Some(user) = self.users.get(&id) else { return };
         let documents = user.publications.iter().flat_map(|publications| publications.compositor.iter());
-        let state = composed(documents.map(|(_, document)| &document.state));
+        let mut state = composed(documents.map(|(_, document)| &document.state));
+        for device in user.publications.iter().flat_map(|publications| publications.registered_devices()) {
+            if state.device(&device.id).is_none() {
+                state.set(device);
+            }
+        }
         if state == user.state {
             return;
         }
@@ -294,7 +312,7 @@ impl Owner {
 
     /// The user, who holds publications from now on. These hold the address: a user without pairs must not find its
     /// number given to somebody else.
-    fn publisher(&mut self, user: &Address) -> AddressId {
+    pub(super) fn publisher(&mut self, user: &Address) -> AddressId {
         let id = self.addresses.intern(user);
         let publications = &mut self.users.entry(id).or_default().publications;
         if publications.is_some() {
@@ -320,9 +338,9 @@ impl Owner {
         self.drop_user_if_idle(id);
     }
 
-    fn drop_user_if_idle(&mut self, id: AddressId) {
+    pub(super) fn drop_user_if_idle(&mut self, id: AddressId) {
         let Some(user) = self.users.get_mut(&id) else { return };
-        if user.publications.as_ref().is_some_and(|publications| publications.compositor.is_empty()) {
+        if user.publications.as_ref().is_some_and(|publications| publications.is_empty()) {
             user.publications = None;
             self.addresses.release(id);
         }

@@ -21,6 +21,8 @@ pub struct OwnerSettings {
     pub front_end_expires: u32,
     /// The shortest subscription or publication granted, in seconds (423 below it).
     pub least_expires: u32,
+    /// A phone that is registered and publishes nothing is shown as available.
+    pub registration_is_presence: bool,
     /// The least time between two states to the same watcher of the same presentity (RFC 3856 §6.10).
     pub watcher_interval: Duration,
     /// How long a NOTIFY may stay unanswered (64·T1).
@@ -77,6 +79,7 @@ impl OwnerSettings {
             phone_expires: 3600,
             front_end_expires: 28_800,
             least_expires: 60,
+            registration_is_presence: true,
             watcher_interval: Duration::from_secs(5),
             notify_timeout: Duration::from_secs(32),
             partner_grace: Duration::from_secs(60),

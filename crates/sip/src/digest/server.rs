@@ -11,7 +11,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 use super::{Algorithm, Credentials, Ha1, Qop, Request, ha1, is_equal, push_quoted, response};
-use crate::uri::UriRef;
+use crate::uri;
 
 /// What a server offers.
 #[derive(Debug, Clone)]
@@ -161,7 +161,7 @@ impl Server {
         if !is_in_time || !self.take_count(key, credentials.nc, wall) {
             return Verdict::Stale;
         }
-        if is_same_uri(&credentials.uri, request.uri) {
+        if uri::are_equivalent(&credentials.uri, request.uri) {
             Verdict::Accepted
         } else {
             Verdict::AcceptedForOtherUri
@@ -234,11 +234,3 @@ impl std::fmt::Debug for Server {
 
 /// How far the clock of another server with the same secret may be ahead.
 const CLOCK_SLACK: Duration = Duration::from_secs(30);
-
-fn is_same_uri(one: &str, other: &str) -> bool {
-    let are_equivalent = || {
-        let (one, other) = (UriRef::parse(one).ok()?, UriRef::parse(other).ok()?);
-        Some(one.matches(&other))
-    };
-    one == other || are_equivalent().unwrap_or(false)
-}

@@ -13,7 +13,7 @@ pub(super) fn matches(a: &UriRef<'_>, b: &UriRef<'_>) -> bool {
         return false;
     }
     match a.scheme {
-        Scheme::Tel | Scheme::Other => a.text == b.text,
+        Scheme::Tel | Scheme::Other => is_same_opaque(a.text, b.text),
         Scheme::Sip | Scheme::Sips | Scheme::Pres | Scheme::Im => {
             is_same_user(a.user, b.user)
                 && is_same_user(a.password, b.password)
@@ -26,8 +26,18 @@ pub(super) fn matches(a: &UriRef<'_>, b: &UriRef<'_>) -> bool {
     }
 }
 
+/// Equal but for the case of the scheme.
+fn is_same_opaque(a: &str, b: &str) -> bool {
+    match (a.split_once(':'), b.split_once(':')) {
+        (Some((scheme, rest)), Some((other_scheme, other_rest))) => {
+            scheme.eq_ignore_ascii_case(other_scheme) && rest == other_rest
+        }
+        _ => false,
+    }
+}
+
 /// Equal with case after undoing escapes; but an escaped reserved character is not the bare one.
-fn is_same_user(a: Option<&str>, b: Option<&str>) -> bool {
+pub(super) fn is_same_user(a: Option<&str>, b: Option<&str>) -> bool {
     match (a, b) {
         (Some(a), Some(b)) => a == b || ((a.contains('%') || b.contains('%')) && normal(a) == normal(b)),
         (None, None) => true,

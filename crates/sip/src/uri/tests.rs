@@ -90,6 +90,11 @@ fn sip_t_14_equivalent_uris_of_rfc3261_section_19_1_4() {
             "sip:alice@atlanta.com?priority=urgent&subject=project%20x",
         ),
         ("sip:carol@chicago.com", "sip:carol@chicago.com;security=off"),
+        ("sip:carol@chicago.com;newparam=5", "sip:carol@chicago.com;security=on"),
+        ("sip:carol@192.0.2.5:5061;transport=udp", "SIP:%63arol@192.0.2.5:5061;TRANSPORT=UDP"),
+        ("sips:carol@[2001:DB8::5]", "sips:carol@[2001:db8:0::5];ob"),
+        ("sip:c@h;a=%41", "sip:c@h;a=a"),
+        ("TEL:+1-201-555-0123", "tel:+1-201-555-0123"),
         // A parameter that stands twice with two values, which it must not: still itself.
         ("sip:a@b;x=1;x=2", "sip:a@b;x=1;x=2"),
         // esc01 of RFC 4475: escapes in parameter names and values.
@@ -119,9 +124,21 @@ fn sip_t_14_uris_of_rfc3261_section_19_1_4_that_are_not_equivalent() {
         ("sip:a%2Fb@c", "sip:a/b@c"),
         ("sip:a%2541@c", "sip:a%41@c"),
         ("sip:null-%00-null@example.com", "sip:null-@example.com"),
+        ("sip:a@b;ttl=1", "sip:a@b"),
+        ("sip:a@b;method=INVITE", "sip:a@b"),
+        ("tel:+1-201-555-0123", "tel:+1-201-555-0124"),
     ] {
         assert!(!uri(a).matches(&uri(b)), "{a} {b}");
         assert!(!uri(b).matches(&uri(a)), "{b} {a}");
+    }
+}
+
+#[test]
+fn texts_that_are_no_uris_are_equivalent_to_themselves_only() {
+    assert!(are_equivalent("sip:a@b", "SIP:%61@B"));
+    assert!(are_equivalent("no uri", "no uri"));
+    for (one, other) in [("no uri", "No uri"), ("sip:a@b", "no uri"), ("", "sip:a@b")] {
+        assert!(!are_equivalent(one, other) && !are_equivalent(other, one), "{one} {other}");
     }
 }
 
