@@ -15,7 +15,7 @@ use tombolo_interwork::address::address_of_uri;
 use tombolo_policy::{Approve, Table};
 use tombolo_presence::{Address, Now};
 use tombolo_sip::{
-    digest::{Algorithm, Credentials, Ha1, Request, Server, ServerSettings, Verdict},
+    digest::{Algorithm, Credentials, DigestFault, Ha1, Request, Server, ServerSettings, Verdict},
     message::Message,
     uri::{Host, UriRef},
 };
@@ -28,6 +28,8 @@ pub struct Account {
     pub aor: Address,
     /// `H(user:realm:password)`, one per algorithm; the realm is the domain.
     pub ha1: Vec<Ha1>,
+    /// The same with `user@domain` as user, for phones that log in so. Accounts of earlier versions have none.
+    pub ha1_of_address: Vec<Ha1>,
     /// How watchers are approved.
     pub approve: Approve,
 }
@@ -73,10 +75,43 @@ impl Accounts {
 pub enum Proof {
     /// They prove this user.
     User(Address),
-    /// None, wrong ones, or old ones: the values of WWW-Authenticate.
-    Challenge(Vec<String>),
+    /// None, wrong ones, or old ones.
+    Challenge {
+        /// The values of WWW-Authenticate.
+        values: Vec<String>,
+        /// What is wrong with the credentials; `None` where there were none, or only their nonce was too old.
+        fault: Option<LoginFault>,
+    },
     /// The user whom From names is not at a built-in home.
     NoHome,
+}
+
+/// Why credentials prove nobody. For the log: the phone is only challenged again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoginFault {
+    /// They cannot be read.
+    #[error("{0}")]
+    Malformed(#[from] DigestFault),
+    /// Their user is not the one of From.
+    #[error("the user name is not that of From")]
+    OtherUser,
+    /// There is no such account.
+    #[error("there is no such user")]
+    UnknownUser,
+    /// The account lacks the hash that would be compared.
+    #[error(
+        "the account has no hash for this algorithm and form of user name: give it a password again with tombolo user passwd"
+    )]
+    NoHash,
+    /// The response is not that of the account's password.
+    #[error("wrong password")]
+    WrongPassword,
+    /// RFC 2069, where MD5 is not offered.
+    #[error("digest without qop, which is only taken for MD5 and where accounts.digest offers it")]
+    WithoutQop,
+    /// They are right, but for a request to somebody else.
+    #[error("the credentials are for another URI")]
+    OtherUri,
 }
 
 /// Proves users by digest. One for the process, so that a nonce counts everywhere.
@@ -123,15 +158,33 @@ impl Authenticator {
             let algorithms = self.algorithms.clone();
             Server::new(ServerSettings { algorithms, ..ServerSettings::new(&realm) }, self.secret)
         });
-        let mut is_stale = false;
+        let (mut is_stale, mut fault) = (false, None);
         for value in message.authorization() {
-            let Ok(credentials) = Credentials::parse(value) else { continue };
+            let credentials = match Credentials::parse(value) {
+                Ok(credentials) => credentials,
+                // As if there were none (RFC 4475 §3.3.7).
+                Err(DigestFault::OtherScheme) => continue,
+                Err(malformed) => {
+                    fault = Some(malformed.into());
+                    continue;
+                }
+            };
             let (method, uri) = (message.method_text(), message.request_uri_text());
             let covered = Request { method, uri, body: message.body() };
-            // The user name is the local part of From, or the whole address.
-            let is_own = *credentials.username == *aor.local() || *credentials.username == *aor.as_str();
-            let account = accounts.account(&aor).filter(|_| is_own);
-            let ha1 = account.and_then(|account| find(&account.ha1, credentials.algorithm));
+            // The user name is the local part of From, or the whole address, each with a hash of its own.
+            let account = accounts.account(&aor);
+            let hashes = account.and_then(|account| match &*credentials.username {
+                local if local == aor.local() => Some(&account.ha1),
+                whole if whole == aor.as_str() => Some(&account.ha1_of_address),
+                _ => None,
+            });
+            let ha1 = hashes.and_then(|hashes| find(hashes, credentials.algorithm));
+            let refused = || match (account, hashes, ha1) {
+                (None, ..) => LoginFault::UnknownUser,
+                (_, None, _) => LoginFault::OtherUser,
+                (.., None) => LoginFault::NoHash,
+                _ => LoginFault::WrongPassword,
+            };
             match server.verify(&credentials, &covered, ha1, now.wall) {
                 Verdict::Accepted => return Proof::User(aor),
                 // A proxy on the way may have rewritten the Request-URI, but both were ours (RFC 8760 §2.6).
@@ -142,13 +195,15 @@ impl Authenticator {
                     return Proof::User(aor);
                 }
                 // Good for another request, and whoever relays it here is not who made it.
-                Verdict::AcceptedForOtherUri => {}
+                Verdict::AcceptedForOtherUri => fault = Some(LoginFault::OtherUri),
                 Verdict::Stale => is_stale = true,
-                Verdict::OtherRealm | Verdict::Refused => {}
+                Verdict::WithoutQop => fault = Some(LoginFault::WithoutQop),
+                Verdict::Refused => fault = Some(refused()),
+                Verdict::OtherRealm => {}
             }
         }
         let random = self.nonce.fetch_add(1, Ordering::Relaxed);
-        Proof::Challenge(server.challenges(is_stale, now.wall, random))
+        Proof::Challenge { values: server.challenges(is_stale, now.wall, random), fault }
     }
 }
 
@@ -205,6 +260,7 @@ mod tests {
         let account = Account {
             aor,
             ha1: vec![hash(Algorithm::Sha256), hash(Algorithm::Md5)],
+            ha1_of_address: vec![ha1(Algorithm::Md5, "dave@corp.test", "corp.test", "secret")],
             approve: Approve::default(),
         };
         let authenticator = Authenticator::new(algorithms.to_vec(), [7; 32], 1);
@@ -230,7 +286,7 @@ mod tests {
 
     fn challenges(authenticator: &Authenticator) -> Vec<String> {
         match authenticator.prove(&register(None), local(), &policy(), now()) {
-            Proof::Challenge(values) => values,
+            Proof::Challenge { values, fault: None } => values,
             other => panic!("{other:?}"),
         }
     }
@@ -287,7 +343,7 @@ mod tests {
         }
         // The same secret, so the nonce is good; the hash is not offered here.
         let refused = proof_of_answer(&authenticator(&[md5]), &authenticator(&[sha256]));
-        assert!(matches!(refused, Proof::Challenge(_)), "{refused:?}");
+        assert!(matches!(refused, Proof::Challenge { .. }), "{refused:?}");
     }
 
     #[test]
@@ -338,12 +394,49 @@ mod tests {
         assert_eq!(authenticator.servers.lock().len(), 0);
     }
 
+    /// What a phone gets that logs in so and takes the MD5 challenge.
+    fn proof_of(authenticator: &Authenticator, user: &str, password: &str) -> Proof {
+        let (user, password) = (user.to_owned(), password.to_owned());
+        let login = Login { peer: "us".into(), realm: "corp.test".into(), user, password, allows_md5: true };
+        let mut phone = Client::new(login);
+        let offered = challenges(authenticator);
+        let md5 = offered.iter().map(String::as_str).filter(|value| value.contains("MD5"));
+        phone.handle_challenge("us", md5, Answer::None).expect("a challenge that is known");
+        let covered = Request { method: "REGISTER", uri: URI, body: b"" };
+        let value = phone.authorize(&covered, 5).expect("challenged");
+        authenticator.prove(&register(Some(&value)), local(), &policy(), now())
+    }
+
+    #[test]
+    fn a_phone_may_log_in_by_its_whole_address_and_a_failed_login_says_why() {
+        let authenticator = authenticator(&[Algorithm::Sha256, Algorithm::Md5]);
+        let dave = Address::from_prepared("dave@corp.test").expect("legal");
+        for user in ["dave", "dave@corp.test"] {
+            assert_eq!(proof_of(&authenticator, user, "secret"), Proof::User(dave.clone()), "{user}");
+        }
+        let fault = |proof| match proof {
+            Proof::Challenge { fault, .. } => fault,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(fault(proof_of(&authenticator, "dave", "guess")), Some(LoginFault::WrongPassword));
+        assert_eq!(fault(proof_of(&authenticator, "erin", "secret")), Some(LoginFault::OtherUser));
+        let older = Account { aor: dave, ha1: vec![], ha1_of_address: vec![], approve: Approve::default() };
+        authenticator.set_accounts([older].into_iter().collect());
+        assert_eq!(fault(proof_of(&authenticator, "dave@corp.test", "secret")), Some(LoginFault::NoHash));
+        authenticator.set_accounts(Accounts::default());
+        assert_eq!(fault(proof_of(&authenticator, "dave", "secret")), Some(LoginFault::UnknownUser));
+        let zero = "Digest username=\"dave\", realm=\"corp.test\", nonce=\"n\", uri=\"sip:corp.test\", \
+                    response=\"r\", cnonce=\"c\", qop=auth, nc=00000000";
+        let proof = authenticator.prove(&register(Some(zero)), local(), &policy(), now());
+        assert_eq!(fault(proof), Some(LoginFault::Malformed(DigestFault::ZeroCount)));
+    }
+
     #[test]
     fn sip_x_06_credentials_of_an_unknown_scheme_are_none_and_a_register_is_challenged() {
         let authenticator = authenticator(&[Algorithm::Sha256]);
         // regaut01 of RFC 4475 §3.3.7; how its neighbours' Contact is read is told in the SIP crate's torture tests.
         let strange = register(Some("NoOneKnowsThisScheme opaque-data=here"));
-        let Proof::Challenge(values) = authenticator.prove(&strange, local(), &policy(), now()) else {
+        let Proof::Challenge { values, .. } = authenticator.prove(&strange, local(), &policy(), now()) else {
             panic!("no challenge");
         };
         assert!(!values[0].contains("stale"), "{values:?}");
@@ -354,7 +447,9 @@ mod tests {
         let aor = Address::from_prepared("old@corp.test").expect("legal");
         let only_md5 = vec![ha1(Algorithm::Md5, "old", "corp.test", "secret")];
         let accounts: Accounts =
-            [Account { aor, ha1: only_md5, approve: Approve::default() }].into_iter().collect();
+            [Account { aor, ha1: only_md5, ha1_of_address: Vec::new(), approve: Approve::default() }]
+                .into_iter()
+                .collect();
         assert_eq!(accounts.without_hash(&[Algorithm::Sha256]), 1);
         assert_eq!(accounts.without_hash(&[Algorithm::Sha256, Algorithm::Md5]), 0);
     }

@@ -132,8 +132,14 @@ mod tests {
     fn what_is_still_bound_comes_back_and_the_rest_is_taken_out() {
         let now = now();
         let (alice, gone) = (aor("alice@sip.example"), aor("gone@sip.example"));
-        let accounts: Accounts =
-            [Account { aor: alice.clone(), ha1: Vec::new(), approve: Approve::Ask }].into_iter().collect();
+        let accounts: Accounts = [Account {
+            aor: alice.clone(),
+            ha1: Vec::new(),
+            ha1_of_address: Vec::new(),
+            approve: Approve::Ask,
+        }]
+        .into_iter()
+        .collect();
         let later = |seconds| now.instant + Duration::from_secs(seconds);
         let bindings = [
             binding(&alice, "sip:udp", true, later(600)),

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt::Display,
     hash::BuildHasher,
     sync::{
         Arc, OnceLock, Weak,
@@ -20,6 +21,7 @@ use tombolo_edge::{
     StreamTls, ToEdge, ToFlow, Transport,
 };
 use tombolo_interwork::{
+    address::address_of_uri,
     error::NoResponse,
     owner::{Input, PeerKey},
     token::TokenKey,
@@ -29,7 +31,7 @@ use tombolo_presence::{Address, Domain};
 use tombolo_runtime::{Clock, InboxSender, Placement, Wake};
 use tombolo_sip::{headers::MAGIC_COOKIE, message::Message};
 use tombolo_store::StateStore;
-use tombolo_telemetry::{Metrics, PartState};
+use tombolo_telemetry::{Metrics, PartState, Redacted};
 
 use crate::{
     accounts::{Authenticator, Proof},
@@ -551,7 +553,22 @@ impl Directory {
 
     /// Proves whom a request of a phone is from that came by a flow.
     pub fn prove(&self, message: &Message, flow: &FlowFacts) -> Proof {
-        self.authenticator.prove(message, flow.local, &self.policy.load(), self.clock.now())
+        let proof = self.authenticator.prove(message, flow.local, &self.policy.load(), self.clock.now());
+        if let Proof::Challenge { fault: Some(fault), .. } = &proof {
+            self.note_failed_login(message, flow, 401, fault);
+        }
+        proof
+    }
+
+    /// A phone did not prove the user that it names. One line each, with the address, for tools that ban addresses.
+    pub fn note_failed_login(&self, message: &Message, flow: &FlowFacts, status: u16, cause: &dyn Display) {
+        self.metrics.failed_login();
+        let from = message.from().ok().and_then(|from| address_of_uri(&from.uri).ok());
+        let aor = from.map(|from| Redacted(from.address).to_string()).unwrap_or_default();
+        tracing::warn!(
+            client = %flow.remote.ip().to_canonical(), transport = flow.transport.via_name(), aor, status, cause = %cause,
+            "a phone's login failed"
+        );
     }
 
     /// The peer that a message by a flow is for.

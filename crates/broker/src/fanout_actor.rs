@@ -10,6 +10,8 @@ use tombolo_interwork::{
 };
 use tombolo_presence::Address;
 use tombolo_runtime::{Inbox, TURN_ITEMS, Wake};
+use tombolo_sip::method::Method;
+use tombolo_telemetry::Redacted;
 
 use crate::{
     alarm::{Alarm, Alarmed},
@@ -165,16 +167,23 @@ impl FanoutActor {
                 metrics.refused_stanza();
                 tracing::debug!(reason, "stanza refused");
             }
-            OwnerEvent::RequestRefused { status, reason } => {
+            OwnerEvent::RequestRefused { method, identity, status, reason } => {
                 metrics.refused_request();
-                tracing::debug!(status, reason, "request refused");
+                let aor = Redacted(identity);
+                match method {
+                    // State that somebody meant to tell is lost.
+                    Some(method @ (Method::Publish | Method::Notify)) => {
+                        tracing::info!(%aor, method = method.as_str(), status, reason, "presence refused");
+                    }
+                    _ => tracing::debug!(%aor, status, reason, "request refused"),
+                }
             }
             OwnerEvent::BadPidf => {
                 metrics.refused_body();
                 tracing::warn!("presence document refused");
             }
             OwnerEvent::SubscriptionChanged { user, contact, to } => {
-                let (aor, partner) = (tombolo_telemetry::Redacted(user), contact.domain());
+                let (aor, partner) = (Redacted(user), contact.domain());
                 tracing::info!(%aor, partner, to = ?to, "subscription changed");
             }
             OwnerEvent::MessageToSip => metrics.message_to_sip(),

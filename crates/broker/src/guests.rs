@@ -66,8 +66,12 @@ impl GuestsActor {
                     let guest = ToUser::Guest { flow: flow.clone(), message: Box::new(message) };
                     return self.directory.user(&aor).do_send(guest);
                 }
-                Proof::NoHome => (403, Vec::new()),
-                Proof::Challenge(values) => (401, challenge(values)),
+                Proof::NoHome => {
+                    let cause = "From names no user of a built-in home";
+                    self.directory.note_failed_login(&message, flow, 403, &cause);
+                    (403, Vec::new())
+                }
+                Proof::Challenge { values, .. } => (401, challenge(values)),
             },
         };
         answer(&self.directory, flow, &message, status, &headers);

@@ -16,8 +16,9 @@ use tombolo_sip::{
     message::Message,
     method::Method,
     uas::{self, SERVED, Verdict},
+    uri::Scheme,
 };
-use tombolo_telemetry::SipMethod;
+use tombolo_telemetry::{Redacted, SipMethod};
 
 use crate::{
     accounts::Proof,
@@ -88,6 +89,7 @@ pub fn admit(
     }
     let from = message.from().ok().and_then(|from| address_of_uri(&from.uri).ok());
     if from.is_none_or(|from| from.address != phone.aor) {
+        directory.note_failed_login(message, flow, 403, &"From is not the user who registered there");
         return refuse(403);
     }
     // A connection speaks for the one user who registered by it, unless a proxy, or another user, speaks there too.
@@ -98,8 +100,16 @@ pub fn admit(
     if must_prove && !is_proved {
         match directory.prove(message, flow) {
             Proof::User(user) if user == phone.aor => {}
-            Proof::User(_) | Proof::NoHome => return refuse(403),
-            Proof::Challenge(values) => {
+            Proof::User(_) | Proof::NoHome => {
+                directory.note_failed_login(
+                    message,
+                    flow,
+                    403,
+                    &"the user is not the one who registered there",
+                );
+                return refuse(403);
+            }
+            Proof::Challenge { values, .. } => {
                 return Admission::Answer { status: 401, headers: challenge(values) };
             }
         }
@@ -141,11 +151,15 @@ pub fn serve(
         PeerKey::Phone(phone) => {
             // Looked at by `admit` too; but a connection outlives the account of whom it was proved to be.
             if identity != phone.aor || directory.authenticator.accounts().account(&identity).is_none() {
+                directory.note_failed_login(&message, flow, 403, &"the user has no account any more");
                 return answer(403, &[]);
             }
             if message.method() == Some(&Method::Register) {
-                if let Some(status) = register_refusal(&message, &identity) {
-                    return answer(status, &[]);
+                if let Some((status, reason)) = register_refusal(&message, &identity) {
+                    tracing::info!(
+                        aor = %Redacted(&identity), remote = %flow.remote, status, reason, "a registration is refused"
+                    );
+                    return answer(status, &[("Warning", format!("399 tombolo \"{reason}\""))]);
                 }
                 if let Some(contact) = message.contacts().flatten().next() {
                     directory.flows.note_contact(flow.flow, key, contact.uri.as_str());
@@ -175,15 +189,27 @@ fn front_end_refusal(domain: &Domain, identity: &Address, method: Option<&Method
     }
 }
 
-/// The status for a REGISTER that nobody may ask for: of another user than the one who asks (RFC 3261 §10.3 step 5), or
-/// with a `*` that does not take everything out (step 6).
-fn register_refusal(message: &Message, identity: &Address) -> Option<u16> {
+/// The status, and why, for a REGISTER that nobody may ask for: of another user than the one who asks (RFC 3261 §10.3
+/// step 5), with a `*` that does not take everything out (step 6), or with a Contact at which no phone can be reached.
+fn register_refusal(message: &Message, identity: &Address) -> Option<(u16, &'static str)> {
     let to = message.to().ok().and_then(|to| address_of_uri(&to.uri).ok());
     if to.is_none_or(|to| to.address != *identity) {
-        return Some(403);
+        return Some((403, "only the user may register"));
     }
     let is_all = message.expires() == Some(0) && message.contacts().next().is_none();
-    (message.has_contact_star() && !is_all).then_some(400)
+    if message.has_contact_star() && !is_all {
+        return Some((400, "a Contact of * needs Expires: 0 and no other Contact"));
+    }
+    for contact in message.contacts() {
+        match contact.map(|contact| contact.uri.scheme()) {
+            Ok(Scheme::Sip | Scheme::Sips) => {}
+            // §10.3 lets a registrar take any scheme; we send requests to SIP phones only, so it is forbidden (§21.4.4),
+            // not malformed. 416 would speak of the Request-URI.
+            Ok(_) => return Some((403, "only sip and sips Contacts can be registered")),
+            Err(_) => return Some((400, "a malformed Contact")),
+        }
+    }
+    None
 }
 
 /// The shard that owns what a request is about: the row that our tag names, else the user of the Request-URI when its
@@ -289,7 +315,7 @@ mod tests {
                  To: <sip:{to}@corp.example>\r\nCall-ID: c\r\nCSeq: 1 REGISTER\r\n{more}\r\n"
             );
             let message = read_datagram(text.into(), &MessageLimits::default()).expect("legal");
-            register_refusal(&message, &address("a@corp.example"))
+            register_refusal(&message, &address("a@corp.example")).map(|(status, _)| status)
         };
         assert_eq!(refusal("a", "Contact: <sip:a@h>\r\nExpires: 600\r\n"), None);
         assert_eq!(refusal("b", "Contact: <sip:a@h>\r\nExpires: 600\r\n"), Some(403));
@@ -297,6 +323,14 @@ mod tests {
         for more in ["", "Expires: 600\r\n", "Contact: <sip:a@h>\r\nExpires: 0\r\n"] {
             assert_eq!(refusal("a", &format!("Contact: *\r\n{more}")), Some(400), "{more}");
         }
+        for uri in ["tel:+12015550123", "mailto:a@corp.example", "TEL:911", "pres:a@h", "im:a@h", "http://h/"]
+        {
+            assert_eq!(refusal("a", &format!("Contact: <{uri}>\r\nExpires: 600\r\n")), Some(403), "{uri}");
+            let second = format!("Contact: <sip:a@h>, <{uri}>;expires=0\r\n");
+            assert_eq!(refusal("a", &second), Some(403), "{uri}");
+        }
+        assert_eq!(refusal("a", "Contact: <sips:a@h>;expires=60\r\n"), None);
+        assert_eq!(refusal("a", "Contact: <sip:a@b@c>\r\n"), Some(400));
     }
 
     /// What the first checks say to a request with this method and these headers.

@@ -36,8 +36,25 @@ pub struct Account {
     pub ha1_sha256: Option<Box<str>>,
     /// MD5 of the same.
     pub ha1_md5: Option<Box<str>>,
+    /// SHA-256 with `user@domain` as user, for phones that log in so. Accounts of earlier versions have none.
+    pub ha1_sha256_address: Option<Box<str>>,
+    /// MD5 of the same.
+    pub ha1_md5_address: Option<Box<str>>,
     /// Who may watch without asking.
     pub approve: Approve,
+}
+
+/// The hashes of one password, as [`Account`] has them.
+#[derive(Clone, Default)]
+pub struct Hashes {
+    /// See [`Account::ha1_sha256`].
+    pub sha256: Option<Box<str>>,
+    /// See [`Account::ha1_md5`].
+    pub md5: Option<Box<str>>,
+    /// See [`Account::ha1_sha256_address`].
+    pub sha256_address: Option<Box<str>>,
+    /// See [`Account::ha1_md5_address`].
+    pub md5_address: Option<Box<str>>,
 }
 
 /// Why an account cannot be added or changed.
@@ -150,16 +167,11 @@ impl Accounts {
     }
 
     /// Replaces the hashes of one, as with a new password. On an error nothing is changed.
-    pub fn set_hashes(
-        &mut self,
-        aor: &Address,
-        ha1_sha256: Option<Box<str>>,
-        ha1_md5: Option<Box<str>>,
-    ) -> Result<(), AccountError> {
+    pub fn set_hashes(&mut self, aor: &Address, hashes: Hashes) -> Result<(), AccountError> {
         let Some(account) = self.by_address.get_mut(aor) else {
             return Err(AccountError::Unknown { aor: aor.clone() });
         };
-        let changed = Account { ha1_sha256, ha1_md5, ..account.clone() };
+        let changed = Account::new(aor.clone(), hashes, account.approve);
         if !changed.has_good_hashes() {
             return Err(AccountError::BadHash { aor: aor.clone() });
         }
@@ -180,11 +192,27 @@ impl Accounts {
 }
 
 impl Account {
+    /// An account with these hashes.
+    pub fn new(aor: Address, hashes: Hashes, approve: Approve) -> Self {
+        let Hashes { sha256, md5, sha256_address, md5_address } = hashes;
+        Self {
+            aor,
+            ha1_sha256: sha256,
+            ha1_md5: md5,
+            ha1_sha256_address: sha256_address,
+            ha1_md5_address: md5_address,
+            approve,
+        }
+    }
+
     fn has_good_hashes(&self) -> bool {
         let is_hash =
             |hash: &Option<Box<str>>, len| hash.as_deref().is_none_or(|hash| hex(hash, len).is_ok());
         let has_some = self.ha1_sha256.is_some() || self.ha1_md5.is_some();
-        has_some && is_hash(&self.ha1_sha256, SHA256_DIGITS) && is_hash(&self.ha1_md5, MD5_DIGITS)
+        let are_sha256 =
+            [&self.ha1_sha256, &self.ha1_sha256_address].map(|hash| is_hash(hash, SHA256_DIGITS));
+        let are_md5 = [&self.ha1_md5, &self.ha1_md5_address].map(|hash| is_hash(hash, MD5_DIGITS));
+        has_some && are_sha256 == [true; 2] && are_md5 == [true; 2]
     }
 }
 
@@ -235,6 +263,8 @@ fn read(section: &Section<'_>) -> Option<Account> {
     }
     let sha256 = section.parsed("ha1_sha256", |text| hex(text, SHA256_DIGITS));
     let md5 = section.parsed("ha1_md5", |text| hex(text, MD5_DIGITS));
+    let sha256_address = section.parsed("ha1_sha256_address", |text| hex(text, SHA256_DIGITS));
+    let md5_address = section.parsed("ha1_md5_address", |text| hex(text, MD5_DIGITS));
     let approve = section
         .word("approve", &[("ask", Approve::Ask), ("partner", Approve::Partner), ("all", Approve::All)]);
     section.finish();
@@ -243,12 +273,13 @@ fn read(section: &Section<'_>) -> Option<Account> {
         let reason = Reason::NoHash { aor: aor.to_string() };
         section.error(section.span.clone(), reason, "ha1_sha256, ha1_md5, or both");
     }
-    Some(Account {
-        aor,
-        ha1_sha256: sha256.map(|found| found.value),
-        ha1_md5: md5.map(|found| found.value),
-        approve: approve.map_or(Approve::Ask, |found| found.value),
-    })
+    let hashes = Hashes {
+        sha256: sha256.map(|found| found.value),
+        md5: md5.map(|found| found.value),
+        sha256_address: sha256_address.map(|found| found.value),
+        md5_address: md5_address.map(|found| found.value),
+    };
+    Some(Account::new(aor, hashes, approve.map_or(Approve::Ask, |found| found.value)))
 }
 
 fn hex(text: &str, digits: usize) -> Result<Box<str>, &'static str> {
@@ -282,6 +313,10 @@ struct WrittenAccount<'a> {
     ha1_sha256: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ha1_md5: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ha1_sha256_address: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ha1_md5_address: Option<&'a str>,
     approve: &'static str,
 }
 
@@ -291,6 +326,8 @@ impl<'a> From<&'a Account> for WrittenAccount<'a> {
             aor: account.aor.as_str(),
             ha1_sha256: account.ha1_sha256.as_deref(),
             ha1_md5: account.ha1_md5.as_deref(),
+            ha1_sha256_address: account.ha1_sha256_address.as_deref(),
+            ha1_md5_address: account.ha1_md5_address.as_deref(),
             approve: account.approve.as_str(),
         }
     }
@@ -312,6 +349,8 @@ mod tests {
             aor: aor(text),
             ha1_sha256: Some(SHA256.into()),
             ha1_md5: Some(MD5.into()),
+            ha1_sha256_address: None,
+            ha1_md5_address: Some(MD5.into()),
             approve: Approve::Partner,
         }
     }
@@ -377,11 +416,17 @@ mod tests {
         }
         let alice = aor("alice@sip.localhost");
         let no_hash = Err(AccountError::BadHash { aor: alice.clone() });
-        assert_eq!(accounts.set_hashes(&alice, Some("12".into()), None), no_hash);
+        let short = Hashes { sha256: Some("12".into()), ..Hashes::default() };
+        assert_eq!(accounts.set_hashes(&alice, short), no_hash);
+        let short =
+            Hashes { sha256: Some(SHA256.into()), md5_address: Some("12".into()), ..Hashes::default() };
+        assert_eq!(accounts.set_hashes(&alice, short), no_hash);
         assert_eq!(accounts.account(&alice), Some(&account("alice@sip.localhost")), "as it was");
-        accounts.set_hashes(&alice, Some(SHA256.into()), None).expect("there");
-        assert_eq!(accounts.account(&alice).expect("there").ha1_md5, None);
-        assert!(accounts.set_hashes(&aor("bob@sip.localhost"), Some(SHA256.into()), None).is_err());
+        let only_sha256 = Hashes { sha256: Some(SHA256.into()), ..Hashes::default() };
+        accounts.set_hashes(&alice, only_sha256.clone()).expect("there");
+        let changed = accounts.account(&alice).expect("there");
+        assert_eq!((&changed.ha1_md5, &changed.ha1_md5_address), (&None, &None));
+        assert!(accounts.set_hashes(&aor("bob@sip.localhost"), only_sha256).is_err());
         accounts.set_approve(&aor("alice@sip.localhost"), Approve::All).expect("there");
         assert_eq!(accounts.account(&aor("alice@sip.localhost")).expect("there").approve, Approve::All);
         assert!(accounts.set_approve(&aor("bob@sip.localhost"), Approve::All).is_err());
@@ -420,7 +465,7 @@ mod tests {
                 "a.toml:7:11: `account.ha1_md5` cannot be \"xyz\"; accepted: 32 hexadecimal digits",
                 "a.toml:9:7: `account.aor` cannot be \"nobody\"; accepted: USER@DOMAIN",
                 "a.toml:10:1: account bob@sip.localhost has no hash of a password; accepted: ha1_sha256, ha1_md5, or both",
-                "a.toml:12:1: unknown key `account.password`; accepted: aor, ha1_sha256, ha1_md5, approve",
+                "a.toml:12:1: unknown key `account.password`; accepted: aor, ha1_sha256, ha1_md5, ha1_sha256_address, ha1_md5_address, approve",
                 "a.toml:13:1: missing key `account.aor`; accepted: USER@DOMAIN",
             ]
         );

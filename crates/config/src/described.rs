@@ -697,7 +697,7 @@ const SETTINGS: &[Setting] = &[
         USERS,
         "[\"SHA-256\", \"MD5\"]",
         "SHA-256, MD5",
-        "The challenges that phones get, in this order, and no other hash is taken. Some phones (baresip before 2.0, SIPp) give up at a SHA-256 challenge even with an MD5 one beside it: `[\"MD5\"]` lets them in. MD5 is broken for other uses and weak here: who reads the exchange of a phone without TLS tries passwords against it fast, and a stored MD5 hash falls sooner. `[\"SHA-256\"]` keeps old phones out.",
+        "The challenges that phones get, in this order, and no other hash is taken. Some phones (baresip before 2.0, SIPp) give up at a SHA-256 challenge even with an MD5 one beside it: `[\"MD5\"]` lets them in. Phones that send digest without `qop` (RFC 2069) are let in only where MD5 stands here, with a nonce that is good for one request. MD5 is broken for other uses and weak here: who reads the exchange of a phone without TLS tries passwords against it fast, and a stored MD5 hash falls sooner. `[\"SHA-256\"]` keeps old phones out.",
     ),
     //
     setting(
@@ -770,6 +770,15 @@ const SETTINGS: &[Setting] = &[
         "32 hexadecimal digits",
         "MD5 of the same, for phones that know nothing better.",
     ),
+    setting(
+        "account",
+        "ha1_sha256_address",
+        ALL,
+        "(none)",
+        "64 hexadecimal digits",
+        "SHA-256 with `user@domain` as user, for phones that log in so. `tombolo user passwd` adds it to older accounts.",
+    ),
+    setting("account", "ha1_md5_address", ALL, "(none)", "32 hexadecimal digits", "MD5 of the same."),
     setting(
         "account",
         "approve",

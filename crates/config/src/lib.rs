@@ -16,7 +16,7 @@ mod settings;
 
 use std::path::Path;
 
-pub use accounts::{Account, AccountError, Accounts};
+pub use accounts::{Account, AccountError, Accounts, Hashes};
 pub use defaults::embedded_defaults;
 pub use described::{Setting, markdown, settings};
 pub use differences::Difference;

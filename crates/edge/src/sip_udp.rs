@@ -16,6 +16,7 @@ use bytes::Bytes;
 use tokio::{net::UdpSocket, time::sleep};
 use tombolo_sip::{
     build::ResponseBuilder,
+    framer::is_padding,
     message::{Message, MessageLimits, read_datagram},
 };
 use tombolo_telemetry::StatusClass;
@@ -128,8 +129,7 @@ impl UdpActor {
     fn take(&mut self, remote: SocketAddr, datagram: Bytes) {
         let now = self.shared.clock.now().instant;
         let known = self.remotes.heard_of(remote, now).cloned();
-        // Keep-alives of phones are line ends or zeros.
-        if datagram.iter().all(|octet| matches!(octet, b'\r' | b'\n' | 0)) {
+        if is_padding(&datagram) {
             return;
         }
         let mut message = match read_datagram(datagram.clone(), &self.shared.limits) {

@@ -186,6 +186,12 @@ fn response(ha1: &Ha1, nonce: &str, nc: &str, cnonce: &str, qop: Qop, request: &
     ])
 }
 
+/// The `response` of RFC 2069 §2.1.2, which some phones still send: `H(H(A1):nonce:H(A2))`.
+fn response_without_qop(ha1: &Ha1, nonce: &str, request: &Request<'_>) -> Hex {
+    let ha2 = ha1.algorithm.hash(&[request.method.as_bytes(), request.uri.as_bytes()]);
+    ha1.algorithm.hash(&[ha1.hex.as_bytes(), nonce.as_bytes(), ha2.as_bytes()])
+}
+
 /// Compares in a time that does not tell where they differ.
 fn is_equal(ours: &Hex, theirs: &str) -> bool {
     ours.as_bytes().ct_eq(theirs.as_bytes()).into()

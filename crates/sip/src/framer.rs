@@ -25,6 +25,15 @@ pub struct StreamFault {
     pub head: Option<Box<Message>>,
 }
 
+/// A keep-alive (RFC 5626 §3.5.1).
+const PING: &[u8] = b"\r\n\r\n";
+
+/// Whether octets between two messages say nothing: line ends (RFC 3261 §7.5), and the zeros and blanks that phones
+/// send as keep-alives of their own making.
+pub fn is_padding(octets: &[u8]) -> bool {
+    octets.iter().all(|octet| matches!(octet, b'\r' | b'\n' | b'\0' | b' ' | b'\t'))
+}
+
 /// One stream's framer.
 #[derive(Debug)]
 pub struct StreamFramer {
@@ -54,13 +63,13 @@ impl StreamFramer {
 
     /// True when a message has begun and is not whole (SIP-T-17: its time is limited).
     pub fn is_inside(&self) -> bool {
-        self.waiting.is_some() || self.buffer.iter().any(|octet| !matches!(octet, b'\r' | b'\n'))
+        self.waiting.is_some() || !is_padding(&self.buffer)
     }
 
     /// The next message or keep-alive; `None` until more octets come.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, StreamFault> {
         if self.waiting.is_none() {
-            if self.take_line_ends() {
+            if self.take_padding() {
                 return Ok(Some(Frame::Ping));
             }
             if !self.take_head()? {
@@ -78,19 +87,21 @@ impl StreamFramer {
         Ok(Some(Frame::Message(message)))
     }
 
-    /// Skips line ends before a start line; true when two of them make a keep-alive.
-    fn take_line_ends(&mut self) -> bool {
-        if self.buffer.starts_with(b"\r\n\r\n") {
-            let _ = self.buffer.split_to(4);
+    /// Skips what stands between two messages; true when two line ends make a keep-alive.
+    fn take_padding(&mut self) -> bool {
+        loop {
+            if self.buffer.starts_with(PING) {
+                let _ = self.buffer.split_to(PING.len());
+                self.searched = 0;
+                return true;
+            }
+            // What may be the first part of a keep-alive waits for the rest.
+            if PING.starts_with(&self.buffer) || !is_padding(&self.buffer[..1]) {
+                return false;
+            }
+            let _ = self.buffer.split_to(1);
             self.searched = 0;
-            return true;
         }
-        // A lone line end waits for its second half; in front of a start line it is skipped.
-        if self.buffer.starts_with(b"\r\n") && self.buffer.len() > 2 && !self.buffer.starts_with(b"\r\n\r") {
-            let _ = self.buffer.split_to(2);
-            self.searched = 0;
-        }
-        false
     }
 
     fn take_head(&mut self) -> Result<bool, StreamFault> {
@@ -174,6 +185,26 @@ mod tests {
         assert_eq!(frames(b"\r\n\r\n\r\n\r\n", 3).expect("legal"), ["ping", "ping"]);
         let inside = b"MESSAGE sip:a@b SIP/2.0\r\nv: x\r\nl: 4\r\n\r\n\r\n\r\n";
         assert_eq!(frames(inside, 1).expect("legal"), ["MESSAGE \r\n\r\n"]);
+    }
+
+    #[test]
+    fn zeros_and_blanks_between_messages_are_keep_alives_of_phones_and_say_nothing() {
+        let message = "OPTIONS sip:a@b SIP/2.0\r\nv: x\r\nl: 0\r\n\r\n";
+        for junk in
+            ["\r\n\0", "\0\0\0\0", "\0", "\n\n", " \r\n", "\r\r\n", "\r\n\r\0", "\t\0\r\n", "\r\n\0\r\n"]
+        {
+            let text = format!("{junk}{message}{junk}{message}{junk}");
+            for step in [1, 2, 3, text.len()] {
+                let seen = frames(text.as_bytes(), step).expect(junk);
+                assert_eq!(seen, ["OPTIONS ", "OPTIONS "], "{junk:?} at {step} octets");
+            }
+            let mut framer = StreamFramer::new(MessageLimits::default());
+            framer.push(junk.as_bytes());
+            assert!(framer.next_frame().expect(junk).is_none() && !framer.is_inside(), "{junk:?}");
+        }
+        assert_eq!(frames(b"\0\r\n\r\n\0\r\n\r\n", 2).expect("legal"), ["ping", "ping"]);
+        let body = b"MESSAGE sip:a@b SIP/2.0\r\nv: x\r\nl: 3\r\n\r\n\0\r\n";
+        assert_eq!(frames(body, 1).expect("legal"), ["MESSAGE \0\r\n"], "a body is not touched");
     }
 
     #[test]

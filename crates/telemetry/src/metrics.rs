@@ -34,6 +34,7 @@ pub struct Metrics {
     responses_in: Counter,
     refused_stanzas: Counter,
     refused_requests: Counter,
+    failed_logins: Counter,
     refused_bodies: Counter,
     refused_streams: Counter,
     refused_connections: Counter,
@@ -111,6 +112,10 @@ impl Metrics {
             responses_in: counter("sip_responses_in", "SIP responses from peers"),
             refused_stanzas: counter("refused_stanzas", "Stanzas that were refused or dropped"),
             refused_requests: counter("refused_requests", "SIP requests that were refused"),
+            failed_logins: counter(
+                "sip_failed_logins",
+                "SIP requests whose sender did not prove the user it named",
+            ),
             refused_bodies: counter("refused_bodies", "Presence documents that were refused"),
             refused_streams: counter("refused_streams", "XMPP streams that were refused"),
             refused_connections: counter("refused_connections", "SIP connections over a limit"),
@@ -328,6 +333,7 @@ gauges!(streams, sessions, users, subscriptions, dialogs, queue_depth);
 counters!(
     refused_stanza => refused_stanzas,
     refused_request => refused_requests,
+    failed_login => failed_logins,
     refused_body => refused_bodies,
     refused_stream => refused_streams,
     refused_connection => refused_connections,

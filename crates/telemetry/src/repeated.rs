@@ -31,7 +31,7 @@ const SPAN: Duration = Duration::from_secs(60);
 /// Kinds that are told apart by whom they name; beyond that only the place in the code counts.
 const MAX_KINDS: usize = 1024;
 /// Fields that say whom a line is about. None of them names a person.
-const NAMING: [&str; 4] = ["partner", "domain", "edge", "front_end"];
+const NAMING: [&str; 5] = ["partner", "domain", "edge", "front_end", "client"];
 
 /// The kinds of this process.
 static KINDS: LazyLock<Mutex<Kinds>> = LazyLock::new(Mutex::default);

@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 use tombolo_admin::UserBook;
 use tombolo_broker::{Account, Accounts, Broker};
-use tombolo_config::AccountError;
+use tombolo_config::{AccountError, Hashes};
 use tombolo_policy::Approve;
 use tombolo_presence::Address;
 use tombolo_sip::digest::{Algorithm, Ha1, ha1};
@@ -79,8 +79,7 @@ impl UserBook for Book {
     }
 
     fn add(&self, aor: &Address, password: &str, approve: Approve) -> Result<(), String> {
-        let (ha1_sha256, ha1_md5) = hashes(aor, password)?;
-        let new = tombolo_config::Account { aor: aor.clone(), ha1_sha256, ha1_md5, approve };
+        let new = tombolo_config::Account::new(aor.clone(), hashes(aor, password)?, approve);
         self.change(aor, |accounts| accounts.add(new))
     }
 
@@ -89,25 +88,35 @@ impl UserBook for Book {
     }
 
     fn set_password(&self, aor: &Address, password: &str) -> Result<(), String> {
-        let (ha1_sha256, ha1_md5) = hashes(aor, password)?;
-        self.change(aor, |accounts| accounts.set_hashes(aor, ha1_sha256, ha1_md5))
+        let hashes = hashes(aor, password)?;
+        self.change(aor, |accounts| accounts.set_hashes(aor, hashes))
     }
 }
 
-/// SHA-256 and MD5, as an account has them.
-type Hashes = (Option<Box<str>>, Option<Box<str>>);
-
-/// The hashes of user, realm and password (RFC 8760).
+/// The hashes of user, realm and password (RFC 8760). Some phones log in as `user`, some as `user@domain`.
 fn hashes(aor: &Address, password: &str) -> Result<Hashes, String> {
     if password.is_empty() {
         return Err("the password is empty".to_owned());
     }
-    let hash = |algorithm| ha1(algorithm, aor.local(), aor.domain(), password).hex().into();
-    Ok((Some(hash(Algorithm::Sha256)), Some(hash(Algorithm::Md5))))
+    let hash = |user, algorithm| Some(ha1(algorithm, user, aor.domain(), password).hex().into());
+    Ok(Hashes {
+        sha256: hash(aor.local(), Algorithm::Sha256),
+        md5: hash(aor.local(), Algorithm::Md5),
+        sha256_address: hash(aor.as_str(), Algorithm::Sha256),
+        md5_address: hash(aor.as_str(), Algorithm::Md5),
+    })
 }
 
 fn account(account: &tombolo_config::Account) -> Account {
-    let sha = account.ha1_sha256.as_deref().and_then(|hash| Ha1::from_hex(Algorithm::Sha256, hash));
-    let md5 = account.ha1_md5.as_deref().and_then(|hash| Ha1::from_hex(Algorithm::Md5, hash));
-    Account { aor: account.aor.clone(), ha1: sha.into_iter().chain(md5).collect(), approve: account.approve }
+    let both = |sha256: &Option<Box<str>>, md5: &Option<Box<str>>| {
+        let sha256 = sha256.as_deref().and_then(|hash| Ha1::from_hex(Algorithm::Sha256, hash));
+        let md5 = md5.as_deref().and_then(|hash| Ha1::from_hex(Algorithm::Md5, hash));
+        sha256.into_iter().chain(md5).collect()
+    };
+    Account {
+        aor: account.aor.clone(),
+        ha1: both(&account.ha1_sha256, &account.ha1_md5),
+        ha1_of_address: both(&account.ha1_sha256_address, &account.ha1_md5_address),
+        approve: account.approve,
+    }
 }

@@ -110,6 +110,7 @@ pub fn accounts_of(approve: Approve, users: &[&str]) -> Accounts {
     let account = |user: &&str| Account {
         aor: address(&format!("{user}@{HOME}")),
         ha1: vec![ha1(Algorithm::Sha256, user, HOME, PASSWORD)],
+        ha1_of_address: Vec::new(),
         approve,
     };
     users.iter().map(account).collect()

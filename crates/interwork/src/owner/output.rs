@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tombolo_budget::Full;
 use tombolo_presence::{Address, Subscription};
+use tombolo_sip::method::Method;
 
 use crate::{
     owner::{
@@ -172,6 +173,10 @@ pub enum OwnerEvent {
     },
     /// A request was refused.
     RequestRefused {
+        /// Its method.
+        method: Option<Method>,
+        /// Whom it spoke for.
+        identity: Address,
         /// The status code.
         status: u16,
         /// Why, in the words of the log.

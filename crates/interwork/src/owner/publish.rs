@@ -104,7 +104,12 @@ impl Owner {
                 let state = state_of_document(&content.text, Some(user))?;
                 let lang = content.language;
                 let state = in_language(state, lang.as_deref());
-                Ok(Document { body: content.text.into_owned().into_bytes(), lang, source: source.clone(), state })
+                Ok(Document {
+                    body: content.text.into_owned().into_bytes(),
+                    lang,
+                    source: source.clone(),
+                    state,
+                })
             });
         if matches!(outcome, Err(Refusal::Body(_))) {
             self.event(OwnerEvent::BadPidf);
@@ -147,7 +152,7 @@ impl Owner {
         self.answer(
             request,
             Reply { headers: &headers, ..Reply::status(refusal.status()) },
-            "the publication is refused",
+            refusal.reason(),
         );
     }
 

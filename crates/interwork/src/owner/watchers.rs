@@ -338,7 +338,8 @@ impl Owner {
     /// Answers a request, and counts it when it is a refusal.
     pub(super) fn answer(&mut self, request: &SipRequest, answer: Reply<'_>, reason: &'static str) {
         if answer.status >= 300 {
-            self.event(OwnerEvent::RequestRefused { status: answer.status, reason });
+            let (method, identity) = (request.message.method().cloned(), request.identity.clone());
+            self.event(OwnerEvent::RequestRefused { method, identity, status: answer.status, reason });
         }
         if let Some(bytes) = reply(&request.message, &answer) {
             self.out.push_back(Output::Respond { peer: request.peer.clone(), reply: request.reply, bytes });

@@ -20,6 +20,9 @@ pub enum DigestFault {
     /// An algorithm that we do not have.
     #[error("an unknown Digest algorithm")]
     UnknownAlgorithm,
+    /// A count of no request: the first one is 1 (RFC 7616 §3.4).
+    #[error("a nonce count of 0")]
+    ZeroCount,
     /// A quality of protection that we do not have.
     #[error("an unknown quality of protection")]
     UnknownQop,
@@ -94,10 +97,12 @@ pub struct Credentials<'a> {
     pub uri: Cow<'a, str>,
     /// The algorithm; [`super::Ha1`] must be of the same.
     pub algorithm: Algorithm,
-    /// The quality of protection; `auth` where none is named (RFC 8760 §2.6-8).
-    pub qop: Qop,
+    /// The quality of protection; `auth` where a count stands without one (RFC 8760 §2.6-8). `None` for the form of
+    /// RFC 2069, which has neither.
+    pub qop: Option<Qop>,
     pub(super) nonce: Cow<'a, str>,
     pub(super) response: Cow<'a, str>,
+    /// Empty without `qop`, as is `nc_text`.
     pub(super) cnonce: Cow<'a, str>,
     /// As written, for the hash.
     pub(super) nc_text: Cow<'a, str>,
@@ -110,26 +115,44 @@ impl<'a> Credentials<'a> {
     /// [`DigestFault::OtherScheme`] is to be treated as no credentials at all (RFC 4475 §3.3.7).
     pub fn parse(value: &'a str) -> Result<Self, DigestFault> {
         let mut fields = Fields::parse(value)?;
-        let nc_text = fields.need("nc")?;
-        if nc_text.len() != 8 || !nc_text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(DigestFault::Malformed);
-        }
+        let (qop, nc_text) = match (fields.take("qop").as_deref(), fields.take("nc")) {
+            (None, None) => (None, Cow::Borrowed("")),
+            (None | Some("auth"), Some(nc)) => (Some(Qop::Auth), nc),
+            (Some("auth-int"), Some(nc)) => (Some(Qop::AuthInt), nc),
+            (Some("auth" | "auth-int"), None) => return Err(DigestFault::Missing("nc")),
+            (Some(_), _) => return Err(DigestFault::UnknownQop),
+        };
+        let nc = match qop {
+            Some(_) => read_count(&nc_text)?,
+            None => 0,
+        };
         Ok(Self {
             username: fields.need("username")?,
             realm: fields.need("realm")?,
             uri: fields.need("uri")?,
             algorithm: fields.algorithm()?,
-            qop: match fields.take("qop").as_deref() {
-                None | Some("auth") => Qop::Auth,
-                Some("auth-int") => Qop::AuthInt,
-                Some(_) => return Err(DigestFault::UnknownQop),
-            },
+            qop,
             nonce: fields.need("nonce")?,
             response: fields.need("response")?,
-            cnonce: fields.need("cnonce")?,
-            nc: u32::from_str_radix(&nc_text, 16).map_err(|_| DigestFault::Malformed)?,
+            cnonce: match qop {
+                Some(_) => fields.need("cnonce")?,
+                None => Cow::Borrowed(""),
+            },
+            nc,
             nc_text,
         })
+    }
+}
+
+/// `nc`: eight hexadecimal digits (RFC 7616 §3.4), from 1 on.
+fn read_count(text: &str) -> Result<u32, DigestFault> {
+    if text.len() != 8 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(DigestFault::Malformed);
+    }
+    match u32::from_str_radix(text, 16) {
+        Ok(0) => Err(DigestFault::ZeroCount),
+        Ok(count) => Ok(count),
+        Err(_) => Err(DigestFault::Malformed),
     }
 }
 

@@ -10,7 +10,9 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-use super::{Algorithm, Credentials, Ha1, Qop, Request, ha1, is_equal, push_quoted, response};
+use super::{
+    Algorithm, Credentials, Ha1, Qop, Request, ha1, is_equal, push_quoted, response, response_without_qop,
+};
 use crate::uri;
 
 /// What a server offers.
@@ -49,6 +51,9 @@ pub enum Verdict {
     /// The password was right and the nonce is too old, was not ours, or was used so before: challenge again, with
     /// `stale=true`.
     Stale,
+    /// They are of the form of RFC 2069, without `qop`, which counts for MD5 only, where that is offered: challenge
+    /// again. Whether they are right was not looked at.
+    WithoutQop,
     /// They are for another realm: as if there were none.
     OtherRealm,
     /// They are wrong: challenge again, without `stale`.
@@ -60,14 +65,14 @@ type NonceKey = (u64, u64);
 
 /// Which counts of a nonce were used: the highest, and a bit for each of the 64 up to it.
 #[derive(Debug, Clone, Copy)]
-struct Window {
-    highest: u32,
-    used: u64,
+pub(super) struct Window {
+    pub(super) highest: u32,
+    pub(super) used: u64,
 }
 
 impl Window {
     /// Marks `nc` as used; false when it was, or is too far below the highest to tell.
-    fn take(&mut self, nc: u32) -> bool {
+    pub(super) fn take(&mut self, nc: u32) -> bool {
         if nc > self.highest {
             let ahead = nc - self.highest;
             self.used = if ahead < 64 { self.used << ahead } else { 0 } | 1;
@@ -137,28 +142,33 @@ impl Server {
         if credentials.realm != self.settings.realm {
             return Verdict::OtherRealm;
         }
+        let offers_md5 = self.settings.algorithms.contains(&Algorithm::Md5);
+        if credentials.qop.is_none() && (credentials.algorithm != Algorithm::Md5 || !offers_md5) {
+            return Verdict::WithoutQop;
+        }
         let Some(nobody) = self.nobody.iter().find(|nobody| nobody.algorithm == credentials.algorithm) else {
             return Verdict::Refused;
         };
         let known = ha1.filter(|known| known.algorithm == credentials.algorithm);
         let covered = Request { uri: &credentials.uri, ..*request };
-        let expected = response(
-            known.unwrap_or(nobody),
-            &credentials.nonce,
-            &credentials.nc_text,
-            &credentials.cnonce,
-            credentials.qop,
-            &covered,
-        );
+        let (hash, nonce) = (known.unwrap_or(nobody), &*credentials.nonce);
+        let expected = match credentials.qop {
+            Some(qop) => response(hash, nonce, &credentials.nc_text, &credentials.cnonce, qop, &covered),
+            None => response_without_qop(hash, nonce, &covered),
+        };
         let is_right = is_equal(&expected, &credentials.response);
         // Only `auth` is offered; `auth-int` would need a body that was not touched on its way.
-        if !is_right || known.is_none() || credentials.qop != Qop::Auth {
+        if !is_right || known.is_none() || credentials.qop == Some(Qop::AuthInt) {
             return Verdict::Refused;
         }
         let Some(key) = self.read_nonce(&credentials.nonce) else { return Verdict::Stale };
         let made = Duration::from_secs(key.0);
         let is_in_time = made <= wall + CLOCK_SLACK && wall <= made + self.settings.nonce_life;
-        if !is_in_time || !self.take_count(key, credentials.nc, wall) {
+        let mut is_unused = || match credentials.qop {
+            Some(_) => self.take_count(key, credentials.nc, wall),
+            None => self.take_nonce(key, wall),
+        };
+        if !is_in_time || !is_unused() {
             return Verdict::Stale;
         }
         if uri::are_equivalent(&credentials.uri, request.uri) {
@@ -174,13 +184,23 @@ impl Server {
     }
 
     fn take_count(&mut self, key: NonceKey, nc: u32, wall: Duration) -> bool {
-        if let Some(window) = self.windows.get_mut(&key) {
-            return window.take(nc);
+        match self.windows.get_mut(&key) {
+            Some(window) => window.take(nc),
+            None => self.begin_window(key, Window { highest: nc, used: 1 }, wall),
         }
+    }
+
+    /// Without a count nothing tells a replay but the nonce itself, which is good once and then for nothing else.
+    fn take_nonce(&mut self, key: NonceKey, wall: Duration) -> bool {
+        let used_up = Window { highest: u32::MAX, used: u64::MAX };
+        !self.windows.contains_key(&key) && self.begin_window(key, used_up, wall)
+    }
+
+    fn begin_window(&mut self, key: NonceKey, window: Window, wall: Duration) -> bool {
         if self.forgotten.is_some_and(|forgotten| key <= forgotten) {
             return false;
         }
-        self.windows.insert(key, Window { highest: nc, used: 1 });
+        self.windows.insert(key, window);
         // What cannot be used any more needs no place; what can, but has none, is forgotten.
         let oldest = wall.saturating_sub(self.settings.nonce_life).as_secs();
         while let Some((first, _)) = self.windows.first_key_value()

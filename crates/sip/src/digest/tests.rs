@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::*;
+use super::{server::Window, *};
 
 const CNONCE: &str = "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ";
 const NONCE: &str = "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v";
@@ -434,4 +434,90 @@ fn nothing_panics_on_broken_values() {
             fuzz_body(&mutant);
         }
     }
+}
+
+/// Credentials for [`register`] in the form of RFC 2069.
+fn without_qop(challenge: &str, algorithm: Algorithm, more: &str) -> String {
+    let nonce = challenge.split("nonce=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a nonce");
+    let response = response_without_qop(&alice(algorithm), nonce, &register());
+    format!(
+        "Digest username=\"alice\", realm=\"{REALM}\", nonce=\"{nonce}\", uri=\"{URI}\", algorithm={}, \
+         response=\"{}\"{more}",
+        algorithm.token(),
+        response.as_str()
+    )
+}
+
+#[test]
+fn the_response_without_qop_is_that_of_rfc2069() {
+    // The values of RFC 2069 §2.4; its own response is wrong, erratum 749 gives this one.
+    let ha1 = ha1(Algorithm::Md5, "Mufasa", "testrealm@host.com", "CircleOfLife");
+    let request = Request { method: "GET", uri: "/dir/index.html", body: b"" };
+    let response = response_without_qop(&ha1, "dcd98b7102dd2f0e8b11d0f600bfb0c093", &request);
+    assert_eq!(response.as_str(), "1949323746fe6a43ef61f9606e7febea");
+}
+
+#[test]
+fn credentials_without_qop_count_once_for_their_nonce() {
+    let mut server = server();
+    let challenge = server.challenges(false, wall(), 1).remove(1);
+    let value = without_qop(&challenge, Algorithm::Md5, "");
+    assert_eq!(verify(&mut server, &value, wall()), Verdict::Accepted);
+    assert_eq!(verify(&mut server, &value, wall()), Verdict::Stale, "a replay");
+    // Nor does the nonce serve the other form any more.
+    let mut phone = client("secret");
+    phone.handle_challenge("pbx", [&*challenge], Answer::None).expect("a challenge");
+    let counted = phone.authorize(&register(), 5).expect("challenged");
+    assert_eq!(verify(&mut server, &counted, wall()), Verdict::Stale);
+    // And one that served a count serves it no more.
+    let challenge = server.challenges(false, wall(), 2).remove(1);
+    let mut phone = client("secret");
+    phone.handle_challenge("pbx", [&*challenge], Answer::None).expect("a challenge");
+    let counted = phone.authorize(&register(), 5).expect("challenged");
+    assert_eq!(verify(&mut server, &counted, wall()), Verdict::Accepted);
+    assert_eq!(verify(&mut server, &without_qop(&challenge, Algorithm::Md5, ""), wall()), Verdict::Stale);
+    let late = without_qop(&server.challenges(false, wall(), 3)[1], Algorithm::Md5, "");
+    assert_eq!(verify(&mut server, &late, wall() + Duration::from_secs(301)), Verdict::Stale);
+    let wrong =
+        without_qop(&server.challenges(false, wall(), 4)[1], Algorithm::Md5, "").replace("alice", "alicf");
+    let credentials = Credentials::parse(&wrong).expect("credentials");
+    assert_eq!(server.verify(&credentials, &register(), None, wall()), Verdict::Refused);
+}
+
+#[test]
+fn credentials_without_qop_are_refused_where_md5_is_not_offered_and_for_other_hashes() {
+    let only_sha = ServerSettings { algorithms: vec![Algorithm::Sha256], ..ServerSettings::new(REALM) };
+    let mut strict = Server::new(only_sha, [7; 32]);
+    let challenge = strict.challenges(false, wall(), 1).remove(0);
+    for algorithm in [Algorithm::Md5, Algorithm::Sha256] {
+        let value = without_qop(&challenge, algorithm, "");
+        assert_eq!(verify(&mut strict, &value, wall()), Verdict::WithoutQop);
+    }
+    let mut both = server();
+    let value = without_qop(&both.challenges(false, wall(), 1)[0], Algorithm::Sha256, "");
+    assert_eq!(verify(&mut both, &value, wall()), Verdict::WithoutQop);
+    assert_eq!(both.nonces(), 0);
+}
+
+#[test]
+fn a_count_of_zero_or_a_missing_one_is_no_count() {
+    let fault = |more: &str| {
+        let value = format!("Digest username=\"u\",realm=\"r\",uri=\"x\",nonce=\"n\",response=\"r\"{more}");
+        Credentials::parse(&value).map(|credentials| (credentials.qop, credentials.nc))
+    };
+    assert_eq!(fault(",cnonce=\"c\",qop=auth,nc=00000000"), Err(DigestFault::ZeroCount));
+    assert_eq!(fault(",cnonce=\"c\",nc=00000000"), Err(DigestFault::ZeroCount));
+    assert_eq!(fault(",cnonce=\"c\",qop=auth"), Err(DigestFault::Missing("nc")));
+    assert_eq!(fault(",qop=auth,nc=00000001"), Err(DigestFault::Missing("cnonce")));
+    assert_eq!(fault(",cnonce=\"c\",qop=auth,nc=0000000A"), Ok((Some(Qop::Auth), 10)));
+    assert_eq!(fault(",cnonce=\"c\",nc=00000001"), Ok((Some(Qop::Auth), 1)), "RFC 8760 §2.6-8");
+    assert_eq!(fault(""), Ok((None, 0)));
+}
+
+#[test]
+fn sip_au_05_a_count_far_below_the_highest_is_a_replay_for_all_we_know() {
+    let mut window = Window { highest: 1, used: 1 };
+    assert!(window.take(100) && window.take(37) && !window.take(37) && !window.take(100));
+    assert!(!window.take(36), "64 below");
+    assert!(window.take(u32::MAX) && !window.take(u32::MAX) && !window.take(100));
 }

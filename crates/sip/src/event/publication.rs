@@ -133,6 +133,19 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Why, in constant words for the log.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::BadEvent => "the event package is not one that we compose",
+            Self::BadRequest(reason) => reason,
+            Self::ConditionalRequestFailed => "no publication has this entity tag",
+            Self::TooBrief { .. } => "the publication's time is too short",
+            Self::Body(_) => "the body cannot be read",
+            Self::TooMany { .. } => "the user has as many publications as are allowed",
+            Self::UsedTag => "the entity tag is not new",
+        }
+    }
+
     /// The status code of the answer.
     pub fn status(&self) -> u16 {
         match self {
