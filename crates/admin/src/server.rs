@@ -33,7 +33,7 @@ use tokio::{
 };
 use tombolo_broker::{BindingReport, Broker, FrontEndReport, SessionReport, StreamReport};
 use tombolo_edge::StreamDirection;
-use tombolo_interwork::typed_address::typed_address;
+use tombolo_interwork::{address::domain_of_text, typed_address::typed_address};
 use tombolo_policy::{Approve, Partner, Table};
 use tombolo_presence::Address;
 use tombolo_telemetry::{Metrics, PartReport, PartState};
@@ -355,7 +355,7 @@ async fn partners(State(state): State<Shared>) -> Json<Vec<PartnerAnswer>> {
 async fn partner(State(state): State<Shared>, UrlPath(domain): UrlPath<String>) -> Response {
     let sessions = sessions_of(&state).await;
     let policy = state.policy.load();
-    match policy.partner(&domain.to_lowercase()) {
+    match domain_of_text(&domain).and_then(|domain| policy.partner(domain.as_str())) {
         Some(partner) => Json(partner_answer(partner, &sessions, &policy)).into_response(),
         None => {
             let known: Vec<String> =

@@ -14,7 +14,7 @@ use tombolo_policy::Approve;
 use tombolo_presence::Address;
 
 use crate::{
-    check::{Context, table},
+    check::{Context, prepared, table},
     described::ACCOUNT_FILE,
     error::{ConfigError, Reason, Source},
     files,
@@ -257,7 +257,8 @@ pub(crate) fn parse(text: &str, file_name: &str) -> Result<Accounts, Vec<ConfigE
 }
 
 fn read(section: &Section<'_>) -> Option<Account> {
-    let aor = section.parsed("aor", |text| typed_address(text).map_err(|_| "no address"));
+    let aor = section
+        .parsed("aor", |text| typed_address(text).ok().or_else(|| address_of_nodeprep(text)).ok_or("no address"));
     if !section.has("aor") {
         section.missing("aor");
     }
@@ -280,6 +281,18 @@ fn read(section: &Section<'_>) -> Option<Account> {
         md5_address: md5_address.map(|found| found.value),
     };
     Some(Account::new(aor, hashes, approve.map_or(Approve::Ask, |found| found.value)))
+}
+
+/// An address that an earlier version wrote and that RFC 7622 refuses, such as one with `ـ`, as it stands.
+///
+/// Nobody can register or be reached by it any more, but one such account must not make the file unreadable.
+fn address_of_nodeprep(text: &str) -> Option<Address> {
+    let (local, domain) = text.split_once('@')?;
+    let is_name = |c: char| {
+        if c.is_ascii() { c.is_ascii_graphic() && !"\"&'/:<>@".contains(c) } else { c.is_alphanumeric() }
+    };
+    let is_old = !local.is_ascii() && local.chars().all(is_name) && local == local.to_lowercase();
+    Address::new(local, prepared(domain).ok()?.as_str()).ok().filter(|_| is_old)
 }
 
 fn hex(text: &str, digits: usize) -> Result<Box<str>, &'static str> {
@@ -469,6 +482,21 @@ mod tests {
                 "a.toml:13:1: missing key `account.aor`; accepted: USER@DOMAIN",
             ]
         );
+    }
+
+    #[test]
+    fn an_account_that_an_earlier_version_wrote_does_not_make_the_file_unreadable() {
+        let text = ["fussball", "fußball", "a\u{640}b", "௰"]
+            .map(|local| format!("[[account]]\naor = \"{local}@sip.localhost\"\nha1_md5 = \"{MD5}\"\n"))
+            .concat();
+        let accounts = parse(&text, "a.toml").expect("readable");
+        assert_eq!(accounts.len(), 4, "and none is another");
+        assert!(accounts.account(&aor("fußball@sip.localhost")).is_some());
+        for refused in
+            ["x/y@sip.localhost", "♚@sip.localhost", "ü y@sip.localhost", "Üa\u{640}@sip.localhost"]
+        {
+            assert_eq!(errors(&format!("[[account]]\naor = \"{refused}\"\nha1_md5 = \"{MD5}\"\n")).len(), 1);
+        }
     }
 
     #[test]

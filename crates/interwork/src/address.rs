@@ -70,6 +70,11 @@ pub fn address_of_uri(uri: &UriRef<'_>) -> Result<Addressee, AddressFault> {
     Ok(Addressee { address, device: full.and_then(|full| full.resource().map(Into::into)) })
 }
 
+/// The domain that an operator types, in the form in which domains are compared.
+pub fn domain_of_text(text: &str) -> Option<tombolo_presence::Domain> {
+    tombolo_presence::Domain::from_prepared(Domain::parse(text).ok()?.as_str())
+}
+
 /// A text as a resource, prepared; `None` when it can be none (RFC 7622 §3.4).
 pub fn resource_from(text: &str) -> Option<Box<str>> {
     Jid::parse(&format!("x/{text}")).ok()?.resource().map(Into::into)
@@ -265,6 +270,21 @@ mod tests {
         assert_eq!(jid("sip:ROMEO@X.example"), jid("sip:romeo@x.example"));
         assert_eq!(jid("sip:a%E2%99%9A@h"), Err(AddressFault::NotAllowed));
         assert_eq!(jid("sip:a@h;gr=%E2%99%9A").as_deref(), Ok("a@h/♚"));
+    }
+
+    #[test]
+    fn a_domain_that_is_typed_is_compared_in_its_canonical_form() {
+        assert_eq!(domain_of_text("XN--BCHER-KVA.example.").expect("a domain").as_str(), "bücher.example");
+        assert_eq!(domain_of_text("a b"), None);
+    }
+
+    #[test]
+    fn two_users_whom_nodeprep_took_for_one_are_two() {
+        assert_eq!(jid("sip:fu%C3%9Fball@h").as_deref(), Ok("fußball@h"));
+        assert_eq!(jid("sip:fussball@h").as_deref(), Ok("fussball@h"));
+        assert_eq!(uri("fußball@h"), "sip:fu%C3%9Fball@h");
+        assert_eq!(jid("sip:%EF%BC%A1lice@h").as_deref(), Ok("alice@h"), "but fullwidth is ordinary width");
+        assert_eq!(jid("sip:henry%E2%85%A3@h"), Err(AddressFault::NotAllowed));
     }
 
     #[test]

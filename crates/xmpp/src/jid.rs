@@ -1,11 +1,14 @@
-//! XMPP addresses (RFC 7622): taken apart, prepared, and cheap to carry.
+//! XMPP addresses (RFC 7622): split, enforced, and cheap to carry.
 //!
-//! Text goes in, a prepared [`Jid`] or [`Domain`] comes out. Two that mean the same are equal octet by octet.
+//! Text goes in, a [`Jid`] or [`Domain`] in its canonical form comes out. Two addresses of one entity are equal octet by
+//! octet. ASCII, which nearly all addresses are, takes a short way without any Unicode data.
+
+mod domain;
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
-use unicode_normalization::char::is_combining_mark;
+use self::domain::prepare_domain;
+use crate::precis;
 
 /// A prepared address: `local@domain/resource`, of which only the domain must be there.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -164,21 +167,20 @@ fn check_len(part: &str) -> Result<(), JidError> {
 /// UsernameCaseMapped without the eight characters that a local part may not hold (RFC 7622 §3.3).
 fn prepare_local(local: &str) -> Result<Cow<'_, str>, JidError> {
     check_len(local)?;
-    if local.is_ascii() {
-        if local.bytes().any(|byte| {
-            matches!(byte, 0..=b' ' | b'"' | b'&' | b'\'' | b'/' | b':' | b'<' | b'>' | b'@' | 0x7f)
-        }) {
-            return Err(JidError::Local);
-        }
-        return Ok(lower_case(local));
-    }
-    let prepared = jid::NodePart::new(local).map_err(|_| JidError::Local)?;
-    // Nodeprep lets symbols pass, which the IdentifierClass of PRECIS does not (RFC 8264 §4.2).
-    if !prepared.as_str().chars().all(|c| c.is_ascii() || c.is_alphanumeric() || is_combining_mark(c)) {
+    let local = if local.is_ascii() {
+        lower_case(local)
+    } else {
+        precis::username_case_mapped(local).ok_or(JidError::Local)?
+    };
+    // Looked for in the result: a fullwidth `＠` becomes an `@`.
+    if local
+        .bytes()
+        .any(|byte| matches!(byte, 0..=b' ' | b'"' | b'&' | b'\'' | b'/' | b':' | b'<' | b'>' | b'@' | 0x7f))
+    {
         return Err(JidError::Local);
     }
-    check_len(prepared.as_str())?;
-    Ok(Cow::Owned(prepared.as_str().to_owned()))
+    check_len(&local)?;
+    Ok(local)
 }
 
 /// OpaqueString (RFC 7622 §3.4).
@@ -190,42 +192,9 @@ fn prepare_resource(resource: &str) -> Result<Cow<'_, str>, JidError> {
         }
         return Ok(Cow::Borrowed(resource));
     }
-    let prepared = jid::ResourcePart::new(resource).map_err(|_| JidError::Resource)?;
-    Ok(Cow::Owned(prepared.as_str().to_owned()))
-}
-
-/// A name in U-labels and lower case, or an IP address (RFC 7622 §3.2).
-fn prepare_domain(domain: &str) -> Result<Cow<'_, str>, JidError> {
-    let domain = domain.strip_suffix('.').unwrap_or(domain);
-    check_len(domain)?;
-    if is_plain_name(domain) {
-        return Ok(lower_case(domain));
-    }
-    if let Some(address) = domain.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        let address: std::net::Ipv6Addr = address.parse().map_err(|_| JidError::Domain)?;
-        return Ok(Cow::Owned(format!("[{address}]")));
-    }
-    let uts46 = Uts46::new();
-    uts46
-        .to_ascii(domain.as_bytes(), AsciiDenyList::STD3, Hyphens::Check, DnsLength::Verify)
-        .map_err(|_| JidError::Domain)?;
-    let (name, outcome) = uts46.to_unicode(domain.as_bytes(), AsciiDenyList::STD3, Hyphens::Check);
-    outcome.map_err(|_| JidError::Domain)?;
-    check_len(&name)?;
-    Ok(Cow::Owned(name.into_owned()))
-}
-
-/// Letters, digits, inner hyphens and dots in the lengths that DNS allows, and no A-label: nothing IDNA would change
-/// but the case.
-fn is_plain_name(domain: &str) -> bool {
-    domain.len() <= 253
-        && domain.as_bytes().split(|byte| *byte == b'.').all(|bytes| {
-            (1..=63).contains(&bytes.len())
-                && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
-                && bytes[0] != b'-'
-                && bytes[bytes.len() - 1] != b'-'
-                && bytes.get(2..4) != Some(b"--")
-        })
+    let resource = precis::opaque_string(resource).ok_or(JidError::Resource)?;
+    check_len(&resource)?;
+    Ok(resource)
 }
 
 fn lower_case(text: &str) -> Cow<'_, str> {

@@ -11,6 +11,7 @@ pub mod framer;
 pub mod fuzz_bodies;
 pub mod jid;
 pub mod ns;
+mod precis;
 pub mod sasl;
 pub mod stanza;
 pub mod stream;
