@@ -242,18 +242,27 @@ impl Router {
         }
     }
 
-    /// A stanza of a proved domain whose `to` is no address: its sender is told (RFC 6120 §8.3.3.8).
+    /// Drops a stanza of which an address is malformed, and tells its sender (RFC 6120 §8.3.3.8).
+    ///
+    /// If only the resource of `from` is malformed, the bare address is told. If more is, nobody can be.
     fn refuse_malformed(&self, xml: &Bytes, facts: &Stream) {
         self.directory.metrics.refused_stanza();
+        self.directory.metrics.malformed_address();
         let Ok(head) = StanzaHead::read(xml) else { return };
-        let Some(from) = head.from.as_deref().and_then(|from| Jid::parse(from).ok()) else { return };
-        // What is no address cannot be whom the answer is from, but its domain can.
-        let Some(local) = head.to.as_deref().and_then(|to| jid::Domain::of_address(to).ok()) else { return };
+        let sender = |from: &str| {
+            let bare = from.split_once('/').map_or(from, |(bare, _)| bare);
+            Jid::parse(from).or_else(|_| Jid::parse(bare)).ok()
+        };
+        let Some(from) = head.from.as_deref().and_then(sender) else { return };
+        // The answer is from the domain of `to`; if not even that can be read, from the one that the sender speaks to.
+        let local = head.to.as_deref().and_then(|to| jid::Domain::of_address(to).ok());
         let is_its = |pair: &&DomainPair| {
-            pair.remote.as_str() == from.domain() && pair.local.as_str() == local.as_str()
+            pair.remote.as_str() == from.domain()
+                && local.as_ref().is_none_or(|local| pair.local.as_str() == local.as_str())
         };
         let Some(pair) = facts.pairs.iter().find(is_its) else { return };
-        let head = StanzaHead { to: Some(pair.local.as_str().into()), ..head };
+        let head =
+            StanzaHead { from: Some(from.as_str().into()), to: Some(pair.local.as_str().into()), ..head };
         let mut out = Vec::new();
         if error_reply(&mut out, &head, &ErrorContent::from(StanzaCondition::JidMalformed)) {
             self.say(&pair.local, &pair.remote, out);

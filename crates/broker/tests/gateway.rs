@@ -230,6 +230,36 @@ fn a_stanza_for_no_address_is_refused_to_its_sender_in_the_name_of_our_domain() 
 }
 
 #[test]
+fn xs_adr_01_a_malformed_address_costs_its_stanza_and_its_sender_is_told_where_that_can_be() {
+    run(async {
+        let mut gateway = Gateway::start(Approve::Partner);
+        let stream = gateway.stream_from_partner(HOME);
+        let before = gateway.metric("tombolo_malformed_addresses_total");
+        for (from, to, told) in [
+            (format!("{JULIET}/\u{7}"), format!("alice@{HOME}"), Some((HOME, JULIET))),
+            (format!("a b@{PARTNER}/x"), format!("alice@{HOME}"), None),
+            (format!("♚@{PARTNER}"), format!("alice@{HOME}"), None),
+            (JULIET.to_owned(), "alice@".to_owned(), Some((HOME, JULIET))),
+            (JULIET.to_owned(), format!("\"alice\"@{HOME}"), Some((HOME, JULIET))),
+        ] {
+            gateway
+                .stanzas_come(stream, &[&format!("<message from='{from}' to='{to}' type='chat' id='7'/>")]);
+            gateway.settle().await;
+            let answers = std::mem::take(&mut gateway.stanzas);
+            match told {
+                None => assert!(answers.is_empty(), "{from} {to}: {answers:?}"),
+                Some((local, sender)) => {
+                    let [answer] = &answers[..] else { panic!("{from} {to}: {answers:?}") };
+                    assert!(answer.contains("<jid-malformed "), "{answer}");
+                    assert!(answer.contains(&format!("from='{local}' to='{sender}'")), "{answer}");
+                }
+            }
+        }
+        assert_eq!(gateway.metric("tombolo_malformed_addresses_total"), before + 5);
+    });
+}
+
+#[test]
 fn xs_str_11_a_ping_is_answered_by_the_partners_stream_to_us_or_our_stream_and_its_silent_ones_are_given_up()
 {
     run(async {

@@ -439,6 +439,14 @@ const SETTINGS: &[Setting] = &[
     setting("xmpp.limits", "stanzas_per_second", STREAMS, "20000", "1 to 10000000", "The same of stanzas."),
     setting(
         "xmpp.limits",
+        "malformed_addresses_per_minute",
+        STREAMS,
+        "600",
+        "0 to 1000000",
+        "Stanzas with a malformed address that one stream may bring in a minute. Each is dropped; one more ends the stream.",
+    ),
+    setting(
+        "xmpp.limits",
         "keepalive",
         STREAMS,
         "\"5m\"",

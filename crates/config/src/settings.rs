@@ -187,6 +187,8 @@ pub struct XmppLimits {
     pub bytes_per_second: u64,
     /// Stanzas a second that a partner may send on one stream.
     pub stanzas_per_second: u64,
+    /// Stanzas with a malformed address that a partner may send in a minute on one stream.
+    pub malformed_addresses_per_minute: u32,
     /// A stream that wrote nothing for so long writes a space.
     pub keepalive: Duration,
 }
@@ -211,6 +213,7 @@ impl Default for XmppLimits {
             attempts_per_address: 600,
             bytes_per_second: 16_777_216,
             stanzas_per_second: 20_000,
+            malformed_addresses_per_minute: 600,
             keepalive: Duration::from_secs(300),
         }
     }

@@ -134,7 +134,7 @@ impl Negotiation {
                     StreamEvent::KeyShown(question) => self.ask(question),
                     StreamEvent::KeyAnswered { answer: given, .. } => answer = Some(given),
                     StreamEvent::Stanza(stanza) => stanzas.push(stanza.xml),
-                    StreamEvent::MalformedTo { xml, .. } => stanzas.push(xml),
+                    StreamEvent::MalformedAddress { xml, .. } => stanzas.push(xml),
                     StreamEvent::Closed(cause) => {
                         let told = NotOpened { other_host: other_host(&cause), ..end_of(&cause).into() };
                         end = end.or(Some(told));

@@ -280,8 +280,16 @@ impl Carrier {
                         self.shared.tell(FromEdge::PairProved { stream: self.stream, pair });
                     }
                 }
-                // Whoever reads it sees that it is for no address, and says so to its sender.
-                StreamEvent::MalformedTo { xml, .. } => stanzas.push(xml),
+                // The gateway sees that an address is malformed, drops the stanza and tells its sender.
+                StreamEvent::MalformedAddress { xml, is_first } => {
+                    if is_first {
+                        tracing::warn!(
+                            stream = self.stream.0,
+                            "a stanza has a malformed address and is dropped"
+                        );
+                    }
+                    stanzas.push(xml);
+                }
                 StreamEvent::KeyShown(question) => ask(&self.shared, &self.answers, question),
                 StreamEvent::Closed(cause) => end = Some(end_of(&cause)),
                 other => note(&other),

@@ -33,6 +33,7 @@ pub struct Metrics {
     requests_out: Counter,
     responses_in: Counter,
     refused_stanzas: Counter,
+    malformed_addresses: Counter,
     refused_requests: Counter,
     failed_logins: Counter,
     refused_bodies: Counter,
@@ -111,6 +112,10 @@ impl Metrics {
             requests_out: counter("sip_requests_out", "SIP requests to peers"),
             responses_in: counter("sip_responses_in", "SIP responses from peers"),
             refused_stanzas: counter("refused_stanzas", "Stanzas that were refused or dropped"),
+            malformed_addresses: counter(
+                "malformed_addresses",
+                "Stanzas that were dropped for an address that RFC 7622 does not allow",
+            ),
             refused_requests: counter("refused_requests", "SIP requests that were refused"),
             failed_logins: counter(
                 "sip_failed_logins",
@@ -332,6 +337,7 @@ macro_rules! bulk_counters {
 gauges!(streams, sessions, users, subscriptions, dialogs, queue_depth);
 counters!(
     refused_stanza => refused_stanzas,
+    malformed_address => malformed_addresses,
     refused_request => refused_requests,
     failed_login => failed_logins,
     refused_body => refused_bodies,

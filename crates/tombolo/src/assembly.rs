@@ -271,6 +271,7 @@ fn xmpp_edge(
         time_to_authenticate: xmpp.limits.authenticate_within,
         sasl_attempts: xmpp.limits.sasl_attempts,
         pairs: xmpp.limits.pairs,
+        malformed_addresses: xmpp.limits.malformed_addresses_per_minute,
         ..StreamLimits::default()
     };
     limits.unauthenticated = XmlLimits {

@@ -187,14 +187,13 @@ pub enum StreamEvent {
     },
     /// Inbound: a stanza.
     Stanza(ReceivedStanza),
-    /// Inbound: a stanza of a proved pair whose `to` is no address; answer with `jid-malformed` on a stream of ours.
-    MalformedTo {
-        /// Who sent it.
-        from: Jid,
-        /// The pair.
-        pair: Pair,
+    /// Inbound: a stanza whose `from` or `to` is no address, but whose domains, as far as they can be read, are proved. Drop
+    /// it, and where its sender can be told, answer with `jid-malformed` on a stream of ours.
+    MalformedAddress {
         /// The stanza.
         xml: Bytes,
+        /// No other came on this stream in the minute before: worth a line in the log.
+        is_first: bool,
     },
     /// An answer of dialback that nobody asked for. It was ignored.
     UnsolicitedDialback {

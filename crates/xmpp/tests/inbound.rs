@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{caller::*, *};
 use tombolo_xmpp::{
-    stream::{CloseCause, KeyAnswer, PartnerTerms, StreamFault, StreamLimits, TlsStart},
+    stream::{CloseCause, KeyAnswer, PartnerTerms, StreamEvent, StreamFault, StreamLimits, TlsStart},
     stream_error::StreamCondition,
     xml::XmlFault,
 };
@@ -344,28 +346,87 @@ fn xs_adr_03_a_stanza_to_a_foreign_domain_is_not_taken() {
 
 #[test]
 fn xs_adr_01_a_stanza_needs_two_addresses() {
-    for stanza in [
-        "<presence to='b@us.example'/>",
-        "<presence from='a@peer.example'/>",
-        "<presence from='' to='b@us.example'/>",
-        "<presence from='@peer.example' to='b@us.example'/>",
-        "<presence from='a@peer.example' to=''/>",
-        "<presence from='a@peer.example' to='b@'/>",
-    ] {
+    for stanza in ["<presence to='b@us.example'/>", "<presence from='a@peer.example'/>"] {
         let mut side = authenticated();
         side.hear(stanza);
         assert_eq!(side.error_sent(), Some("improper-addressing"), "{stanza}");
     }
-    // The domains are right: it can be answered, and the stream lives.
+}
+
+#[test]
+fn xs_adr_01_a_malformed_address_costs_its_stanza_and_not_the_stream() {
     for stanza in [
+        "<presence from='' to='b@us.example'/>",
+        "<presence from='@peer.example' to='b@us.example'/>",
+        "<presence from='a b@peer.example' to='b@us.example'/>",
+        "<presence from='\"juliet\"@peer.example' to='b@us.example'/>",
+        "<presence from='henryⅣ@peer.example' to='b@us.example'/>",
+        "<presence from='♚@peer.example' to='b@us.example'/>",
+        "<presence from='a@peer.example/&#x9;' to='b@us.example'/>",
+        "<presence from='a@peer.example/' to='b@us.example'/>",
+        "<presence from='a@peer_.example' to='b@us.example'/>",
+        "<presence from='a@' to='b@us.example'/>",
+        "<presence from='a@peer.example' to=''/>",
+        "<presence from='a@peer.example' to='b@'/>",
         "<message from='a@peer.example' to='b b@us.example'/>",
         "<message from='a@peer.example' to='us.example/'/>",
+        "<message from='@' to='/'/>",
+    ] {
+        let mut side = authenticated();
+        let good = "<message from='a@peer.example' to='b@us.example'/>";
+        side.hear(&format!("{good}{stanza}{good}"));
+        assert_eq!(side.error_sent(), None, "{stanza}");
+        assert_eq!(side.count("MalformedAddress"), 1, "{stanza}");
+        assert_eq!(side.stanzas(), [good, good], "{stanza}");
+    }
+}
+
+#[test]
+fn xs_adr_01_what_rfc_7622_allows_is_no_malformed_address() {
+    for from in ["fox@peer.example/🐴", "a@peer.example/Laptop™", "a@peer.example/①", "fußball@peer.example"]
+    {
+        let mut side = authenticated();
+        let stanza = format!("<presence from='{from}' to='b@us.example'/>");
+        side.hear(&stanza);
+        assert_eq!(side.stanzas(), [stanza]);
+        assert!(
+            side.events
+                .iter()
+                .any(|event| matches!(event, StreamEvent::Stanza(stanza) if stanza.from.as_str() == from))
+        );
+    }
+}
+
+#[test]
+fn a_malformed_local_part_does_not_let_a_domain_in_that_is_not_proved() {
+    for (stanza, condition) in [
+        ("<message from='a b@other.example' to='b@us.example'/>", "invalid-from"),
+        ("<message from='a b@other.example' to='b b@'/>", "invalid-from"),
+        ("<message from='a@peer.example' to='b b@other.example'/>", "host-unknown"),
+        ("<message from='a@' to='b@other.example'/>", "host-unknown"),
     ] {
         let mut side = authenticated();
         side.hear(stanza);
-        assert!(!side.stream.is_closed(), "{stanza}");
-        assert_eq!(side.count("MalformedTo"), 1, "{stanza}");
+        assert_eq!(side.error_sent(), Some(condition), "{stanza}");
     }
+}
+
+#[test]
+fn xs_adr_01_malformed_addresses_over_a_rate_end_the_stream() {
+    let bad = "<message from='a b@peer.example' to='b@us.example'/>";
+    let limits = StreamLimits { malformed_addresses: 3, ..StreamLimits::default() };
+    let mut side = authenticated_with(limits);
+    side.hear(&bad.repeat(3));
+    side.now += Duration::from_secs(60);
+    side.hear(&bad.repeat(3));
+    assert_eq!(side.error_sent(), None, "a new minute begins at nought");
+    assert_eq!(side.count("MalformedAddress { xml"), 6);
+    let is_first =
+        |event: &&StreamEvent| matches!(event, StreamEvent::MalformedAddress { is_first: true, .. });
+    assert_eq!(side.events.iter().filter(is_first).count(), 2, "one line in the log for each minute");
+    side.hear(bad);
+    assert_eq!(side.error_sent(), Some("policy-violation"));
+    assert!(matches!(side.cause(), Some(CloseCause::Fault(StreamFault::MalformedAddresses { limit: 3 }))));
 }
 
 #[test]

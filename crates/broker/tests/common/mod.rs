@@ -59,6 +59,7 @@ impl EdgePort for Outside {
 pub struct Gateway {
     pub broker: Broker,
     pub store: MemoryStore,
+    metrics: Arc<Metrics>,
     outside: Arc<Outside>,
     /// The host that phones name in their Contact.
     pub contact_host: &'static str,
@@ -204,12 +205,12 @@ impl Gateway {
     }
 
     fn over(store: MemoryStore, approve: Approve, placement: Placement) -> Self {
-        let shards = placement.count();
+        let metrics = Arc::new(Metrics::new(placement.count()));
         let broker = Broker::start(BrokerSettings {
             placement,
             clock: Clock::system(),
             store: Arc::new(store.clone()),
-            metrics: Arc::new(Metrics::new(shards)),
+            metrics: metrics.clone(),
             policy: Arc::new(ArcSwap::from_pointee(table(u32::MAX))),
             accounts: accounts_of(approve, &USERS),
             digest: vec![Algorithm::Sha256],
@@ -227,6 +228,7 @@ impl Gateway {
         Self {
             broker,
             store,
+            metrics,
             outside,
             contact_host: "192.0.2.1",
             next_stream: 1,
@@ -245,6 +247,13 @@ impl Gateway {
             no_stream: None,
             stream_dials: 0,
         }
+    }
+
+    /// The value of a counter or gauge without labels, by its name in the text that an operator reads.
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.metrics.render();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no metric {name}"))
     }
 
     /// Lets every actor run until nothing moves, and does what an edge would.

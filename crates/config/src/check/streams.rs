@@ -77,6 +77,9 @@ fn xmpp_limits(section: &Section<'_>) -> XmppLimits {
         stanzas_per_second: section
             .number("stanzas_per_second", 1..=10_000_000)
             .unwrap_or(default.stanzas_per_second),
+        malformed_addresses_per_minute: section
+            .number("malformed_addresses_per_minute", 0..=1_000_000)
+            .map_or(default.malformed_addresses_per_minute, |n| n as u32),
         keepalive: section
             .span_of_time("keepalive", seconds(10)..=seconds(86_400))
             .unwrap_or(default.keepalive),

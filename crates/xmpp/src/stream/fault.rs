@@ -100,9 +100,15 @@ pub enum StreamFault {
         /// The domain.
         domain: Domain,
     },
-    /// A stanza or dialback element without addresses, or with bad ones.
+    /// A stanza without `from` or `to`, or a dialback element whose addresses are missing or malformed.
     #[error("an address is missing or malformed")]
     Addressing,
+    /// More stanzas with a malformed address than one stream may send in a minute.
+    #[error("more than {limit} stanzas in a minute had a malformed address")]
+    MalformedAddresses {
+        /// Stanzas allowed.
+        limit: u32,
+    },
     /// A stanza in another namespace than `jabber:server`.
     #[error("a stanza in a wrong namespace")]
     StanzaNamespace,
@@ -153,6 +159,7 @@ impl StreamFault {
             | Self::HeaderNamespaces
             | Self::SaslExhausted { .. }
             | Self::NoMethod
+            | Self::MalformedAddresses { .. }
             | Self::TooManyElements { .. } => Condition::PolicyViolation,
             Self::Certificate { .. }
             | Self::SaslRefused { .. }

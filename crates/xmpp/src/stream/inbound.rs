@@ -107,6 +107,7 @@ struct Negotiating {
 struct Proved {
     opened: Opened,
     pairs: ProvedPairs,
+    malformed: proved::MalformedAddresses,
 }
 
 /// A pair that may now send.
@@ -366,7 +367,7 @@ impl InboundStream {
         let checked = check(&xml, &scope, self.wire.framer.limits())?;
         let (tag, reader) = Reader::open(checked.text, &scope).ok_or(StreamFault::UnknownElement)?;
         match StanzaHead::of(&tag) {
-            Ok(head) => self.handle_stanza(&head, xml.clone(), &checked, &scope),
+            Ok(head) => self.handle_stanza(&head, xml.clone(), &checked, &scope, now),
             Err(fault) if is_stanza(&tag) => Err(stanza_fault(fault)),
             Err(_) => {
                 let next = self.handle_other(&tag, reader, now, policy)?;
@@ -382,6 +383,7 @@ impl InboundStream {
         xml: Bytes,
         checked: &Checked<'_>,
         scope: &Scope,
+        now: Instant,
     ) -> Result<(), StreamFault> {
         let State::Proved(proved) = &mut self.state else { return Err(StreamFault::NotAuthenticated) };
         let whole = complete(xml, checked, scope);
@@ -389,7 +391,8 @@ impl InboundStream {
         if whole.len() > limit {
             return Err(XmlFault::TooBig { limit }.into());
         }
-        let event = proved.handle_stanza(head, whole)?;
+        let most_malformed = self.settings.limits.malformed_addresses;
+        let event = proved.handle_stanza(head, whole, most_malformed, now)?;
         self.wire.events.push_back(event);
         Ok(())
     }
@@ -470,7 +473,11 @@ impl InboundStream {
         if let State::Negotiating(Negotiating { until, .. }) = self.state
             && let State::Negotiating(negotiating) = mem::replace(&mut self.state, State::AwaitTls { until })
         {
-            self.state = State::Proved(Proved { opened: negotiating.opened, pairs: ProvedPairs::default() });
+            self.state = State::Proved(Proved {
+                opened: negotiating.opened,
+                pairs: ProvedPairs::default(),
+                malformed: proved::MalformedAddresses::default(),
+            });
         } else {
             // The pairs of one stream share its largest limit: a frame's sender is known only when it is whole.
             stanza_bytes = stanza_bytes.max(self.wire.framer.limits().element_bytes);

@@ -66,6 +66,10 @@ impl ProvedPairs {
         self.pairs.iter().any(|pair| pair.remote.as_str() == remote)
     }
 
+    pub(super) fn has_local(&self, local: &str) -> bool {
+        self.pairs.iter().any(|pair| pair.local.as_str() == local)
+    }
+
     pub(super) fn as_slice(&self) -> &[Pair] {
         &self.pairs
     }

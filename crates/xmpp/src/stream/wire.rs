@@ -35,6 +35,8 @@ pub struct StreamLimits {
     pub sasl_attempts: u32,
     /// Pairs on a stream, proved and asked for.
     pub pairs: usize,
+    /// Stanzas with a malformed address that a peer may send in a minute.
+    pub malformed_addresses: u32,
     /// Keys of a peer that has proved no pair yet that are asked about at one time.
     pub keys_before_proof: usize,
 }
@@ -50,6 +52,7 @@ impl Default for StreamLimits {
             close_wait: Duration::from_secs(5),
             sasl_attempts: 3,
             pairs: 128,
+            malformed_addresses: 600,
             keys_before_proof: 4,
         }
     }

@@ -11,14 +11,21 @@ pub const PEER: &str = "peer.example";
 
 /// A stream from `peer.example`, whose certificate names `names`, on these terms.
 pub fn stream(terms: PartnerTerms, names: &[&'static str]) -> Side {
+    stream_with(StreamLimits::default(), terms, names)
+}
+
+fn stream_with(limits: StreamLimits, terms: PartnerTerms, names: &[&'static str]) -> Side {
     let mut table = Table::new(&[US, "two.example"], &[(PEER, terms), ("rooms.peer.example", terms)]);
     table.gone.push("old.example");
-    Side::inbound(inbound_with(StreamLimits::default(), "ours", TlsStart::StartTls, 1), table, names)
+    Side::inbound(inbound_with(limits, "ours", TlsStart::StartTls, 1), table, names)
 }
 
 /// The same, up to the features after TLS, which are returned too.
 pub fn over_tls(terms: PartnerTerms, names: &[&'static str]) -> (Side, String) {
-    let mut side = stream(terms, names);
+    upgraded(stream(terms, names))
+}
+
+fn upgraded(mut side: Side) -> (Side, String) {
     side.hear(&header(PEER, US));
     assert_eq!(side.hear(STARTTLS), PROCEED);
     side.start_tls();
@@ -28,7 +35,12 @@ pub fn over_tls(terms: PartnerTerms, names: &[&'static str]) -> (Side, String) {
 
 /// The same, authenticated by SASL EXTERNAL.
 pub fn authenticated() -> Side {
-    let (mut side, _) = over_tls(EXTERNAL, &[PEER]);
+    authenticated_with(StreamLimits::default())
+}
+
+/// The same with other limits.
+pub fn authenticated_with(limits: StreamLimits) -> Side {
+    let (mut side, _) = upgraded(stream_with(limits, EXTERNAL, &[PEER]));
     assert_eq!(side.hear(&auth("=")), "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>");
     side.hear(&header(PEER, US));
     assert!(side.is_proved(US, PEER));
