@@ -1,12 +1,15 @@
 //! Cuts a stream of bytes into its header, its whole top-level elements and its end.
 //!
 //! Bytes go in however the network cut them; frames come out, the same for every cut. An element is cut out of the
-//! buffer without a copy. The framer bounds size and depth and refuses at once what it can see to be forbidden; that a
-//! frame is well-formed is for [`crate::xml::check`] to say.
+//! buffer without a copy, and has passed the gate ([`crate::xml`]) by then: what no further octet can mend is refused as
+//! soon as it is there, not when the frame ends.
 
-use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
 
-use crate::xml::{XmlFault, XmlLimits};
+use bytes::{Buf, Bytes, BytesMut};
+use smallvec::SmallVec;
+
+use crate::xml::{Checked, Gate, Scope, Span, Step, XmlFault, XmlLimits, is_space, valid_len};
 
 /// A piece of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,20 +17,38 @@ pub enum Frame {
     /// The start tag of the stream.
     Header(Bytes),
     /// One whole element of the stream.
-    Element(Bytes),
+    Element(Element),
     /// The end tag of the stream. Nothing may follow it.
     End,
+}
+
+/// An element that passed the gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Element {
+    /// Its octets as they came.
+    pub xml: Bytes,
+    borrowed: SmallVec<[Span; 2]>,
+}
+
+impl Element {
+    /// Its text, and the prefixes that only the stream header declares.
+    pub fn checked(&self) -> Checked<'_> {
+        Checked::of(&self.xml, &self.borrowed)
+    }
 }
 
 /// The framer of one direction of one connection.
 #[derive(Debug)]
 pub struct Framer {
     buffer: BytesMut,
-    /// So many octets of the buffer were looked at; they belong to the frame that is not whole yet.
-    scanned: usize,
-    lexing: Lexing,
-    /// Elements that are open inside the stream.
-    depth: usize,
+    /// So many octets, from the first, are characters of XML in UTF-8.
+    valid: usize,
+    /// What is wrong with the octet behind them.
+    invalid: Option<XmlFault>,
+    place: Place,
+    gate: Gate,
+    /// What the header declared.
+    scope: Arc<Scope>,
     stage: Stage,
     limits: XmlLimits,
 }
@@ -51,25 +72,19 @@ struct RootName {
     len: u8,
 }
 
-/// What stands at `scanned`.
+/// What the buffer begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lexing {
-    /// Between two frames.
+enum Place {
+    /// Nothing, or white space between two frames.
     Between,
-    /// Text inside an element.
-    Text,
     /// A `<`, whose kind is not known yet.
     Markup,
-    /// Inside `<?xml … ?>`.
-    Declaration,
-    /// Inside a start tag.
-    StartTag,
-    /// Inside an attribute's value that ends with this quote.
-    Quoted(u8),
-    /// Inside an end tag.
-    EndTag,
-    /// Inside a CDATA section.
-    CData,
+    /// `<?xml … ?>`, of which so many octets were looked at.
+    Declaration { scanned: usize },
+    /// An element, or the start tag of the stream.
+    Element,
+    /// The end tag of the stream, of which so many octets were looked at.
+    StreamEnd { scanned: usize },
 }
 
 impl Framer {
@@ -77,9 +92,11 @@ impl Framer {
     pub fn new(limits: XmlLimits) -> Self {
         Self {
             buffer: BytesMut::new(),
-            scanned: 0,
-            lexing: Lexing::Between,
-            depth: 0,
+            valid: 0,
+            invalid: None,
+            place: Place::Between,
+            gate: Gate::default(),
+            scope: Arc::new(Scope::empty()),
             stage: Stage::Start,
             limits,
         }
@@ -100,7 +117,7 @@ impl Framer {
         self.buffer.len()
     }
 
-    /// Other limits from the next frame on.
+    /// Other limits from the next octet on.
     pub fn set_limits(&mut self, limits: XmlLimits) {
         self.limits = limits;
     }
@@ -112,53 +129,67 @@ impl Framer {
 
     /// Waits for a new header; what is buffered counts as its beginning.
     pub fn restart(&mut self) {
-        self.scanned = 0;
-        self.lexing = Lexing::Between;
-        self.depth = 0;
+        self.place = Place::Between;
+        self.gate.reset();
+        self.scope = Arc::new(Scope::empty());
         self.stage = Stage::Start;
     }
 
     /// Throws the buffer away.
     pub fn forget(&mut self) {
         self.buffer = BytesMut::new();
-        self.scanned = 0;
-        self.lexing = Lexing::Between;
-        self.depth = 0;
+        self.valid = 0;
+        self.invalid = None;
+        self.place = Place::Between;
+        self.gate.reset();
     }
 
     /// The next whole frame; `None` when more bytes are needed.
     ///
     /// After a fault the stream cannot be read on.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, XmlFault> {
+        self.validate();
         loop {
-            if self.lexing == Lexing::Between && !self.begin()? {
-                return Ok(None);
-            }
-            match self.scan()? {
-                None => return Ok(None),
-                Some(Cut::Declaration) => self.stage = Stage::Header,
-                Some(Cut::Frame(frame)) => return Ok(Some(frame)),
+            let progress = match self.place {
+                Place::Between => self.begin()?,
+                Place::Markup => self.markup()?,
+                Place::Declaration { scanned } => self.declaration(scanned)?,
+                Place::Element => self.element()?,
+                Place::StreamEnd { scanned } => self.stream_end(scanned)?,
+            };
+            match progress {
+                Progress::On => {}
+                Progress::Need => return Ok(None),
+                Progress::Frame(frame) => return Ok(Some(frame)),
             }
         }
     }
 
-    /// Passes over white space; true when a frame begins.
-    fn begin(&mut self) -> Result<bool, XmlFault> {
-        let blank =
-            self.buffer.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count();
+    /// Looks at what came since: once at each octet, however the frames are cut.
+    fn validate(&mut self) {
+        if self.valid < self.buffer.len() && self.invalid.is_none() {
+            let (len, fault) = valid_len(&self.buffer[self.valid..]);
+            self.valid += len;
+            self.invalid = fault;
+        }
+    }
+
+    /// Passes over white space, up to the next frame.
+    fn begin(&mut self) -> Result<Progress, XmlFault> {
+        let blank = self.buffer.iter().take_while(|byte| is_space(**byte)).count();
         if blank > 0 {
-            bytes::Buf::advance(&mut self.buffer, blank);
+            self.buffer.advance(blank);
+            self.valid -= blank;
             if self.stage == Stage::Start {
                 self.stage = Stage::Header;
             }
         }
         match self.buffer.first() {
-            None => Ok(false),
+            None => Ok(Progress::Need),
             Some(_) if self.stage == Stage::Ended => Err(NOTHING_AFTER_END),
             Some(b'<') => {
-                self.scanned = 0;
-                self.lexing = Lexing::Markup;
-                Ok(true)
+                self.place = Place::Markup;
+                Ok(Progress::On)
             }
             // Text in a TLS record or a binary protocol: a stream it never was.
             Some(_) if matches!(self.stage, Stage::Start | Stage::Header) => {
@@ -168,142 +199,125 @@ impl Framer {
         }
     }
 
-    /// Looks on through the frame that begins the buffer. It never looks further than the size limit, so what it
-    /// says does not depend on how much has come already.
-    fn scan(&mut self) -> Result<Option<Cut>, XmlFault> {
-        let limit = self.limits.element_bytes;
-        loop {
-            let window = &self.buffer[..self.buffer.len().min(limit)];
-            let rest = &window[self.scanned..];
-            match self.lexing {
-                Lexing::Between => return Ok(None),
-                Lexing::Text => match memchr::memchr(b'<', rest) {
-                    Some(len) => {
-                        self.scanned += len;
-                        self.lexing = Lexing::Markup;
-                    }
-                    None => return self.need_more(window.len()),
-                },
-                Lexing::Markup => match markup(rest, self.stage == Stage::Start)? {
-                    Some((len, lexing)) => {
-                        self.scanned += len;
-                        self.lexing = lexing;
-                    }
-                    None => return self.need_more(self.scanned),
-                },
-                Lexing::StartTag => match memchr::memchr3(b'>', b'"', b'\'', rest) {
-                    None => return self.need_more(window.len()),
-                    Some(len) => {
-                        let byte = rest[len];
-                        self.scanned += len + 1;
-                        if byte != b'>' {
-                            self.lexing = Lexing::Quoted(byte);
-                        } else if let Some(cut) = self.start_tag_ended()? {
-                            return Ok(Some(cut));
-                        }
-                    }
-                },
-                Lexing::Quoted(quote) => match memchr::memchr(quote, rest) {
-                    None => return self.need_more(window.len()),
-                    Some(len) => {
-                        self.scanned += len + 1;
-                        self.lexing = Lexing::StartTag;
-                    }
-                },
-                Lexing::EndTag => match memchr::memchr(b'>', rest) {
-                    None => return self.need_more(window.len()),
-                    Some(len) => {
-                        self.scanned += len + 1;
-                        if let Some(cut) = self.end_tag_ended()? {
-                            return Ok(Some(cut));
-                        }
-                    }
-                },
-                Lexing::CData => match memchr::memmem::find(rest, b"]]>") {
-                    Some(len) => {
-                        self.scanned += len + 3;
-                        self.lexing = Lexing::Text;
-                    }
-                    // Its last two octets may begin the end.
-                    None => return self.need_more((window.len() - 2.min(rest.len())).max(self.scanned)),
-                },
-                Lexing::Declaration => match memchr::memmem::find(rest, b"?>") {
-                    Some(len) => {
-                        self.scanned += len + 2;
-                        let declaration = self.cut();
-                        check_declaration(&declaration)?;
-                        return Ok(Some(Cut::Declaration));
-                    }
-                    None => return self.need_more((window.len() - 1.min(rest.len())).max(self.scanned)),
-                },
-            }
-        }
-    }
-
-    fn need_more(&mut self, scanned: usize) -> Result<Option<Cut>, XmlFault> {
-        self.scanned = scanned;
-        let limit = self.limits.element_bytes;
-        if self.buffer.len() > limit { Err(XmlFault::TooBig { limit }) } else { Ok(None) }
-    }
-
-    fn start_tag_ended(&mut self) -> Result<Option<Cut>, XmlFault> {
-        let is_closed = self.buffer[..self.scanned].ends_with(b"/>");
-        match self.stage {
-            Stage::Start | Stage::Header => {
-                let header = self.cut();
-                let name = RootName::of(&header)?;
-                self.stage = if is_closed { Stage::Ended } else { Stage::Stream { name } };
-                Ok(Some(Cut::Frame(Frame::Header(header))))
-            }
-            Stage::Stream { .. } => {
-                if self.depth >= self.limits.depth {
-                    return Err(XmlFault::TooDeep { limit: self.limits.depth });
-                }
-                if !is_closed {
-                    self.depth += 1;
-                } else if self.depth == 0 {
-                    return Ok(Some(Cut::Frame(Frame::Element(self.cut()))));
-                }
-                self.lexing = Lexing::Text;
-                Ok(None)
-            }
-            Stage::Ended => Err(NOTHING_AFTER_END),
-        }
-    }
-
-    fn end_tag_ended(&mut self) -> Result<Option<Cut>, XmlFault> {
-        if self.depth > 0 {
-            self.depth -= 1;
-            if self.depth == 0 {
-                return Ok(Some(Cut::Frame(Frame::Element(self.cut()))));
-            }
-            self.lexing = Lexing::Text;
-            return Ok(None);
-        }
-        let Stage::Stream { name } = self.stage else {
-            return Err(XmlFault::NotWellFormed { why: "an end tag without its start" });
+    /// Tells from the second octet what the frame is.
+    fn markup(&mut self) -> Result<Progress, XmlFault> {
+        self.place = match (self.window().get(1), self.stage) {
+            (None, _) => return self.need_more(),
+            (Some(b'?'), Stage::Start) => Place::Declaration { scanned: 2 },
+            (Some(b'/'), Stage::Stream { .. }) => Place::StreamEnd { scanned: 2 },
+            _ => Place::Element,
         };
-        let end = self.cut();
-        let inside = &end[2..end.len() - 1];
-        if inside.trim_ascii_end() != name.as_bytes() {
-            return Err(XmlFault::NotWellFormed { why: "an end tag of another name" });
-        }
-        self.stage = Stage::Ended;
-        Ok(Some(Cut::Frame(Frame::End)))
+        Ok(Progress::On)
     }
 
-    /// Takes the frame, which is whole, out of the buffer.
-    fn cut(&mut self) -> Bytes {
-        let frame = self.buffer.split_to(self.scanned).freeze();
-        self.scanned = 0;
-        self.lexing = Lexing::Between;
-        frame
+    fn declaration(&mut self, scanned: usize) -> Result<Progress, XmlFault> {
+        let rest = &self.window()[scanned..];
+        match memchr::memmem::find(rest, b"?>") {
+            Some(len) => {
+                let declaration = self.cut(scanned + len + 2);
+                check_declaration(&declaration)?;
+                self.stage = Stage::Header;
+                Ok(Progress::On)
+            }
+            None => {
+                // Its last octet may begin the end.
+                self.place = Place::Declaration { scanned: scanned + rest.len().saturating_sub(1) };
+                self.need_more()
+            }
+        }
+    }
+
+    fn element(&mut self) -> Result<Progress, XmlFault> {
+        let window = window(&self.buffer, self.valid, &self.limits);
+        let Some(step) = self.gate.advance(window, &self.scope, &self.limits)? else {
+            return self.need_more();
+        };
+        let is_header = matches!(self.stage, Stage::Start | Stage::Header);
+        if is_header && step == Step::Opened {
+            self.scope = Arc::new(self.gate.declared(window));
+        }
+        if !is_header && step == Step::Opened {
+            return Ok(Progress::On);
+        }
+        let xml = self.cut(self.gate.checked_len());
+        let borrowed = self.gate.take_borrowed();
+        self.gate.reset();
+        if !is_header {
+            return Ok(Progress::Frame(Frame::Element(Element { xml, borrowed })));
+        }
+        let name = RootName::of(&xml)?;
+        self.stage = if step == Step::Closed { Stage::Ended } else { Stage::Stream { name } };
+        Ok(Progress::Frame(Frame::Header(xml)))
+    }
+
+    fn stream_end(&mut self, mut scanned: usize) -> Result<Progress, XmlFault> {
+        const OTHER_NAME: XmlFault = XmlFault::NotWellFormed { why: "an end tag of another name" };
+        let Stage::Stream { name } = self.stage else { return Err(OTHER_NAME) };
+        let name_end = 2 + name.as_bytes().len();
+        let window = self.window();
+        let end = window.len().min(name_end);
+        if window[2..end] != name.as_bytes()[..end - 2] {
+            return Err(OTHER_NAME);
+        }
+        scanned = scanned.max(end);
+        if end == name_end {
+            scanned += window[scanned..].iter().take_while(|byte| is_space(**byte)).count();
+            match window.get(scanned) {
+                None => {}
+                Some(b'>') => {
+                    self.cut(scanned + 1);
+                    self.stage = Stage::Ended;
+                    return Ok(Progress::Frame(Frame::End));
+                }
+                Some(_) => return Err(OTHER_NAME),
+            }
+        }
+        self.place = Place::StreamEnd { scanned };
+        self.need_more()
+    }
+
+    /// What may be looked at. It never reaches beyond the size limit, so what is said of a frame does not depend on how much
+    /// has come already.
+    fn window(&self) -> &[u8] {
+        window(&self.buffer, self.valid, &self.limits)
+    }
+
+    /// The frame is not whole: waits, unless what follows is invalid or too much.
+    fn need_more(&self) -> Result<Progress, XmlFault> {
+        let limit = self.limits.element_bytes;
+        match self.invalid {
+            Some(fault) if self.valid < limit => Err(fault),
+            // Up to three octets of a character that is not whole do not count yet.
+            _ if self.valid >= limit && self.buffer.len() > limit => Err(XmlFault::TooBig { limit }),
+            _ => Ok(Progress::Need),
+        }
+    }
+
+    /// Takes so many octets, which are a frame, out of the buffer.
+    fn cut(&mut self, len: usize) -> Bytes {
+        self.place = Place::Between;
+        self.valid -= len;
+        self.buffer.split_to(len).freeze()
     }
 }
 
-enum Cut {
-    Declaration,
+enum Progress {
+    On,
+    /// More octets are needed.
+    Need,
     Frame(Frame),
+}
+
+/// Whole characters within the limit.
+fn window<'a>(buffer: &'a [u8], valid: usize, limits: &XmlLimits) -> &'a [u8] {
+    if valid <= limits.element_bytes {
+        return &buffer[..valid];
+    }
+    let mut end = limits.element_bytes;
+    while end > 0 && buffer[end] & 0xC0 == 0x80 {
+        end -= 1;
+    }
+    &buffer[..end]
 }
 
 const NOTHING_AFTER_END: XmlFault =
@@ -324,30 +338,6 @@ impl RootName {
 
     fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
-    }
-}
-
-/// What kind of markup begins at the `<`, and the length of what tells it; `None` when that is not there yet.
-fn markup(rest: &[u8], may_declare: bool) -> Result<Option<(usize, Lexing)>, XmlFault> {
-    const CDATA: &[u8] = b"<![CDATA[";
-    match rest.get(1) {
-        None => Ok(None),
-        Some(b'/') => Ok(Some((2, Lexing::EndTag))),
-        Some(b'?') if may_declare => Ok(Some((2, Lexing::Declaration))),
-        Some(b'?') => Err(XmlFault::Restricted { what: "a processing instruction" }),
-        Some(b'!') => match rest.get(2) {
-            None => Ok(None),
-            Some(b'[') => {
-                let len = rest.len().min(CDATA.len());
-                if rest[..len] != CDATA[..len] {
-                    return Err(XmlFault::NotWellFormed { why: "an unknown kind of section" });
-                }
-                Ok((len == CDATA.len()).then_some((len, Lexing::CData)))
-            }
-            Some(b'-') => Err(XmlFault::Restricted { what: "a comment" }),
-            Some(_) => Err(XmlFault::Restricted { what: "a document type" }),
-        },
-        Some(_) => Ok(Some((1, Lexing::StartTag))),
     }
 }
 

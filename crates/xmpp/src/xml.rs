@@ -1,16 +1,21 @@
 //! The XML that XMPP allows (RFC 6120 §11): one strict gate in front, one trusting reader behind it.
 //!
-//! [`check`] takes one whole element as bytes and says whether it is well-formed, well-formed in its namespaces, and
-//! inside the limits. [`Reader`] walks over text that passed the gate. Nothing here builds a tree.
+//! The gate says of an element, while its bytes arrive, whether it is well-formed, well-formed in its namespaces, and inside
+//! the limits; [`check`] does so for one that is whole. [`Reader`] walks over text that passed the gate. Nothing here builds
+//! a tree.
 
 mod chars;
+mod fault;
 mod gate;
 mod reader;
 mod scope;
 mod text;
 
+pub(crate) use chars::is_space;
 pub use chars::is_xml_char;
-pub use gate::{Checked, XmlFault, XmlLimits, check, check_open_tag};
+pub use fault::{XmlFault, XmlLimits};
+pub use gate::{Checked, check, check_open_tag};
+pub(crate) use gate::{Gate, Span, Step, valid_len};
 pub use reader::{Attribute, Reader, Tag};
 pub use scope::Scope;
 pub use text::{unescape_attribute, unescape_text};

@@ -29,7 +29,7 @@ fn elements(text: &str) -> (Vec<String>, Option<XmlFault>) {
     let (frames, fault) = frames(text.as_bytes(), text.len(), XmlLimits::UNAUTHENTICATED);
     let texts = frames.into_iter().map(|frame| match frame {
         Frame::Header(xml) => format!("header {}", xml.len()),
-        Frame::Element(xml) => String::from_utf8_lossy(&xml).into_owned(),
+        Frame::Element(element) => String::from_utf8_lossy(&element.xml).into_owned(),
         Frame::End => "end".into(),
     });
     (texts.collect(), fault)
@@ -43,7 +43,16 @@ fn corpus() -> Vec<Vec<u8>> {
         format!("<?xml version='1.0' encoding='UTF-8'?>{header}<presence/></stream:stream>"),
         format!("{header} \n\t <message><body>a &lt; b ü€𝄞</body></message>\r\n<iq a='>' b=\"'/>\"/> "),
         format!("{header}<m><![CDATA[ ]] ]]] <x> </m> ü ]]]></m><m><![CDATA[]]></m></stream:stream > "),
-        format!("{header}<a><b><c/></b><b x='</b>'></b></a></stream:stream>trailing"),
+        format!("{header}<a><b><c/></b><b x='&lt;/b>'></b></a></stream:stream>trailing"),
+        format!("{header}<stream:error p:x='' xmlns:p='u'><p:é ö='&#228;'/></stream:error></stream:streaM>"),
+        format!("{header}<a><b></a></b>"),
+        format!("{header}<a b='c' d='e' b='f'></a>"),
+        format!("{header}<a xmlns:p='u&#x20;' xmlns:q='u ' p:b='' q:b=''></a>"),
+        format!("{header}<a>]]&gt;]]></a>"),
+        format!("{header}<a>&nbsp;</a>"),
+        format!("{header}<a b='{}'/>", "v".repeat(9_000)),
+        format!("{header}<{}/>", "n".repeat(300)),
+        format!("{header}<a>{}ü€𝄞</a>", "x".repeat(9_990)),
         format!("{header}<a><!-- no --></a>"),
         format!("{header}<a><!DOCTYPE x></a>"),
         format!("{header}<a><![CDATX[x]]></a>"),
@@ -107,6 +116,95 @@ fn xs_xml_04_every_place_of_a_single_cut_gives_the_same_frames() {
             assert_eq!(got, whole, "cut at {at}: {}", String::from_utf8_lossy(&input));
         }
     }
+}
+
+#[test]
+fn what_no_further_octet_can_mend_is_refused_at_the_octet_that_shows_it() {
+    for (before, octets, condition) in [
+        ("<a><b></", "a", "not-well-formed"),
+        ("<presence><status>x</s", "h", "not-well-formed"),
+        ("<a></a", "b", "not-well-formed"),
+        ("<a></a ", "b", "not-well-formed"),
+        ("<", "<", "not-well-formed"),
+        ("<", " ", "not-well-formed"),
+        ("<a", "<", "not-well-formed"),
+        ("<a ", "1", "not-well-formed"),
+        ("<a b ", "c", "not-well-formed"),
+        ("<a b=", "c", "not-well-formed"),
+        ("<a b='", "<", "not-well-formed"),
+        ("<a b='&lt", "<", "not-well-formed"),
+        ("<a b='x'", "c", "not-well-formed"),
+        ("<a/", " ", "not-well-formed"),
+        ("<a b='x' c='' b='y'", ">", "not-well-formed"),
+        ("<a xmlns:p='u' p:b='' xmlns:q='u' q:b=''", ">", "not-well-formed"),
+        ("<a xmlns='u' xmlns='v", "'", "not-well-formed"),
+        ("<p:a", ">", "not-well-formed"),
+        ("<a><b p:c=''/", ">", "not-well-formed"),
+        ("<a:b", ":", "not-well-formed"),
+        ("<a>]]", ">", "not-well-formed"),
+        ("<a>&am", " ", "not-well-formed"),
+        ("<a>&#x", ";", "not-well-formed"),
+        ("<a>&nbsp", ";", "restricted-xml"),
+        ("<a>x", "\0", "not-well-formed"),
+        ("<a><![CDATA[x", "\u{1}", "not-well-formed"),
+        ("<a><![CDAT", "X", "not-well-formed"),
+        ("<![CDATA", "[", "not-well-formed"),
+        ("</stream:st", "x", "not-well-formed"),
+        ("</stream:stream ", "x", "not-well-formed"),
+    ] {
+        let mut framer = Framer::new(XmlLimits::UNAUTHENTICATED);
+        framer.push(HEADER.as_bytes());
+        assert!(framer.next_frame().is_ok_and(|frame| frame.is_some()));
+        framer.push(before.as_bytes());
+        assert_eq!(framer.next_frame(), Ok(None), "{before}");
+        framer.push(octets.as_bytes());
+        assert_eq!(
+            framer.next_frame().map_err(|fault| fault.condition()),
+            Err(condition),
+            "{before}{octets}"
+        );
+    }
+    for (before, octets) in
+        [(&b"<a>\xc3"[..], &b"<"[..]), (b"<a b='\xe2\x82", b"'"), (b"<a>", b"\xff"), (b"<", b"\x80")]
+    {
+        let mut framer = Framer::new(XmlLimits::UNAUTHENTICATED);
+        framer.push(HEADER.as_bytes());
+        assert!(framer.next_frame().is_ok_and(|frame| frame.is_some()));
+        framer.push(before);
+        assert_eq!(framer.next_frame(), Ok(None));
+        framer.push(octets);
+        assert_eq!(framer.next_frame(), Err(XmlFault::Encoding), "{before:?}");
+    }
+}
+
+#[test]
+fn frames_before_a_fault_come_out_however_they_arrive() {
+    let text = format!("{HEADER}<a/><b>\u{fc}</b>");
+    for bad in [&b"\xff"[..], b"<c>\xff", b"<c></d>", b"<c>\0"] {
+        let input = [text.as_bytes(), bad].concat();
+        let (frames, fault) = frames(&input, input.len(), XmlLimits::UNAUTHENTICATED);
+        assert_eq!(frames.len(), 3, "{bad:?}");
+        assert!(fault.is_some(), "{bad:?}");
+    }
+}
+
+#[test]
+fn prefixes_of_the_header_hold_in_the_stream_and_no_others_do() {
+    let header = "<s:stream xmlns='jabber:server' xmlns:s='http://etherx.jabber.org/streams' xmlns:db='jabber:server:dialback'>";
+    let of = |text: &str| frames(format!("{header}{text}").as_bytes(), 1, XmlLimits::UNAUTHENTICATED);
+    let (frames, fault) = of("<db:result/><a db:b=''><db:c/></a></s:stream>");
+    assert_eq!((frames.len(), fault), (4, None));
+    let Frame::Element(element) = &frames[2] else { panic!("{frames:?}") };
+    assert_eq!(element.checked().borrowed_prefixes.to_vec(), ["db"]);
+    assert!(matches!(of("<sx:a/>").1, Some(XmlFault::NotWellFormed { .. })));
+    // A new header begins with nothing.
+    let mut framer = Framer::new(XmlLimits::UNAUTHENTICATED);
+    framer.push(header.as_bytes());
+    assert!(framer.next_frame().is_ok_and(|frame| frame.is_some()));
+    framer.restart();
+    framer.push(format!("{HEADER}<db:result/>").as_bytes());
+    assert!(framer.next_frame().is_ok_and(|frame| frame.is_some()));
+    assert!(framer.next_frame().is_err());
 }
 
 #[test]

@@ -430,6 +430,17 @@ fn xs_adr_01_malformed_addresses_over_a_rate_end_the_stream() {
 }
 
 #[test]
+fn a_wrong_end_tag_ends_the_stream_at_once_and_swallows_no_stanza() {
+    let mut side = authenticated();
+    let good = "<message from='a@peer.example' to='b@us.example'><body>hi</body></message>";
+    side.hear(&good.repeat(3));
+    side.hear("<presence from='j@peer.example' to='b@us.example'><status>x</show>");
+    assert_eq!(side.error_sent(), Some("not-well-formed"), "before the frame has an end");
+    assert_eq!(side.stanzas().len(), 3);
+    assert!(matches!(fault(&side), StreamFault::Xml(XmlFault::NotWellFormed { .. })));
+}
+
+#[test]
 fn xs_xml_03_an_unknown_element_at_the_top_ends_the_stream() {
     let mut side = authenticated();
     side.hear("<foo xmlns='urn:example'/>");

@@ -23,12 +23,12 @@ use super::{
 use crate::{
     dialback::{DialbackCondition, DialbackSecrets},
     features::{Features, StartTlsOffer},
-    framer::Frame,
+    framer::{Element, Frame},
     jid::Domain,
     ns,
     stanza::{StanzaFault, StanzaHead},
     stream_error::{StreamCondition, StreamError},
-    xml::{Checked, Reader, Scope, Tag, XmlFault, check},
+    xml::{Checked, Reader, Scope, Tag, XmlFault},
 };
 
 /// What all inbound streams of a process share.
@@ -351,7 +351,7 @@ impl InboundStream {
 
     fn handle_element(
         &mut self,
-        xml: Bytes,
+        element: &Element,
         now: Instant,
         policy: &dyn StreamPolicy,
     ) -> Result<(), StreamFault> {
@@ -364,10 +364,10 @@ impl InboundStream {
         }
         let Some(opened) = self.state.opened() else { return Err(StreamFault::Header) };
         let scope = Arc::clone(&opened.scope);
-        let checked = check(&xml, &scope, self.wire.framer.limits())?;
+        let checked = element.checked();
         let (tag, reader) = Reader::open(checked.text, &scope).ok_or(StreamFault::UnknownElement)?;
         match StanzaHead::of(&tag) {
-            Ok(head) => self.handle_stanza(&head, xml.clone(), &checked, &scope, now),
+            Ok(head) => self.handle_stanza(&head, element.xml.clone(), &checked, &scope, now),
             Err(fault) if is_stanza(&tag) => Err(stanza_fault(fault)),
             Err(_) => {
                 let next = self.handle_other(&tag, reader, now, policy)?;
@@ -509,7 +509,7 @@ impl Direction for InboundStream {
     ) -> Result<(), StreamFault> {
         match frame {
             Frame::Header(xml) => self.handle_header(&xml, policy),
-            Frame::Element(xml) => self.handle_element(xml, now, policy),
+            Frame::Element(element) => self.handle_element(&element, now, policy),
             Frame::End => {
                 self.wire.peer_ended();
                 Ok(())

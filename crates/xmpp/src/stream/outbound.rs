@@ -27,7 +27,7 @@ use crate::{
     ns,
     sasl::write_response,
     stream_error::{StreamCondition, StreamError},
-    xml::{Reader, Scope, Tag, check},
+    xml::{Reader, Scope, Tag},
 };
 
 /// What all outbound streams of a process share.
@@ -412,9 +412,9 @@ impl Direction for OutboundStream {
     ) -> Result<(), StreamFault> {
         match frame {
             Frame::Header(xml) => self.handle_header(&xml, now, policy),
-            Frame::Element(xml) => {
+            Frame::Element(element) => {
                 let scope = Arc::clone(&self.state.opened().ok_or(StreamFault::Header)?.scope);
-                let checked = check(&xml, &scope, self.wire.framer.limits())?;
+                let checked = element.checked();
                 let (tag, reader) = Reader::open(checked.text, &scope).ok_or(StreamFault::UnknownElement)?;
                 self.handle_element(&tag, reader, now, policy)
             }

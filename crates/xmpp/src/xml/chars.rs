@@ -14,12 +14,12 @@ pub(crate) fn forbidden_at(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let control = |byte: &u8| *byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r');
     // Two plain passes over the bytes: both loops are vectorised, and nearly all input has neither.
-    if bytes.iter().fold(false, |found, byte| found | control(byte)) {
-        return bytes.iter().position(control);
-    }
+    let found = bytes.iter().fold(false, |found, byte| found | control(byte));
+    let end = if found { bytes.iter().position(control) } else { None };
     // U+FFFE and U+FFFF are EF BF BE and EF BF BF.
-    memchr::memchr_iter(0xEF, bytes)
+    memchr::memchr_iter(0xEF, &bytes[..end.unwrap_or(bytes.len())])
         .find(|&at| bytes.get(at + 1) == Some(&0xBF) && matches!(bytes.get(at + 2), Some(0xBE | 0xBF)))
+        .or(end)
 }
 
 /// White space of production 3, `S`.
@@ -63,22 +63,39 @@ static ASCII: [u8; 128] = {
 
 /// Length in octets of the `NCName` at the start of `text`; 0 when there is none.
 pub(crate) fn name_len(text: &str) -> usize {
-    let bytes = text.as_bytes();
+    ncname_len(text.as_bytes())
+}
+
+/// The same for octets, which are UTF-8.
+pub(crate) fn ncname_len(bytes: &[u8]) -> usize {
     match bytes.first() {
         Some(&first) if first < 128 && ASCII[first as usize] & NAME_START == 0 => return 0,
         Some(_) => {}
         None => return 0,
     }
-    let ascii =
-        bytes.iter().position(|&byte| byte >= 128 || ASCII[byte as usize] & NAME == 0).unwrap_or(bytes.len());
-    if bytes.get(ascii).is_none_or(|&byte| byte < 128) {
-        return ascii;
+    let mut at = 0;
+    loop {
+        at += bytes[at..]
+            .iter()
+            .position(|&byte| byte >= 128 || ASCII[byte as usize] & NAME == 0)
+            .unwrap_or(bytes.len() - at);
+        let Some(c) = bytes.get(at..).and_then(first_wide) else { return at };
+        if !(if at == 0 { is_name_start(c) } else { is_name_char(c) }) {
+            return at;
+        }
+        at += c.len_utf8();
     }
-    let mut chars = text.char_indices();
-    if !chars.next().is_some_and(|(_, c)| is_name_start(c)) {
-        return 0;
-    }
-    chars.find(|&(_, c)| !is_name_char(c)).map_or(text.len(), |(at, _)| at)
+}
+
+/// The first character if it is not ASCII.
+fn first_wide(bytes: &[u8]) -> Option<char> {
+    let len = match bytes.first()? {
+        0xC0..=0xDF => 2,
+        0xE0..=0xEF => 3,
+        0xF0..=0xFF => 4,
+        _ => return None,
+    };
+    std::str::from_utf8(bytes.get(..len)?).ok()?.chars().next()
 }
 
 #[cfg(test)]
@@ -118,5 +135,7 @@ mod tests {
         assert_eq!(forbidden_at("ab\u{FFFE}"), Some(2));
         assert_eq!(forbidden_at("\u{FFFF}"), Some(0));
         assert_eq!(forbidden_at("\u{8}"), Some(0));
+        assert_eq!(forbidden_at("a\u{FFFE}b\u{8}"), Some(1), "the first of both kinds");
+        assert_eq!(forbidden_at("a\u{8}b\u{FFFE}"), Some(1));
     }
 }

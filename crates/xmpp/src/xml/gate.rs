@@ -1,132 +1,20 @@
-//! The gate: one pass that lets only well-formed, namespace-well-formed, restricted XML through.
+//! The gate: one pass that lets only well-formed, namespace-well-formed, restricted XML through, as its octets arrive.
 //!
-//! The bytes of one whole element go in; the same bytes as text come out, or the fault. It refuses what RFC 6120 §11.1
-//! forbids (comment, processing instruction, DTD, foreign entity), every breach of XML 1.0 and of Namespaces in XML,
-//! and what is over the limits. It never repairs and never skips anything.
+//! The octets of one element go in, as many as have come so far; out comes that its first tag or the whole element has
+//! ended, that more is needed, or the fault at the first octet that no continuation can mend. It refuses what RFC 6120
+//! §11.1 forbids (comment, processing instruction, DTD, foreign entity), every breach of XML 1.0 and of Namespaces in XML,
+//! and what is over the limits. It never repairs and never skips anything, and how the octets were cut changes nothing.
+
+mod tag;
 
 use smallvec::SmallVec;
 
+use self::tag::OpenTag;
 use super::{
-    NS_XML, NS_XMLNS, Scope,
+    Scope, XmlFault, XmlLimits,
     chars::{forbidden_at, is_space, name_len},
-    is_same_prefix,
     text::{MAX_REFERENCE_BYTES, reference},
-    unescape_attribute,
 };
-
-/// Bounds of one element at the top of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct XmlLimits {
-    /// Octets from its first `<` to its last `>`.
-    pub element_bytes: usize,
-    /// Nesting; the element itself is level 1.
-    pub depth: usize,
-    /// Attributes of one element, namespace declarations included.
-    pub attributes: usize,
-    /// Namespace declarations of one element.
-    pub declarations: usize,
-    /// Octets of a name or of its prefix.
-    pub name_bytes: usize,
-    /// Octets of an attribute's value as written.
-    pub value_bytes: usize,
-}
-
-impl XmlLimits {
-    /// What a peer may send before it proved who it is.
-    pub const UNAUTHENTICATED: Self = Self {
-        element_bytes: MIN_ELEMENT_BYTES,
-        depth: 64,
-        attributes: 64,
-        declarations: 32,
-        name_bytes: 256,
-        value_bytes: 8192,
-    };
-
-    /// The same bounds with another size for the whole element; sizes under 10,000 count as 10,000 (RFC 6120 §13.12).
-    pub fn with_element_bytes(self, element_bytes: usize) -> Self {
-        Self { element_bytes: element_bytes.max(MIN_ELEMENT_BYTES), ..self }
-    }
-}
-
-/// No server may refuse a stanza of this size (RFC 6120 §13.12).
-const MIN_ELEMENT_BYTES: usize = 10_000;
-
-/// What is wrong with the XML that a peer sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum XmlFault {
-    /// The element is over its size.
-    #[error("element is over the limit of {limit} octets")]
-    TooBig {
-        /// Octets allowed.
-        limit: usize,
-    },
-    /// Elements are nested too deeply.
-    #[error("elements are nested deeper than {limit}")]
-    TooDeep {
-        /// Levels allowed.
-        limit: usize,
-    },
-    /// One element has too many attributes.
-    #[error("an element has more than {limit} attributes")]
-    TooManyAttributes {
-        /// Attributes allowed.
-        limit: usize,
-    },
-    /// One element declares too many namespaces.
-    #[error("an element declares more than {limit} namespaces")]
-    TooManyDeclarations {
-        /// Declarations allowed.
-        limit: usize,
-    },
-    /// A name is too long.
-    #[error("a name is longer than {limit} octets")]
-    NameTooLong {
-        /// Octets allowed.
-        limit: usize,
-    },
-    /// An attribute's value is too long.
-    #[error("an attribute's value is longer than {limit} octets")]
-    ValueTooLong {
-        /// Octets allowed.
-        limit: usize,
-    },
-    /// A feature of XML that XMPP forbids (RFC 6120 §11.1).
-    #[error("{what} is not allowed in XMPP")]
-    Restricted {
-        /// Which feature.
-        what: &'static str,
-    },
-    /// Not UTF-8, or another encoding was declared (RFC 6120 §11.6).
-    #[error("the text is not UTF-8")]
-    Encoding,
-    /// Not well-formed, or not so in its namespaces.
-    #[error("not well-formed: {why}")]
-    NotWellFormed {
-        /// The rule that is broken.
-        why: &'static str,
-    },
-    /// Text between the elements at the top of the stream.
-    #[error("text between the elements of the stream")]
-    StrayText,
-}
-
-impl XmlFault {
-    /// The stream error condition the peer is told (RFC 6120 §4.9.3).
-    pub fn condition(&self) -> &'static str {
-        match self {
-            Self::TooBig { .. }
-            | Self::TooDeep { .. }
-            | Self::TooManyAttributes { .. }
-            | Self::TooManyDeclarations { .. }
-            | Self::NameTooLong { .. }
-            | Self::ValueTooLong { .. } => "policy-violation",
-            Self::Restricted { .. } => "restricted-xml",
-            Self::Encoding => "unsupported-encoding",
-            Self::NotWellFormed { .. } => "not-well-formed",
-            Self::StrayText => "bad-format",
-        }
-    }
-}
 
 /// An element that passed the gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,60 +25,164 @@ pub struct Checked<'a> {
     pub borrowed_prefixes: SmallVec<[&'a str; 2]>,
 }
 
-/// Checks one whole element; `scope` is what its stream header declared.
-pub fn check<'a>(xml: &'a [u8], scope: &'a Scope, limits: &XmlLimits) -> Result<Checked<'a>, XmlFault> {
-    let mut gate = Gate::new(xml, scope, limits)?;
-    gate.element()?;
-    if gate.at != gate.bytes.len() {
-        return Err(not_well_formed("more than one element"));
+impl<'a> Checked<'a> {
+    /// The element `xml`, which passed the gate, and what [`Gate::take_borrowed`] gave of it.
+    pub(crate) fn of(xml: &'a [u8], borrowed: &[Span]) -> Self {
+        let borrowed_prefixes = borrowed.iter().map(|prefix| as_text(prefix.of(xml))).collect();
+        Self { text: as_text(xml), borrowed_prefixes }
     }
-    Ok(Checked { text: gate.text, borrowed_prefixes: gate.borrowed })
+}
+
+/// Checks one whole element; `scope` is what its stream header declared.
+pub fn check<'a>(xml: &'a [u8], scope: &Scope, limits: &XmlLimits) -> Result<Checked<'a>, XmlFault> {
+    let mut gate = Gate::default();
+    let (valid, fault) = valid_len(xml);
+    if xml.len() > limits.element_bytes {
+        return Err(XmlFault::TooBig { limit: limits.element_bytes });
+    }
+    let step = loop {
+        match gate.advance(&xml[..valid], scope, limits)? {
+            Some(Step::Opened) => {}
+            step => break step,
+        }
+    };
+    match step {
+        Some(_) if gate.at == xml.len() => Ok(Checked::of(xml, &gate.borrowed)),
+        Some(_) => Err(not_well_formed("more than one element")),
+        // What is cut off in the middle of a character is not UTF-8 either.
+        None if valid < xml.len() => Err(fault.unwrap_or(XmlFault::Encoding)),
+        None => Err(not_well_formed("an element is not closed")),
+    }
 }
 
 /// Checks one start tag, such as a stream header, that is closed later.
 pub fn check_open_tag<'a>(xml: &'a [u8], limits: &XmlLimits) -> Result<&'a str, XmlFault> {
-    let scope = Scope::empty();
-    // The scope is empty, so nothing of it can be borrowed by what is returned.
-    let mut gate = Gate::new(xml, &scope, limits)?;
-    if gate.start_tag()? == Tag::Empty {
-        return Err(not_well_formed("the stream is closed by its own header"));
+    let mut gate = Gate::default();
+    let (valid, fault) = valid_len(xml);
+    if xml.len() > limits.element_bytes {
+        return Err(XmlFault::TooBig { limit: limits.element_bytes });
     }
-    if gate.at != gate.bytes.len() {
-        return Err(not_well_formed("more than one tag"));
+    match gate.advance(&xml[..valid], &Scope::empty(), limits)? {
+        Some(Step::Opened) if gate.at == xml.len() => {
+            std::str::from_utf8(xml).map_err(|_| XmlFault::Encoding)
+        }
+        Some(Step::Opened) => Err(not_well_formed("more than one tag")),
+        Some(Step::Closed) => Err(not_well_formed("the stream is closed by its own header")),
+        None if valid < xml.len() => Err(fault.unwrap_or(XmlFault::Encoding)),
+        None => Err(not_well_formed("a tag is not closed")),
     }
-    std::str::from_utf8(xml).map_err(|_| XmlFault::Encoding)
 }
 
-struct Gate<'a, 'l> {
-    text: &'a str,
-    bytes: &'a [u8],
+/// How many octets, from the first, are UTF-8 and characters of XML, and what is wrong with the next. Without a fault the
+/// rest may become a character when more comes.
+pub(crate) fn valid_len(bytes: &[u8]) -> (usize, Option<XmlFault>) {
+    let (text, fault) = match std::str::from_utf8(bytes) {
+        Ok(text) => (text, None),
+        Err(error) => {
+            let valid = &bytes[..error.valid_up_to()];
+            let fault = error.error_len().map(|_| XmlFault::Encoding);
+            (std::str::from_utf8(valid).unwrap_or_default(), fault)
+        }
+    };
+    match forbidden_at(text) {
+        Some(at) => (at, Some(not_well_formed("a character that XML does not allow"))),
+        None => (text.len(), fault),
+    }
+}
+
+/// Checks one element while it arrives.
+///
+/// [`Gate::advance`] is called with the element's octets from its `<` on, each time with at least as many as before.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    /// Octets that were checked.
     at: usize,
-    limits: &'l XmlLimits,
-    /// Elements that are open: their name as written, and how many bindings held outside them.
-    open: SmallVec<[(&'a str, u32); 16]>,
-    bindings: SmallVec<[Binding<'a>; 8]>,
-    /// So many of the bindings come from the scope.
-    outer: usize,
-    borrowed: SmallVec<[&'a str; 2]>,
+    place: Place,
+    /// Elements that are open.
+    open: Vec<Open>,
+    /// Namespaces that were declared inside the element.
+    bindings: Vec<Binding>,
+    tag: OpenTag,
+    borrowed: SmallVec<[Span; 2]>,
 }
 
-struct Binding<'a> {
-    prefix: &'a str,
+/// What [`Gate::advance`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The element's own start tag has ended, and its content follows.
+    Opened,
+    /// The element has ended.
+    Closed,
+}
+
+/// What stands at the next octet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Place {
+    /// The `<` of a tag or section.
+    #[default]
+    Markup,
+    /// Text between tags.
+    Text,
+    CData,
+    /// The rest of a start tag, behind its name or an attribute. True once white space was seen.
+    InTag {
+        is_apart: bool,
+    },
+    /// The `=` of an attribute, perhaps behind white space.
+    Equals,
+    /// The quote that begins an attribute's value, perhaps behind white space.
+    Quote,
+    /// An attribute's value that began at `start` and ends with `quote`.
+    Value {
+        quote: u8,
+        start: usize,
+    },
+    /// The name of an end tag.
+    EndName,
+    /// The `>` of an end tag, perhaps behind white space.
+    EndTag,
+}
+
+/// A piece of the element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    fn new(start: usize, end: usize) -> Self {
+        Self { start: start as u32, end: end as u32 }
+    }
+
+    /// The piece of `xml`, the element's octets.
+    pub(crate) fn of(self, xml: &[u8]) -> &[u8] {
+        &xml[self.start as usize..self.end as usize]
+    }
+
+    fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+}
+
+#[derive(Debug)]
+struct Open {
+    name: Span,
+    /// So many bindings held outside it.
+    bindings: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Binding {
+    prefix: Span,
     /// As written: references are not replaced.
-    namespace: &'a str,
-}
-
-#[derive(Clone, Copy)]
-struct Name<'a> {
-    whole: &'a str,
-    prefix: &'a str,
-    local: &'a str,
-}
-
-#[derive(PartialEq, Eq)]
-enum Tag {
-    Open,
-    Empty,
+    namespace: Span,
+    /// It holds nothing that would be replaced.
+    is_plain: bool,
 }
 
 type Checking<T = ()> = Result<T, XmlFault>;
@@ -199,302 +191,234 @@ const fn not_well_formed(why: &'static str) -> XmlFault {
     XmlFault::NotWellFormed { why }
 }
 
-impl<'a, 'l> Gate<'a, 'l> {
-    fn new(xml: &'a [u8], scope: &'a Scope, limits: &'l XmlLimits) -> Checking<Self> {
-        if xml.len() > limits.element_bytes {
-            return Err(XmlFault::TooBig { limit: limits.element_bytes });
-        }
-        let text = std::str::from_utf8(xml).map_err(|_| XmlFault::Encoding)?;
-        if forbidden_at(text).is_some() {
-            return Err(not_well_formed("a character that XML does not allow"));
-        }
-        let bindings: SmallVec<_> =
-            scope.iter().map(|(prefix, namespace)| Binding { prefix, namespace }).collect();
-        let outer = bindings.len();
-        Ok(Self {
-            text,
-            bytes: xml,
-            at: 0,
-            limits,
-            open: SmallVec::new(),
-            bindings,
-            outer,
-            borrowed: SmallVec::new(),
-        })
+impl Gate {
+    /// Octets that were checked: the element's length once it is [`Step::Closed`].
+    pub(crate) fn checked_len(&self) -> usize {
+        self.at
     }
 
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
+    /// Prefixes that the element uses but does not declare, each once.
+    pub(crate) fn take_borrowed(&mut self) -> SmallVec<[Span; 2]> {
+        std::mem::take(&mut self.borrowed)
     }
 
-    /// One element with everything in it.
-    fn element(&mut self) -> Checking {
-        if self.peek() != Some(b'<') {
-            return Err(not_well_formed("an element begins with <"));
+    /// Waits for another element. Keeps its room unless it is large.
+    pub(crate) fn reset(&mut self) {
+        const MOST_KEPT: usize = 64;
+        self.at = 0;
+        self.place = Place::Markup;
+        self.open.clear();
+        self.open.shrink_to(MOST_KEPT);
+        self.bindings.clear();
+        self.bindings.shrink_to(MOST_KEPT);
+        self.tag.reset();
+        self.borrowed.clear();
+    }
+
+    /// The namespaces that the element's own start tag declared. Holds while nothing is open inside it.
+    pub(crate) fn declared(&self, xml: &[u8]) -> Scope {
+        let mut scope = Scope::empty();
+        for binding in &self.bindings {
+            let namespace = super::unescape_attribute(as_text(binding.namespace.of(xml)));
+            scope.declare(as_text(binding.prefix.of(xml)), &namespace);
         }
+        scope
+    }
+
+    /// Looks on through `xml`, the octets of the element that have come, which must be whole characters of XML. `None` when
+    /// more are needed.
+    pub(crate) fn advance(
+        &mut self,
+        xml: &[u8],
+        scope: &Scope,
+        limits: &XmlLimits,
+    ) -> Checking<Option<Step>> {
         loop {
-            // Here `at` is always at a `<`.
-            match self.bytes.get(self.at + 1) {
-                Some(b'/') => self.end_tag()?,
-                Some(b'!') => self.cdata()?,
-                Some(b'?') => return Err(XmlFault::Restricted { what: "a processing instruction" }),
-                _ => {
-                    self.start_tag()?;
+            let is_on = match self.place {
+                Place::Markup => self.markup(xml, limits)?,
+                Place::Text => self.text(xml)?,
+                Place::CData => self.cdata(xml),
+                Place::InTag { is_apart } => match self.in_tag(xml, is_apart, scope, limits)? {
+                    Progress::Step(step) => return Ok(Some(step)),
+                    Progress::On(is_on) => is_on,
+                },
+                Place::Equals => self.equals(xml)?,
+                Place::Quote => self.quote(xml)?,
+                Place::Value { quote, start } => self.value(xml, quote, start, limits)?,
+                Place::EndName => self.end_name(xml)?,
+                Place::EndTag => match self.end_tag(xml)? {
+                    Progress::Step(step) => return Ok(Some(step)),
+                    Progress::On(is_on) => is_on,
+                },
+            };
+            if !is_on {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// A `<`, and what kind of markup it begins. Here as below, false when more octets are needed.
+    fn markup(&mut self, xml: &[u8], limits: &XmlLimits) -> Checking<bool> {
+        const CDATA: &[u8] = b"<![CDATA[";
+        let rest = &xml[self.at..];
+        match rest {
+            [] => Ok(false),
+            [first, ..] if *first != b'<' => Err(not_well_formed("an element begins with <")),
+            [_] => Ok(false),
+            [_, b'/', ..] if self.open.is_empty() => Err(not_well_formed("an end tag without its start")),
+            [_, b'/', ..] => {
+                self.at += 2;
+                self.place = Place::EndName;
+                Ok(true)
+            }
+            [_, b'?', ..] => Err(XmlFault::Restricted { what: "a processing instruction" }),
+            [_, b'!'] => Ok(false),
+            [_, b'!', b'[', ..] => {
+                let len = rest.len().min(CDATA.len());
+                if rest[..len] != CDATA[..len] {
+                    return Err(not_well_formed("an unknown kind of section"));
                 }
+                if len < CDATA.len() {
+                    return Ok(false);
+                }
+                if self.open.is_empty() {
+                    return Err(not_well_formed("a section is no element"));
+                }
+                self.at += len;
+                self.place = Place::CData;
+                Ok(true)
             }
-            if self.open.is_empty() {
-                return Ok(());
-            }
-            self.character_data()?;
+            [_, b'!', b'-', ..] => Err(XmlFault::Restricted { what: "a comment" }),
+            [_, b'!', ..] => Err(XmlFault::Restricted { what: "a document type" }),
+            _ => self.start_name(xml, limits),
         }
     }
 
     /// Text up to the next `<`.
-    fn character_data(&mut self) -> Checking {
+    fn text(&mut self, xml: &[u8]) -> Checking<bool> {
         loop {
-            match self.peek() {
-                None => return Err(not_well_formed("an element is not closed")),
-                Some(b'<') => return Ok(()),
-                Some(b'&') => self.reference()?,
-                Some(b']') if self.bytes[self.at..].starts_with(b"]]>") => {
-                    return Err(not_well_formed("]]> in text"));
+            let Some(len) = memchr::memchr3(b'<', b'&', b'>', &xml[self.at..]) else {
+                self.at = xml.len();
+                return Ok(false);
+            };
+            self.at += len;
+            match xml[self.at] {
+                b'<' => {
+                    self.place = Place::Markup;
+                    return Ok(true);
                 }
-                Some(_) => self.at += 1,
+                b'&' => {
+                    if !self.reference(xml)? {
+                        return Ok(false);
+                    }
+                }
+                // What stands before the text ends with `>` or `;`, so both brackets are of the text.
+                _ if xml[..self.at].ends_with(b"]]") => return Err(not_well_formed("]]> in text")),
+                _ => self.at += 1,
             }
         }
     }
 
-    fn reference(&mut self) -> Checking {
-        let name = &self.bytes[self.at + 1..];
-        let Some(len) = name.iter().take(MAX_REFERENCE_BYTES + 1).position(|&byte| byte == b';') else {
-            return Err(not_well_formed("& without a reference"));
-        };
-        // What stands before an ASCII `;` ends on a character's border.
-        let name = &self.text[self.at + 1..self.at + 1 + len];
-        if reference(name).is_none() {
-            if name_len(name) == name.len() && !name.is_empty() {
-                return Err(XmlFault::Restricted { what: "an entity that is not built in" });
-            }
-            return Err(not_well_formed("a reference to no allowed character"));
-        }
-        self.at += len + 2;
-        Ok(())
-    }
-
-    fn cdata(&mut self) -> Checking {
-        let rest = &self.bytes[self.at..];
-        if !rest.starts_with(b"<![CDATA[") {
-            return Err(match rest.get(2) {
-                Some(b'-') => XmlFault::Restricted { what: "a comment" },
-                Some(b'[') => not_well_formed("an unknown kind of section"),
-                _ => XmlFault::Restricted { what: "a document type" },
-            });
-        }
-        if self.open.is_empty() {
-            return Err(not_well_formed("a section is no element"));
-        }
-        match memchr::memmem::find(&rest[9..], b"]]>") {
+    fn cdata(&mut self, xml: &[u8]) -> bool {
+        let rest = &xml[self.at..];
+        match memchr::memmem::find(rest, b"]]>") {
             Some(len) => {
-                self.at += 9 + len + 3;
-                Ok(())
+                self.at += len + 3;
+                self.place = Place::Text;
+                true
             }
-            None => Err(not_well_formed("a CDATA section is not closed")),
+            None => {
+                // Its last two octets may begin the end.
+                self.at += rest.len().saturating_sub(2);
+                false
+            }
         }
     }
 
-    fn end_tag(&mut self) -> Checking {
-        let Some((open, bindings)) = self.open.pop() else {
+    /// The reference that begins at the `&` where the gate stands.
+    fn reference(&mut self, xml: &[u8]) -> Checking<bool> {
+        let rest = &xml[self.at + 1..];
+        let may_hold =
+            |byte: &u8| byte.is_ascii_alphanumeric() || !byte.is_ascii() || b"#_-.:".contains(byte);
+        let len = rest.iter().take(MAX_REFERENCE_BYTES + 1).take_while(|byte| may_hold(byte)).count();
+        match rest.get(len) {
+            _ if len > MAX_REFERENCE_BYTES => Err(not_well_formed("& without a reference")),
+            None => Ok(false),
+            Some(b';') => {
+                let name = as_text(&rest[..len]);
+                if reference(name).is_some() {
+                    self.at += len + 2;
+                    Ok(true)
+                } else if !name.is_empty() && name_len(name) == name.len() {
+                    Err(XmlFault::Restricted { what: "an entity that is not built in" })
+                } else {
+                    Err(not_well_formed("a reference to no allowed character"))
+                }
+            }
+            Some(_) => Err(not_well_formed("& without a reference")),
+        }
+    }
+
+    /// The name of an end tag, which must be that of the element that was opened last.
+    fn end_name(&mut self, xml: &[u8]) -> Checking<bool> {
+        let Some(open) = self.open.last() else {
             return Err(not_well_formed("an end tag without its start"));
         };
-        self.at += 2;
-        if !self.bytes[self.at..].starts_with(open.as_bytes()) {
+        let name = open.name.of(xml);
+        let rest = &xml[self.at..];
+        let len = rest.len().min(name.len());
+        if rest[..len] != name[..len] {
             return Err(not_well_formed("an end tag of another name"));
         }
-        self.at += open.len();
-        self.skip_space();
-        if self.peek() != Some(b'>') {
-            return Err(not_well_formed("an end tag of another name"));
-        }
-        self.at += 1;
-        self.bindings.truncate(bindings as usize);
-        Ok(())
-    }
-
-    fn start_tag(&mut self) -> Checking<Tag> {
-        if self.open.len() >= self.limits.depth {
-            return Err(XmlFault::TooDeep { limit: self.limits.depth });
-        }
-        if self.peek() != Some(b'<') {
-            return Err(not_well_formed("an element begins with <"));
-        }
-        self.at += 1;
-        let element = self.name()?;
-        let before = self.bindings.len();
-        let mut attributes: SmallVec<[(Name<'a>, &'a str); 8]> = SmallVec::new();
-        let mut count = 0;
-        let tag = loop {
-            let is_apart = self.skip_space();
-            match self.peek() {
-                Some(b'>') => break Tag::Open,
-                Some(b'/') => {
-                    self.at += 1;
-                    if self.peek() != Some(b'>') {
-                        return Err(not_well_formed("/ inside a tag"));
-                    }
-                    break Tag::Empty;
-                }
-                _ if !is_apart => return Err(not_well_formed("no space before an attribute")),
-                _ => {}
-            }
-            count += 1;
-            if count > self.limits.attributes {
-                return Err(XmlFault::TooManyAttributes { limit: self.limits.attributes });
-            }
-            let name = self.name()?;
-            let value = self.value()?;
-            if name.prefix == "xmlns" {
-                self.declare(before, name.local, value)?;
-            } else if name.whole == "xmlns" {
-                self.declare(before, "", value)?;
-            } else {
-                attributes.push((name, value));
-            }
-        };
-        self.at += 1;
-        self.resolve(element.prefix)?;
-        self.check_attributes(&attributes)?;
-        match tag {
-            Tag::Open => self.open.push((element.whole, before as u32)),
-            Tag::Empty => self.bindings.truncate(before),
-        }
-        Ok(tag)
-    }
-
-    /// A name with at most one prefix.
-    fn name(&mut self) -> Checking<Name<'a>> {
-        let rest = &self.text[self.at..];
-        let first = name_len(rest);
-        let (prefix, local, len) = match rest.as_bytes().get(first) {
-            Some(b':') if first > 0 => {
-                let second = name_len(&rest[first + 1..]);
-                (&rest[..first], &rest[first + 1..first + 1 + second], first + 1 + second)
-            }
-            _ => ("", &rest[..first], first),
-        };
-        if local.is_empty() {
-            return Err(not_well_formed("a name was expected"));
-        }
-        if prefix.len().max(local.len()) > self.limits.name_bytes {
-            return Err(XmlFault::NameTooLong { limit: self.limits.name_bytes });
+        if len < name.len() {
+            return Ok(false);
         }
         self.at += len;
-        Ok(Name { whole: &rest[..len], prefix, local })
+        self.place = Place::EndTag;
+        Ok(true)
     }
 
-    /// `= "value"`, as written.
-    fn value(&mut self) -> Checking<&'a str> {
-        self.skip_space();
-        if self.peek() != Some(b'=') {
-            return Err(not_well_formed("an attribute without a value"));
+    fn end_tag(&mut self, xml: &[u8]) -> Checking<Progress> {
+        self.skip_space(xml);
+        match xml.get(self.at) {
+            None => Ok(Progress::On(false)),
+            Some(b'>') => {
+                self.at += 1;
+                if let Some(open) = self.open.pop() {
+                    self.bindings.truncate(open.bindings as usize);
+                }
+                Ok(self.behind_a_tag(Step::Closed))
+            }
+            Some(_) => Err(not_well_formed("an end tag of another name")),
         }
-        self.at += 1;
-        self.skip_space();
-        let quote = match self.peek() {
-            Some(quote @ (b'"' | b'\'')) => quote,
-            _ => return Err(not_well_formed("an attribute's value without quotes")),
+    }
+
+    /// Goes on behind a tag: with text, or with nothing if the element has ended.
+    fn behind_a_tag(&mut self, step: Step) -> Progress {
+        self.place = Place::Text;
+        let is_step = match step {
+            Step::Opened => self.open.len() == 1,
+            Step::Closed => self.open.is_empty(),
         };
-        self.at += 1;
-        let start = self.at;
-        loop {
-            match self.peek() {
-                None => return Err(not_well_formed("an attribute's value is not closed")),
-                Some(b'<') => return Err(not_well_formed("< in an attribute's value")),
-                Some(b'&') => self.reference()?,
-                Some(byte) if byte == quote => break,
-                Some(_) => self.at += 1,
-            }
-        }
-        let value = &self.text[start..self.at];
-        self.at += 1;
-        if value.len() > self.limits.value_bytes {
-            return Err(XmlFault::ValueTooLong { limit: self.limits.value_bytes });
-        }
-        Ok(value)
-    }
-
-    /// One `xmlns` attribute (Namespaces in XML 1.0 §3).
-    fn declare(&mut self, before: usize, prefix: &'a str, namespace: &'a str) -> Checking {
-        let declared = &self.bindings[before..];
-        if declared.len() >= self.limits.declarations {
-            return Err(XmlFault::TooManyDeclarations { limit: self.limits.declarations });
-        }
-        if declared.iter().any(|binding| is_same_prefix(binding.prefix, prefix)) {
-            return Err(not_well_formed("a namespace is declared twice"));
-        }
-        let meaning = unescape_attribute(namespace);
-        if prefix == "xmlns" || meaning == NS_XMLNS {
-            return Err(not_well_formed("xmlns cannot be declared"));
-        }
-        if (prefix == "xml") != (meaning == NS_XML) {
-            return Err(not_well_formed("xml has one namespace, and that no other prefix"));
-        }
-        if meaning.is_empty() && !prefix.is_empty() {
-            return Err(not_well_formed("a prefix cannot be undeclared"));
-        }
-        self.bindings.push(Binding { prefix, namespace });
-        Ok(())
-    }
-
-    /// The namespace of a prefix as written; notes when only the scope declares it.
-    fn resolve(&mut self, prefix: &'a str) -> Checking<&'a str> {
-        if prefix.is_empty() {
-            // The default namespace of elements; whatever it is, it is never missing.
-            return Ok("");
-        }
-        if prefix == "xml" {
-            return Ok(NS_XML);
-        }
-        match self.bindings.iter().rposition(|binding| is_same_prefix(binding.prefix, prefix)) {
-            Some(at) => {
-                if at < self.outer && !self.borrowed.contains(&prefix) {
-                    self.borrowed.push(prefix);
-                }
-                Ok(self.bindings[at].namespace)
-            }
-            None => Err(not_well_formed("a prefix is not declared")),
-        }
-    }
-
-    /// No two attributes of one element may have the same name, also after their prefixes are resolved.
-    fn check_attributes(&mut self, attributes: &[(Name<'a>, &'a str)]) -> Checking {
-        for (at, (name, _)) in attributes.iter().enumerate() {
-            let namespace = if name.prefix.is_empty() { None } else { Some(self.resolve(name.prefix)?) };
-            for (earlier, _) in &attributes[..at] {
-                if earlier.local != name.local {
-                    continue;
-                }
-                let is_same = match namespace {
-                    None => earlier.prefix.is_empty(),
-                    Some(_) if earlier.prefix.is_empty() => false,
-                    Some(namespace) => {
-                        let other = self.resolve(earlier.prefix)?;
-                        namespace == other || unescape_attribute(namespace) == unescape_attribute(other)
-                    }
-                };
-                if is_same {
-                    return Err(not_well_formed("an attribute stands twice"));
-                }
-            }
-        }
-        Ok(())
+        if is_step { Progress::Step(step) } else { Progress::On(true) }
     }
 
     /// Skips white space; true when there was some.
-    fn skip_space(&mut self) -> bool {
-        let start = self.at;
-        while self.peek().is_some_and(is_space) {
-            self.at += 1;
-        }
-        self.at > start
+    fn skip_space(&mut self, xml: &[u8]) -> bool {
+        let len = xml[self.at..].iter().take_while(|byte| is_space(**byte)).count();
+        self.at += len;
+        len > 0
     }
+}
+
+/// How far one part of the gate came.
+enum Progress {
+    Step(Step),
+    /// False when more octets are needed.
+    On(bool),
+}
+
+/// A piece that was cut at ASCII out of octets that are UTF-8.
+fn as_text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
 }
