@@ -9,12 +9,12 @@ use std::{
 };
 
 use serde::Serialize;
-use tombolo_interwork::typed_address::typed_address;
+use tombolo_interwork::{address::domain_of_text, typed_address::typed_address};
 use tombolo_policy::Approve;
 use tombolo_presence::Address;
 
 use crate::{
-    check::{Context, prepared, table},
+    check::{Context, table},
     described::ACCOUNT_FILE,
     error::{ConfigError, Reason, Source},
     files,
@@ -292,7 +292,7 @@ fn address_of_nodeprep(text: &str) -> Option<Address> {
         if c.is_ascii() { c.is_ascii_graphic() && !"\"&'/:<>@".contains(c) } else { c.is_alphanumeric() }
     };
     let is_old = !local.is_ascii() && local.chars().all(is_name) && local == local.to_lowercase();
-    Address::new(local, prepared(domain).ok()?.as_str()).ok().filter(|_| is_old)
+    Address::new(local, domain_of_text(domain)?.as_str()).ok().filter(|_| is_old)
 }
 
 fn hex(text: &str, digits: usize) -> Result<Box<str>, &'static str> {

@@ -163,8 +163,8 @@ impl Owner {
             let Some(pair) = self.pairs.pair(id) else { continue };
             let watch = pair.watch;
             let is_probed = pair.has(mark::PROBING);
-            if pair.asking.or(pair.granting).is_some() && pair.has(mark::SAID) {
-                self.unsay(id);
+            if pair.is_said() {
+                self.unsay(id, mark::ASKING_SAID | mark::GRANTING_SAID);
                 self.shard.mark_due(watch);
             }
             if is_probed {
@@ -246,11 +246,12 @@ impl Owner {
         }
     }
 
-    /// What was said to a pair last is not taken as received any more.
-    pub(super) fn unsay(&mut self, id: PairId) {
-        self.said.newest.remove(&id);
-        if let Some(pair) = self.pairs.pair_mut(id) {
-            pair.set(mark::SAID, false);
+    /// What was said to a pair is not taken as received any more: of `asking`, of `granting`, or of both, by their marks.
+    pub(super) fn unsay(&mut self, id: PairId, marks: u8) {
+        let Some(pair) = self.pairs.pair_mut(id) else { return };
+        pair.set(marks, false);
+        if !pair.is_said() {
+            self.said.newest.remove(&id);
         }
     }
 
@@ -280,12 +281,16 @@ impl Owner {
             return self.confirm_later(vec![id], now);
         }
         let Some(pair) = self.pairs.pair_mut(id) else { return };
-        if !pair.has(mark::SAID) {
+        if !pair.is_said() {
             return;
         }
-        pair.asking = None;
-        pair.granting = None;
-        pair.set(mark::SAID, false);
+        if pair.has(mark::ASKING_SAID) {
+            pair.asking = None;
+        }
+        if pair.has(mark::GRANTING_SAID) {
+            pair.granting = None;
+        }
+        pair.set(mark::ASKING_SAID | mark::GRANTING_SAID, false);
         if let Some(pair) = self.pairs.pair(id) {
             let row = self.pair_row(pair, &pair.row());
             self.lazy.push(row);
@@ -312,10 +317,10 @@ impl Owner {
         subscribe: &Subscribe,
         token: &str,
         presentity: &Address,
-        state: &PresenceState,
+        state: Option<&PresenceState>,
     ) {
         let mut pidf = PidfWriter::default();
-        let body = if state.is_empty() { &[][..] } else { pidf.closing_document(presentity, state) };
+        let body = state.map_or(&[][..], |state| pidf.closing_document(presentity, state));
         let target = subscribe.contact.as_deref().unwrap_or(&subscribe.from_uri);
         let shared = share_routes(&subscribe.routes);
         let (uri, routes) = route(target, shared.as_deref().map(Vec::as_slice));

@@ -51,8 +51,8 @@ pub struct Pair {
 pub mod mark {
     /// The contact is a local user too.
     pub const LOCAL: u8 = 1;
-    /// What is due was written once, and waits for its confirmation.
-    pub const SAID: u8 = 2;
+    /// [`super::Pair::asking`] was written once, and waits for its confirmation.
+    pub const ASKING_SAID: u8 = 2;
     /// The contact is to be probed.
     pub const PROBE: u8 = 4;
     /// A probe is out and not answered.
@@ -61,6 +61,8 @@ pub mod mark {
     pub const STALE: u8 = 16;
     /// What the contact was last told is not known since a restart: the first state that comes is told whole.
     pub const UNSURE: u8 = 32;
+    /// [`super::Pair::granting`] was written once, and waits for its confirmation.
+    pub const GRANTING_SAID: u8 = 64;
 }
 
 /// The stored verdicts: fan-out reads these bits only.
@@ -114,10 +116,29 @@ impl Pair {
         self.asked_at != 0
     }
 
-    /// Takes over what was stored. What is due is due again. Called by the owner alone, which counts who waits.
+    /// The `asking` that is still to be written.
+    pub fn asking_due(&self) -> Option<SubscriptionKind> {
+        self.asking.filter(|_| !self.has(mark::ASKING_SAID))
+    }
+
+    /// The `granting` that is still to be written.
+    pub fn granting_due(&self) -> Option<SubscriptionKind> {
+        self.granting.filter(|_| !self.has(mark::GRANTING_SAID))
+    }
+
+    /// Something was written and waits for its confirmation.
+    pub fn is_said(&self) -> bool {
+        self.has(mark::ASKING_SAID | mark::GRANTING_SAID)
+    }
+
+    /// Takes over what was stored. Of `asking` and `granting`, what changes is due, and what stays is not said again. Called
+    /// by the owner alone, which counts who waits.
     pub fn take_row(&mut self, row: &PairRow) {
-        if (row.asking, row.granting) != (self.asking, self.granting) {
-            self.set(mark::SAID, false);
+        if row.asking != self.asking {
+            self.set(mark::ASKING_SAID, false);
+        }
+        if row.granting != self.granting {
+            self.set(mark::GRANTING_SAID, false);
         }
         self.subscription = row.subscription;
         self.asking = row.asking;

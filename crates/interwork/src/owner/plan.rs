@@ -404,7 +404,7 @@ impl Owner {
             // Granted before: say so again, with the state (STOX-P-19).
             plan.row.granting = step.reply;
             plan.effects.push(Effect::ShowUser);
-            self.unsay(id);
+            self.unsay(id, mark::GRANTING_SAID);
             return;
         }
         plan.row.subscription = step.next;
@@ -468,7 +468,7 @@ impl Owner {
         self.take_row(id, &plan.row);
         let Some(pair) = self.pairs.pair(id) else { return };
         let watch = pair.watch;
-        let is_due = pair.asking.or(pair.granting).is_some() && !pair.has(mark::SAID);
+        let is_due = pair.asking_due().or(pair.granting_due()).is_some();
         let is_changed = before != pair.subscription;
         if is_changed {
             let (user, contact, to) = (pair.user, pair.contact, pair.subscription);

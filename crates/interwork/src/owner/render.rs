@@ -144,9 +144,7 @@ fn write_pair(
         bare_presence(kind, user, contact, out);
         *count += 1;
     };
-    let is_due = !pair.has(mark::SAID);
-    let granting = pair.granting.filter(|_| is_due);
-    let asking = pair.asking.filter(|_| is_due);
+    let (asking, granting) = (pair.asking_due(), pair.granting_due());
     if let Some(kind) = asking {
         write_bare(kind_name(kind), out);
     }
@@ -181,11 +179,9 @@ fn write_pair(
         pair.set(mark::PROBE, false);
         write_bare("probe", out);
     }
-    let is_said = granting.or(asking).is_some();
-    if is_said {
-        pair.set(mark::SAID, true);
-    }
-    is_said
+    pair.set(mark::ASKING_SAID, pair.asking.is_some());
+    pair.set(mark::GRANTING_SAID, pair.granting.is_some());
+    granting.or(asking).is_some()
 }
 
 /// The name of a subscription type.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tombolo_budget::Charge;
 use tombolo_fanout::ViewId;
-use tombolo_presence::{Address, Now, PresenceState, SubscriptionKind};
+use tombolo_presence::{Address, Availability, Device, Now, PresenceState, SubscriptionKind};
 use tombolo_sip::event::Reason;
 
 use super::{
@@ -289,6 +289,8 @@ impl Owner {
     }
 
     /// A SUBSCRIBE with Expires 0 outside a dialog: one answer of what is known (RFC 8048 §7.2).
+    ///
+    /// A stranger and a watcher of somebody who is offline get the same document (STOX-P-35).
     fn poll(
         &mut self,
         request: &SipRequest,
@@ -299,13 +301,19 @@ impl Owner {
     ) {
         let known = self.find_pair(user.as_str(), contact.as_str());
         let pair = known.and_then(|id| self.pairs.pair(id));
-        // STOX-P-35: a stranger learns nothing, and no row is made.
-        let state = match pair {
+        let known_state = match pair {
             Some(pair) if watches_user && pair.may_see() => self.user_state(pair.user, pair),
             Some(pair) if !watches_user && pair.subscription.is_to() => {
                 self.shard.views.content(pair.heard).clone()
             }
             _ => PresenceState::default(),
+        };
+        let is_unheard = !watches_user
+            && pair.is_some_and(|pair| pair.subscription.is_to() && pair.heard == ViewId::EMPTY);
+        let state = match known_state {
+            _ if is_unheard => None,
+            open if open.is_open() => Some(open),
+            _ => Some(offline_state()),
         };
         let must_probe = pair.is_some_and(|pair| {
             !watches_user
@@ -317,7 +325,7 @@ impl Owner {
         let token = super::key(&self.settings).sign(Token { kind: TokenKind::Notifier, partition, row });
         self.answer_subscribe(request, &token, 0);
         let presentity = if watches_user { user } else { contact };
-        self.notify_poll(request, subscribe, &token, presentity, &state);
+        self.notify_poll(request, subscribe, &token, presentity, state.as_ref());
         if must_probe && let Some(id) = known {
             self.probe(id);
         }
@@ -431,6 +439,19 @@ impl Owner {
         }
         found
     }
+}
+
+/// What a poll says of somebody who is not available, for whatever cause: closed, and nothing that tells which device it
+/// was or what it said last.
+fn offline_state() -> PresenceState {
+    let device = Device {
+        id: "".into(),
+        availability: Availability::Unavailable,
+        priority: None,
+        notes: Vec::new(),
+        idle_since: None,
+    };
+    PresenceState { devices: vec![device], ..PresenceState::default() }
 }
 
 /// A front end asks for a user of its own domain: what we sent there would only come back (STOX-A-04).

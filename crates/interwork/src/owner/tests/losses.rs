@@ -152,6 +152,42 @@ fn news_that_come_before_the_probe_left_are_not_taken_for_its_answer() {
 }
 
 #[test]
+fn what_was_said_of_one_direction_is_not_said_again_when_the_other_changes() {
+    // Asked, and then the contact asks and is let in.
+    let mut stage = Stage::new();
+    stage.subscribe(&phone_of(ROMEO, "a"), ROMEO, JULIET, "c1", "");
+    assert!(stage.stanza().contains("type='subscribe'"));
+    stage.presence(JULIET, ROMEO, "subscribe", "");
+    let kinds = |stage: &Stage, kind: &str| {
+        let wanted = format!("type='{kind}'");
+        stage.stanzas.iter().filter(|stanza| stanza.contains(&wanted)).count()
+    };
+    assert_eq!((kinds(&stage, "subscribe"), kinds(&stage, "subscribed")), (0, 1), "{:?}", stage.stanzas);
+
+    // Granted and taken back by the contact, and then the user asks.
+    let mut stage = Stage::new();
+    stage.juliet_watches_romeo();
+    stage.presence(JULIET, ROMEO, "unsubscribe", "");
+    assert_eq!(kinds(&stage, "unsubscribed"), 1);
+    stage.stanzas.clear();
+    stage.subscribe(&phone_of(ROMEO, "a"), ROMEO, JULIET, "c1", "");
+    assert_eq!((kinds(&stage, "subscribe"), kinds(&stage, "unsubscribed")), (1, 0), "{:?}", stage.stanzas);
+
+    // A second request of the contact is answered again, and brings nothing else.
+    let mut stage = Stage::new();
+    stage.juliet_watches_romeo();
+    stage.subscribe(&phone_of(ROMEO, "a"), ROMEO, JULIET, "c1", "");
+    stage.stanzas.clear();
+    stage.presence(JULIET, ROMEO, "subscribe", "");
+    assert_eq!((kinds(&stage, "subscribe"), kinds(&stage, "subscribed")), (0, 1), "{:?}", stage.stanzas);
+
+    // What is not known to have arrived is said again, in both directions.
+    stage.stanzas.clear();
+    stage.input(Input::LaneLost { lane: session(HOME), is_clean: false });
+    assert_eq!((kinds(&stage, "subscribe"), kinds(&stage, "subscribed")), (1, 1), "{:?}", stage.stanzas);
+}
+
+#[test]
 fn what_was_said_again_is_not_confirmed_by_the_time_of_the_first_saying() {
     let mut stage = Stage::new();
     stage.owner.settings.confirm_after = Duration::from_secs(30);

@@ -189,10 +189,17 @@ fn stox_p_35_a_strangers_poll_learns_nothing_and_asks_nobody() {
     let mut stage = Stage::new();
     stage.subscribe(&phone_of(ROMEO, "a"), ROMEO, JULIET, "p1", "Expires: 0\r\n");
     assert_eq!(stage.status(), 200);
-    let draft = stage.answer(200, "");
-    assert!(draft.body.is_empty());
+    let strange = stage.answer(200, "").body;
+    assert!(String::from_utf8_lossy(&strange).contains("<basic>closed</basic>"));
     assert!(stage.stanzas.is_empty());
     assert!(stage.rows.is_empty(), "no row is made");
+    // A watcher of a contact who is offline gets the same, octet by octet.
+    let mut stage = Stage::new();
+    stage.romeo_watches_juliet("a");
+    stage.presence("juliet@xmpp.example/balcony", ROMEO, "", "<show>dnd</show>");
+    stage.presence("juliet@xmpp.example/balcony", ROMEO, "unavailable", "<status>Gone</status>");
+    stage.subscribe(&phone_of(ROMEO, "a"), ROMEO, JULIET, "p1", "Expires: 0\r\n");
+    assert_eq!(stage.answer(200, "").body, strange);
     // Nor does a colleague who waits for the user's word.
     let mut stage = Stage::with(Approve::Ask, |_| {});
     stage.publish(ROMEO, "open", "away", "");
@@ -200,7 +207,13 @@ fn stox_p_35_a_strangers_poll_learns_nothing_and_asks_nobody() {
     stage.subscribe(&phone, mercutio, ROMEO, "c1", "");
     assert!(state_of(&stage.notify()).starts_with("pending"));
     stage.subscribe(&phone, mercutio, ROMEO, "p1", "Expires: 0\r\n");
-    assert!(stage.answer(200, "").body.is_empty());
+    let waiting = stage.answer(200, "").body;
+    // Nor one whom the user let in, while the user is offline.
+    let mut stage = Stage::with(Approve::All, |_| {});
+    stage.subscribe(&phone, mercutio, ROMEO, "c1", "");
+    assert!(state_of(&stage.notify()).starts_with("active"));
+    stage.subscribe(&phone, mercutio, ROMEO, "p1", "Expires: 0\r\n");
+    assert_eq!(stage.answer(200, "").body, waiting);
 }
 
 #[test]
