@@ -185,8 +185,11 @@ impl Router {
     fn answer_iq(&self, stanza: &ReceivedStanza) {
         let (from, to) = (&stanza.from, &stanza.to);
         let mut out = Vec::new();
-        let iq = IqStanza::read(&stanza.xml).ok();
-        let Some(iq) = iq.filter(|iq| iq.kind.is_request()) else { return self.take_pong(stanza) };
+        let iq = match IqStanza::read(&stanza.xml) {
+            Ok(iq) if iq.kind.is_request() => iq,
+            Ok(_) => return self.take_pong(stanza),
+            Err(_) => return self.refuse_iq(stanza),
+        };
         let head = &iq.head;
         let payload = iq.payload.as_ref().map(|payload| (&*payload.ns, payload.name));
         let payload = payload.filter(|_| iq.kind == IqKind::Get);
@@ -208,6 +211,18 @@ impl Router {
         };
         if is_answered {
             self.answer(from, to, out);
+        }
+    }
+
+    /// Answers an iq that breaks RFC 6120 §8.2.3: of no type, or a request that does not hold exactly one element. What
+    /// cannot be a request, or has no id, is not answered.
+    fn refuse_iq(&self, stanza: &ReceivedStanza) {
+        let Ok(head) = StanzaHead::read(&stanza.xml) else { return };
+        let mut out = Vec::new();
+        self.directory.metrics.refused_stanza();
+        if head.id.is_some() && error_reply(&mut out, &head, &ErrorContent::from(StanzaCondition::BadRequest))
+        {
+            self.answer(&stanza.from, &stanza.to, out);
         }
     }
 

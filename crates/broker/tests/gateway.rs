@@ -198,6 +198,18 @@ fn xs_adr_04_xs_str_12_queries_are_answered_for_the_domains_and_their_users() {
                 gateway.stanzas_come(stream, &[&ask(&to, "result", ""), &ask(&to, "error", error)]);
                 gateway.settle().await;
                 assert!(gateway.stanzas.is_empty(), "answers are not answered: {:?}", gateway.stanzas);
+                // RFC 6120 §8.2.3: a request of no known type, or without exactly one element.
+                let ping = "<ping xmlns='urn:xmpp:ping'/>";
+                for (kind, payload) in [("get", ""), ("set", &ping.repeat(2)[..]), ("ask", ping)] {
+                    gateway.stanzas_come(stream, &[&ask(&to, kind, payload)]);
+                    gateway.settle().await;
+                    let answer = gateway.stanzas.remove(0);
+                    assert!(answer.contains("<bad-request ") && answer.contains("id='7'"), "{answer}");
+                }
+                let without_id = ask(&to, "get", ping).replace(" id='7'", "");
+                gateway.stanzas_come(stream, &[&without_id, &without_id.replace("'get'", "'result'")]);
+                gateway.settle().await;
+                assert!(gateway.stanzas.is_empty(), "nothing says what it answers: {:?}", gateway.stanzas);
             }
         }
     });

@@ -166,7 +166,7 @@ fn escape_local(plain: &str) -> Result<String, AddressFault> {
     }
     let mut local = String::with_capacity(plain.len());
     for (at, character) in plain.char_indices() {
-        let is_plain_backslash = character == '\\' && escape_at(&plain[at..]).is_none();
+        let is_plain_backslash = character == '\\' && escape_at(plain, at).is_none();
         match ESCAPES.iter().find(|(special, _)| *special == character) {
             Some((_, escape)) if !is_plain_backslash => local.push_str(escape),
             _ => local.push(character),
@@ -178,28 +178,30 @@ fn escape_local(plain: &str) -> Result<String, AddressFault> {
 /// Undoes [`escape_local`]: only whole valid escapes, in lower case (STOX-A-12).
 fn unescape_local(local: &str) -> String {
     let mut plain = String::with_capacity(local.len());
-    let mut rest = local;
-    while let Some(at) = rest.find('\\') {
-        plain.push_str(&rest[..at]);
-        rest = &rest[at..];
-        match escape_at(rest) {
+    let mut from = 0;
+    while let Some(at) = local[from..].find('\\').map(|len| from + len) {
+        plain.push_str(&local[from..at]);
+        match escape_at(local, at) {
             Some(character) => {
                 plain.push(character);
-                rest = &rest[3..];
+                from = at + 3;
             }
             None => {
                 plain.push('\\');
-                rest = &rest[1..];
+                from = at + 1;
             }
         }
     }
-    plain.push_str(rest);
+    plain.push_str(&local[from..]);
     plain
 }
 
-/// The character whose escape `text` begins with.
-fn escape_at(text: &str) -> Option<char> {
-    ESCAPES.iter().find(|(_, escape)| text.starts_with(escape)).map(|(character, _)| *character)
+/// The character whose escape stands at `at`. No local part begins or ends with a space, so `\20` there is no escape
+/// (XEP-0106 §4.2).
+fn escape_at(text: &str, at: usize) -> Option<char> {
+    let (character, escape) = ESCAPES.iter().find(|(_, escape)| text[at..].starts_with(escape))?;
+    let is_at_edge = at == 0 || at + escape.len() == text.len();
+    (*character != ' ' || !is_at_edge).then_some(*character)
 }
 
 #[cfg(test)]
@@ -261,6 +263,11 @@ mod tests {
     fn stox_a_08_a_backslash_is_escaped_only_before_what_looks_like_an_escape() {
         assert_eq!(jid("sip:a%5C27b@h").as_deref(), Ok("a\\5c27b@h"));
         assert_eq!(jid("sip:foo%5Cbar@h").as_deref(), Ok("foo\\bar@h"));
+        for local in ["\\20a", "a\\20", "\\20", "\\20\\20", "a\\20b", "\\\\20a"] {
+            let address = Address::new(local, "h").expect("legal");
+            assert_eq!(jid(&uri_of(&address)), Ok(address.to_string()), "by way of {}", uri_of(&address));
+        }
+        assert_eq!(uri("\\20a@h"), "sip:%5C20a@h", "which is no space there");
         assert_eq!(jid("sip:%20a@h"), Err(AddressFault::NotAllowed));
         assert_eq!(jid("sip:a%20@h"), Err(AddressFault::NotAllowed));
     }
@@ -340,7 +347,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn stox_a_11_both_maps_are_inverse(plain in "[ -~àßжé漢𝒳]{1,20}") {
+        fn stox_a_11_both_maps_are_inverse(plain in "(\\\\20|\\\\5c|[ -~àßжé漢𝒳]){1,20}") {
             if let Ok(escaped) = escape_local(&plain)
                 && let Ok(domain) = Domain::parse("h.example")
                 && let Ok(jid) = Jid::from_parts(Some(&escaped), &domain, None)

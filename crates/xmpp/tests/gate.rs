@@ -227,6 +227,19 @@ fn xs_lim_04_depth_attributes_names_values_and_declarations_are_bounded() {
 }
 
 #[test]
+fn xs_lim_04_namespaces_that_hold_at_one_place_are_bounded_too() {
+    let level = |level: usize| (0..32).map(|n| format!(" xmlns:a{level}-{n}='u'")).collect::<String>();
+    let nested = |count: usize| {
+        let open: String = (0..count).map(|at| format!("<a{}>", level(at))).collect();
+        open + &"</a>".repeat(count)
+    };
+    assert_eq!(gate(nested(8).as_bytes()), Ok(()));
+    assert_eq!(gate(nested(9).as_bytes()), Err(XmlFault::TooManyDeclarations { limit: 256 }));
+    let beside = format!("<a>{}</a>", format!("<a{}/>", level(0)).repeat(20));
+    assert_eq!(gate(beside.as_bytes()), Ok(()), "one after the other they are not together");
+}
+
+#[test]
 fn prefixes_of_the_stream_header_may_be_used_and_are_told() {
     let mut scope = Scope::server();
     scope.declare("p", "u");

@@ -58,8 +58,8 @@ pub enum XmlFault {
         /// Attributes allowed.
         limit: usize,
     },
-    /// One element declares too many namespaces.
-    #[error("an element declares more than {limit} namespaces")]
+    /// One element declares too many namespaces, or too many hold at one place.
+    #[error("more than {limit} namespaces are declared")]
     TooManyDeclarations {
         /// Declarations allowed.
         limit: usize,

@@ -187,6 +187,11 @@ impl Gate {
         if declared.len() >= limits.declarations {
             return Err(XmlFault::TooManyDeclarations { limit: limits.declarations });
         }
+        // Each prefix is looked for among all that hold, so their number bounds the work of a hostile stanza.
+        let most = limits.declarations * LEVELS_OF_DECLARATIONS;
+        if self.bindings.len() >= most {
+            return Err(XmlFault::TooManyDeclarations { limit: most });
+        }
         if declared.iter().any(|binding| binding.prefix.of(xml) == prefix.of(xml)) {
             return Err(not_well_formed("a namespace is declared twice"));
         }
@@ -257,6 +262,9 @@ impl Gate {
         Ok(Namespace::Plain(namespace.as_bytes()))
     }
 }
+
+/// Namespaces that may hold at one place, as a multiple of what one element may declare.
+const LEVELS_OF_DECLARATIONS: usize = 8;
 
 /// The name at `start`; `None` when it may go on behind what has come.
 fn read_name(xml: &[u8], start: usize, limits: &XmlLimits) -> Checking<Option<Name>> {
