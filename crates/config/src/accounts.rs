@@ -257,8 +257,9 @@ pub(crate) fn parse(text: &str, file_name: &str) -> Result<Accounts, Vec<ConfigE
 }
 
 fn read(section: &Section<'_>) -> Option<Account> {
-    let aor = section
-        .parsed("aor", |text| typed_address(text).ok().or_else(|| address_of_nodeprep(text)).ok_or("no address"));
+    let aor = section.parsed("aor", |text| {
+        typed_address(text).ok().or_else(|| address_of_nodeprep(text)).ok_or("no address")
+    });
     if !section.has("aor") {
         section.missing("aor");
     }

@@ -234,16 +234,6 @@ impl<'a> MediaType<'a> {
     }
 }
 
-/// Whether `text` is a language tag (RFC 5646 §2.1, loosely): nothing that could end the field or attribute it is
-/// written into, and no longer than any that is in use.
-pub fn is_language_tag(text: &str) -> bool {
-    text.len() <= MAX_LANGUAGE_TAG_LEN
-        && text.starts_with(|first: char| first.is_ascii_alphabetic())
-        && text.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
-}
-
-const MAX_LANGUAGE_TAG_LEN: usize = 35;
-
 #[cfg(test)]
 mod tests {
     use super::*;
