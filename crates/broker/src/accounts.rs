@@ -57,6 +57,11 @@ impl Accounts {
         self.by_aor.keys()
     }
 
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_aor.is_empty()
+    }
+
     /// How many have no hash for any of these algorithms, so that they can never prove themselves.
     pub fn without_hash(&self, algorithms: &[Algorithm]) -> usize {
         let has_one = |account: &Account| account.ha1.iter().any(|ha1| algorithms.contains(&ha1.algorithm()));

@@ -159,7 +159,8 @@ impl Broker {
         authenticator.set_accounts(accounts);
         let now = clock.now();
         store.mark_wall(now.unix_seconds());
-        let start = store.meta().start as u32;
+        let meta = store.meta();
+        let start = meta.start as u32;
         let count = placement.count();
         let directory = Directory::new(Shared {
             clock,
@@ -193,10 +194,12 @@ impl Broker {
             let MemoryLimits { messages, messages_per_partner, messages_per_user } = memory;
             own.budgets = BudgetLimits::of_shard(messages, messages_per_partner, messages_per_user, count);
             own.registration_is_presence = settings.registration_is_presence;
+            own.knows_all_grants = meta.is_complete;
             let mut owner = Owner::new(own, policy.load_full(), now);
             owner.handle(Input::Accounts(approvals.clone()), now);
             let unread = owner.load(rows, now);
             if unread > 0 {
+                store.note_missing();
                 tracing::error!(
                     shard = index,
                     rows = unread,
@@ -242,6 +245,11 @@ impl Broker {
             self.directory.user(aor).do_send(ToUser::Clear(answer));
         }
         self.directory.tell_shards(|| Input::Accounts(approvals.clone()));
+    }
+
+    /// True when users of built-in homes are known.
+    pub fn has_accounts(&self) -> bool {
+        !self.directory.authenticator.accounts().is_empty()
     }
 
     /// Puts a new policy in force.

@@ -37,6 +37,10 @@ pub trait StateStore: Send + Sync {
     /// What the store knew when it was opened.
     fn meta(&self) -> Meta;
 
+    /// Notes that rows of this store are missing: [`Meta::is_complete`] is false at every later start. Lazy: it rides with
+    /// the next commit or flush.
+    fn note_missing(&self);
+
     /// Notes the wall clock, in seconds since the Unix epoch, for [`Meta::wall_mark`] of the next start. Lazy: it rides
     /// with the next commit or flush.
     fn mark_wall(&self, unix_seconds: u64);
@@ -62,6 +66,11 @@ pub struct Meta {
     pub start: u64,
     /// The last wall mark before this start, in seconds since the Unix epoch.
     pub wall_mark: Option<u64>,
+    /// Tells this store from others. 0 for one in memory and for one that was begun without.
+    pub id: u64,
+    /// False when rows may be missing: rows were damaged, or the store was begun in place of one that was lost. What is
+    /// not in it may exist all the same.
+    pub is_complete: bool,
 }
 
 /// Why the store cannot do what is asked.
@@ -80,6 +89,12 @@ pub enum StoreError {
         path: String,
         /// The number in it.
         found: u64,
+    },
+    /// The file is a store, but another than the one that is expected.
+    #[error("{path} is another store than the one that was used here before")]
+    Foreign {
+        /// The file.
+        path: String,
     },
     /// The file is damaged.
     #[error("the store is damaged: {cause}")]

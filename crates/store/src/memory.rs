@@ -42,6 +42,7 @@ struct Inner {
     rows: BTreeMap<Key, Vec<u8>>,
     wall_mark: Option<u64>,
     start: u64,
+    has_missing: bool,
     script: VecDeque<Outcome>,
     queue: VecDeque<Waiting>,
     next_ticket: u64,
@@ -68,6 +69,11 @@ impl MemoryStore {
         Self::opened(Inner::default(), None)
     }
 
+    /// An empty store in place of one that was lost: rows may be missing from it.
+    pub fn in_place_of_a_lost_one() -> Self {
+        Self::opened(Inner { has_missing: true, ..Inner::default() }, None)
+    }
+
     /// An empty store whose script may name spans, waited for by `run_later`.
     pub fn with_delays(
         run_later: impl Fn(Duration, Box<dyn FnOnce() + Send>) + Send + Sync + 'static,
@@ -85,6 +91,7 @@ impl MemoryStore {
             rows: inner.rows.clone(),
             wall_mark: inner.wall_mark,
             start: inner.start,
+            has_missing: inner.has_missing,
             ..Inner::default()
         };
         drop(inner);
@@ -93,7 +100,8 @@ impl MemoryStore {
 
     fn opened(mut inner: Inner, run_later: Option<Arc<RunLater>>) -> Self {
         inner.start += 1;
-        let meta = Meta { start: inner.start, wall_mark: inner.wall_mark };
+        let Inner { start, wall_mark, has_missing, .. } = inner;
+        let meta = Meta { start, wall_mark, id: 0, is_complete: !has_missing };
         Self { inner: Arc::new(Mutex::new(inner)), run_later, meta }
     }
 
@@ -228,6 +236,10 @@ impl StateStore for MemoryStore {
 
     fn meta(&self) -> Meta {
         self.meta
+    }
+
+    fn note_missing(&self) {
+        self.inner.lock().has_missing = true;
     }
 
     fn mark_wall(&self, unix_seconds: u64) {

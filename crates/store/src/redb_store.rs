@@ -7,7 +7,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -50,6 +50,12 @@ pub struct RedbOptions {
     pub waiting_commits: usize,
     /// Page cache in octets.
     pub cache_bytes: usize,
+    /// What a file without an [`Meta::id`] gets; 0 for none.
+    pub new_id: u64,
+    /// The file must have this id; one that has another is refused with [`StoreError::Foreign`] and left as it is.
+    pub expected_id: Option<u64>,
+    /// A new file takes the place of one that was lost: it is not [complete](Meta::is_complete).
+    pub replaces_lost: bool,
 }
 
 impl Default for RedbOptions {
@@ -60,6 +66,9 @@ impl Default for RedbOptions {
             waiting_rows: 500_000,
             waiting_commits: 65_536,
             cache_bytes: 64 << 20,
+            new_id: 0,
+            expected_id: None,
+            replaces_lost: false,
         }
     }
 }
@@ -95,18 +104,19 @@ impl RedbStore {
     /// Opens whatever `opener` gives, which is called again after a failed write.
     pub(crate) fn open_with(opener: Opener, name: String, options: RedbOptions) -> Result<Self, StoreError> {
         let database = opener().map_err(|error| open_error(&name, error))?;
-        let meta = begin_start(&database, &name)?;
+        let meta = begin_start(&database, &name, &options)?;
         let engine = Arc::new(Engine {
             database: RwLock::new(Some(database)),
             opener,
             name,
             wall_mark: AtomicU64::new(meta.wall_mark.unwrap_or(0)),
+            has_missing: AtomicBool::new(!meta.is_complete),
         });
         let counters = Arc::<Counters>::default();
         let (sender, jobs) = bounded(options.waiting_commits.max(1));
         let gathering = Gathering { rows: options.group_rows.max(1), span: options.group_span };
         let (of_writer, counted) = (engine.clone(), counters.clone());
-        let mut marked = meta.wall_mark.unwrap_or(0);
+        let mut marked = Marks { wall: meta.wall_mark.unwrap_or(0), has_missing: !meta.is_complete };
         let writer = std::thread::Builder::new()
             .name("store".into())
             .spawn(move || {
@@ -202,6 +212,10 @@ impl StateStore for RedbStore {
         self.meta
     }
 
+    fn note_missing(&self) {
+        self.engine.has_missing.store(true, Ordering::Relaxed);
+    }
+
     fn mark_wall(&self, unix_seconds: u64) {
         self.engine.wall_mark.store(unix_seconds, Ordering::Relaxed);
     }
@@ -249,24 +263,36 @@ struct Engine {
     name: String,
     /// Seconds since the Unix epoch; 0 when never set.
     wall_mark: AtomicU64,
+    has_missing: AtomicBool,
+}
+
+/// What the store notes about itself besides rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Marks {
+    /// Seconds since the Unix epoch; 0 when never set.
+    wall: u64,
+    has_missing: bool,
 }
 
 impl Engine {
-    /// Writes a group, and the wall mark if it moved. After a failure the engine is opened again, because it refuses all
+    /// Writes a group, and the marks if they changed. After a failure the engine is opened again, because it refuses all
     /// work after an I/O error, although a disk that was full may have room again.
-    fn write(&self, rows: Vec<Row>, marked: &mut u64) -> Result<(), StoreError> {
-        let mark = self.wall_mark.load(Ordering::Relaxed);
-        if rows.is_empty() && mark == *marked {
+    fn write(&self, rows: Vec<Row>, marked: &mut Marks) -> Result<(), StoreError> {
+        let marks = Marks {
+            wall: self.wall_mark.load(Ordering::Relaxed),
+            has_missing: self.has_missing.load(Ordering::Relaxed),
+        };
+        if rows.is_empty() && marks == *marked {
             return Ok(());
         }
         self.reopen_if_closed()?;
         // A read guard is enough: this thread is the only one that ever puts another database in its place.
         let result = match &*self.database.read() {
-            Some(database) => write_group(database, rows, (mark != *marked).then_some(mark)),
+            Some(database) => write_group(database, rows, (marks != *marked).then_some(marks)),
             None => Err(StoreError::Closed),
         };
         match result {
-            Ok(()) => *marked = mark,
+            Ok(()) => *marked = marks,
             Err(_) => *self.database.write() = None,
         }
         result
@@ -312,10 +338,10 @@ fn open_file(path: &Path, cache_bytes: usize) -> Result<Database, DatabaseError>
 }
 
 /// Checks the format, makes the tables, and counts this start durably.
-fn begin_start(database: &Database, name: &str) -> Result<Meta, StoreError> {
+fn begin_start(database: &Database, name: &str, options: &RedbOptions) -> Result<Meta, StoreError> {
     let mut transaction = database.begin_write().map_err(engine_error)?;
     transaction.set_durability(Durability::Immediate).map_err(engine_error)?;
-    let (start, wall_mark) = {
+    let meta = {
         transaction.open_table(STEADY).map_err(engine_error)?;
         transaction.open_table(VOLATILE).map_err(engine_error)?;
         let mut meta = transaction.open_table(META).map_err(engine_error)?;
@@ -323,21 +349,32 @@ fn begin_start(database: &Database, name: &str) -> Result<Meta, StoreError> {
             Ok(meta.get(key).map_err(engine_error)?.map(|value| value.value()))
         };
         let (format, starts, wall_mark) = (read("format")?, read("start")?, read("wall_mark")?);
+        let (id, missing) = (read("id")?, read("missing")?);
         let found = format.unwrap_or(FORMAT);
         if found != FORMAT {
             return Err(StoreError::Format { path: name.to_owned(), found });
         }
+        if options.expected_id.is_some_and(|expected| id != Some(expected)) {
+            return Err(StoreError::Foreign { path: name.to_owned() });
+        }
         let start = starts.unwrap_or(0) + 1;
-        meta.insert("format", FORMAT).map_err(engine_error)?;
-        meta.insert("start", start).map_err(engine_error)?;
-        (start, wall_mark)
+        let id = id.unwrap_or(options.new_id);
+        let has_missing = missing.is_some() || (starts.is_none() && options.replaces_lost);
+        let mut write = |key, value| meta.insert(key, value).map(drop).map_err(engine_error);
+        write("format", FORMAT)?;
+        write("start", start)?;
+        write("id", id)?;
+        if has_missing {
+            write("missing", 1)?;
+        }
+        Meta { start, wall_mark, id, is_complete: !has_missing }
     };
     transaction.commit().map_err(engine_error)?;
-    Ok(Meta { start, wall_mark })
+    Ok(meta)
 }
 
 /// One durable transaction with all rows, in the order of their keys.
-fn write_group(database: &Database, rows: Vec<Row>, wall_mark: Option<u64>) -> Result<(), StoreError> {
+fn write_group(database: &Database, rows: Vec<Row>, marks: Option<Marks>) -> Result<(), StoreError> {
     let mut transaction = database.begin_write().map_err(engine_error)?;
     transaction.set_durability(Durability::Immediate).map_err(engine_error)?;
     {
@@ -356,9 +393,12 @@ fn write_group(database: &Database, rows: Vec<Row>, wall_mark: Option<u64>) -> R
                 }
             }
         }
-        if let Some(mark) = wall_mark {
+        if let Some(marks) = marks {
             let mut meta = transaction.open_table(META).map_err(engine_error)?;
-            meta.insert("wall_mark", mark).map_err(engine_error)?;
+            meta.insert("wall_mark", marks.wall).map_err(engine_error)?;
+            if marks.has_missing {
+                meta.insert("missing", 1).map_err(engine_error)?;
+            }
         }
     }
     transaction.commit().map_err(engine_error)

@@ -9,7 +9,7 @@ use std::{
 };
 
 use common::{Scratch, commit, rows};
-use tombolo_store::{FIRST_VOLATILE_TABLE, Meta, RedbOptions, RedbStore, Row, StateStore, StoreError};
+use tombolo_store::{FIRST_VOLATILE_TABLE, RedbOptions, RedbStore, Row, StateStore, StoreError};
 
 fn open(scratch: &Scratch) -> Result<RedbStore, StoreError> {
     RedbStore::open(&scratch.file(), RedbOptions::default())
@@ -19,18 +19,53 @@ fn open(scratch: &Scratch) -> Result<RedbStore, StoreError> {
 fn each_opening_counts_a_start_and_tells_the_last_wall_mark() {
     let scratch = Scratch::new("starts");
     let store = open(&scratch).expect("opens");
-    assert_eq!(store.meta(), Meta { start: 1, wall_mark: None });
+    assert_eq!((store.meta().start, store.meta().wall_mark), (1, None));
     store.mark_wall(1_700_000_000);
     assert_eq!(store.meta().wall_mark, None, "the mark is for the next start");
     drop(store);
     let store = open(&scratch).expect("opens");
-    assert_eq!(store.meta(), Meta { start: 2, wall_mark: Some(1_700_000_000) });
+    assert_eq!((store.meta().start, store.meta().wall_mark), (2, Some(1_700_000_000)));
     store.mark_wall(1_700_000_060);
     commit(&store, vec![Row::put(1, 1, *b"a", vec![1])]).expect("written");
     drop(store);
     let store = open(&scratch).expect("opens");
-    assert_eq!(store.meta(), Meta { start: 3, wall_mark: Some(1_700_000_060) });
+    assert_eq!((store.meta().start, store.meta().wall_mark), (3, Some(1_700_000_060)));
     assert_eq!(rows(&store, 1).len(), 1);
+}
+
+#[test]
+fn a_file_keeps_its_id_and_another_file_in_its_place_is_refused_and_left_as_it_is() {
+    let scratch = Scratch::new("identity");
+    let options = RedbOptions { new_id: 7, ..RedbOptions::default() };
+    let store = RedbStore::open(&scratch.file(), options).expect("opens");
+    assert_eq!(store.meta().id, 7);
+    drop(store);
+    let options = RedbOptions { new_id: 8, expected_id: Some(7), ..RedbOptions::default() };
+    let store = RedbStore::open(&scratch.file(), options).expect("it is the one");
+    assert_eq!(store.meta().id, 7, "a file is given an id once");
+    drop(store);
+    let options = RedbOptions { expected_id: Some(9), ..options };
+    let error = RedbStore::open(&scratch.file(), options).err().expect("another is expected");
+    assert_eq!(error, StoreError::Foreign { path: scratch.file().display().to_string() });
+    assert_eq!(open(&scratch).expect("opens").meta().start, 3, "the refused opening counted no start");
+}
+
+#[test]
+fn a_file_from_which_rows_are_missing_says_so_at_every_later_start() {
+    let scratch = Scratch::new("missing");
+    let store = open(&scratch).expect("opens");
+    assert!(store.meta().is_complete);
+    store.note_missing();
+    drop(store);
+    for _ in 0..2 {
+        assert!(!open(&scratch).expect("opens").meta().is_complete);
+    }
+    let scratch = Scratch::new("replaced");
+    let options = RedbOptions { replaces_lost: true, ..RedbOptions::default() };
+    let store = RedbStore::open(&scratch.file(), options).expect("opens");
+    assert!(!store.meta().is_complete, "it was begun in place of a lost one");
+    drop(store);
+    assert!(!open(&scratch).expect("opens").meta().is_complete);
 }
 
 #[test]

@@ -12,8 +12,7 @@ use tokio::sync::Notify;
 use tombolo_admin::AdminState;
 use tombolo_broker::{Broker, BrokerSettings, MemoryLimits};
 use tombolo_config::{
-    DigestAlgorithm, LinkEnd, LinkSettings, MemorySettings, Role, Settings, StoreSettings,
-    Trust as TrustSetting, XmppLimits,
+    DigestAlgorithm, LinkEnd, LinkSettings, MemorySettings, Role, Settings, Trust as TrustSetting, XmppLimits,
 };
 use tombolo_edge::{
     DoorLimits, EdgePort, LinkIdentity, LinkListener, LinkPort, LinkSettings as LinkParts, SipEdge,
@@ -23,7 +22,7 @@ use tombolo_net::{CertificateStore, Resolver, Trust};
 use tombolo_policy::{SipTransport, Table};
 use tombolo_runtime::{Clock, Placement};
 use tombolo_sip::{digest::Algorithm, message::MessageLimits};
-use tombolo_store::{MemoryStore, RedbOptions, RedbStore, StateStore};
+use tombolo_store::StateStore;
 use tombolo_telemetry::Metrics;
 use tombolo_xmpp::{stream::StreamLimits, xml::XmlLimits};
 
@@ -31,6 +30,7 @@ use crate::{
     book::Book,
     data_dir,
     reload::{Files, Parts, Source},
+    store_file,
 };
 
 /// A running role.
@@ -128,19 +128,20 @@ fn trust_of(trust: &Option<Trust>) -> io::Result<Trust> {
 
 /// Assembles the role that the settings name, on the thread of an actix `System`.
 ///
-/// `source` is where the settings came from, to be read again.
-pub fn assemble(settings: &Settings, source: Source) -> io::Result<Assembled> {
+/// `source` is where the settings came from, to be read again. `begins_anew` orders an empty store where one is missing.
+pub fn assemble(settings: &Settings, source: Source, begins_anew: bool) -> io::Result<Assembled> {
     match settings.role {
-        Role::AllInOne => all_in_one(settings, source),
+        Role::AllInOne => all_in_one(settings, source, begins_anew),
+        Role::Edge if begins_anew => Err(io::Error::other("--new-store: an edge keeps no store")),
         Role::Edge => edge(settings, source),
-        Role::Gateway => gateway(settings, source),
+        Role::Gateway => gateway(settings, source, begins_anew),
     }
 }
 
 /// Both parts in one process: what would be frames of the link are values.
-fn all_in_one(settings: &Settings, source: Source) -> io::Result<Assembled> {
+fn all_in_one(settings: &Settings, source: Source, begins_anew: bool) -> io::Result<Assembled> {
     let basis = basis(settings, source)?;
-    let parts = broker(settings, &basis)?;
+    let parts = broker(settings, &basis, begins_anew)?;
     let sink: Arc<dyn StreamSink> = parts.broker.router();
     let (xmpp, bound) = xmpp_edge(settings, &basis, sink)?;
     let xmpp = Arc::new(xmpp);
@@ -176,12 +177,12 @@ fn edge(settings: &Settings, source: Source) -> io::Result<Assembled> {
 }
 
 /// The inside alone: its streams are at edges, to which it opens links.
-fn gateway(settings: &Settings, source: Source) -> io::Result<Assembled> {
+fn gateway(settings: &Settings, source: Source, begins_anew: bool) -> io::Result<Assembled> {
     let basis = basis(settings, source)?;
     let (link, LinkEnd::Edges(edges)) = link_of(settings)? else {
         return Err(io::Error::other("a gateway has link.edges"));
     };
-    let parts = broker(settings, &basis)?;
+    let parts = broker(settings, &basis, begins_anew)?;
     let edges = edges.iter().map(|edge| (edge.host.to_string(), edge.port)).collect();
     let sink: Arc<dyn StreamSink> = parts.broker.router();
     let port = Arc::new(LinkPort::start(
@@ -203,18 +204,14 @@ struct BrokerParts {
     store: Arc<dyn StateStore>,
 }
 
-fn broker(settings: &Settings, basis: &Basis) -> io::Result<BrokerParts> {
-    let store: Arc<dyn StateStore> = match &settings.store {
-        Some(StoreSettings::File(path)) => Arc::new(
-            RedbStore::open(path, RedbOptions::default())
-                .map_err(|error| io::Error::other(format!("store: {error}")))?,
-        ),
-        Some(StoreSettings::Memory) | None => Arc::new(MemoryStore::new()),
-    };
+fn broker(settings: &Settings, basis: &Basis, begins_anew: bool) -> io::Result<BrokerParts> {
+    let store = store_file::open(settings.store.as_ref(), &settings.data_dir, begins_anew);
+    let store = store.map_err(io::Error::other)?;
     let homes = settings.domains.iter().filter(|domain| domain.home == Some(tombolo_policy::Home::BuiltIn));
-    let homes = homes.map(|domain| domain.name.to_string()).collect();
+    let homes: Vec<String> = homes.map(|domain| domain.name.to_string()).collect();
     let sip = settings.sip.as_ref().ok_or_else(|| io::Error::other("this role has [sip]"))?;
     let own = settings.accounts.as_ref().ok_or_else(|| io::Error::other("this role has [accounts]"))?;
+    store_file::check_accounts(&*store, &own.file, &homes).map_err(io::Error::other)?;
     let book = Arc::new(Book::new(own.file.clone(), homes));
     let accounts = Book::for_broker(&book.load().map_err(io::Error::other)?);
     let digest: Vec<Algorithm> = own.digest.iter().map(|digest| algorithm(*digest)).collect();
@@ -230,7 +227,7 @@ fn broker(settings: &Settings, basis: &Basis) -> io::Result<BrokerParts> {
         policy: basis.policy.clone(),
         accounts,
         digest,
-        secret: data_dir::secret(&settings.data_dir, "token.key")?,
+        secret: data_dir::secret(&settings.data_dir, store_file::KEY_FILE)?,
         seed: rand::rng().random(),
         watcher_interval: sip.watcher_interval,
         registration_is_presence: sip.registration_is_presence,

@@ -35,6 +35,18 @@ impl Book {
         let _ = self.broker.set(broker);
     }
 
+    /// Refuses a file that is gone while its users are known: without it everything that they agreed on would be ended.
+    pub fn check_is_there(&self) -> Result<(), String> {
+        let is_known = self.broker.get().is_some_and(|broker| broker.has_accounts());
+        if is_known && !self.path.exists() {
+            return Err(format!(
+                "accounts: {} is missing. Put it back; or, if all users are gone, make an empty one",
+                self.path.display()
+            ));
+        }
+        Ok(())
+    }
+
     /// What the file says; none when it does not exist.
     pub fn load(&self) -> Result<tombolo_config::Accounts, String> {
         if !self.path.exists() {
@@ -59,6 +71,7 @@ impl Book {
             let homes = self.homes.join(", ");
             return Err(format!("{} has no built-in home here; accepted: a user of {homes}", aor.domain()));
         }
+        self.check_is_there()?;
         let mut accounts = self.load()?;
         change(&mut accounts).map_err(|error| match error {
             AccountError::Unknown { .. } => format!("{error}; see: tombolo user list"),

@@ -50,6 +50,9 @@ enum Command {
         /// Instead of the file's role.
         #[arg(long)]
         role: Option<RoleName>,
+        /// Begin with an empty store where the store file is missing: every subscription is forgotten.
+        #[arg(long)]
+        new_store: bool,
     },
     /// Check a settings file: exit code 0, or 1 with each error's place, reason and what is accepted.
     Check {
@@ -194,14 +197,14 @@ impl CommandLine {
     /// Does what was asked.
     pub fn run(self) -> ExitCode {
         let outcome = match self.command {
-            Command::Run { config, role } => {
+            Command::Run { config, role, new_store } => {
                 let role = role.map(|role| match role {
                     RoleName::AllInOne => Role::AllInOne,
                     RoleName::Edge => Role::Edge,
                     RoleName::Gateway => Role::Gateway,
                 });
                 settings_of(config.as_deref(), role, Some(&self.data_dir))
-                    .and_then(|settings| run::run(&settings, config.map(|config| (config, role))))
+                    .and_then(|settings| run::run(&settings, config.map(|config| (config, role)), new_store))
             }
             Command::Check { file } => settings_of(Some(&file), None, None).map(|settings| {
                 say!(

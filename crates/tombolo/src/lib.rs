@@ -17,3 +17,4 @@ mod data_dir;
 mod demo;
 mod reload;
 pub mod run;
+mod store_file;

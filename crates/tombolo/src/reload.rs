@@ -137,6 +137,9 @@ impl Files {
     /// The accounts, where there is a built-in home.
     fn reload_accounts(&self, answer: &mut ReloadAnswer) {
         let (Some(book), Some(broker)) = (&self.book, &self.broker) else { return };
+        if let Err(error) = book.check_is_there() {
+            return answer.errors.push(error);
+        }
         match book.load() {
             Ok(accounts) => {
                 answer.taken.push("accounts".to_owned());

@@ -52,8 +52,9 @@ pub fn settings_of(
 
 /// Runs until it is told to end. The error says what could not be started; then nothing was.
 ///
-/// `source` is where the settings came from: nothing for the embedded defaults.
-pub fn run(settings: &Settings, source: Source) -> Result<(), String> {
+/// `source` is where the settings came from: nothing for the embedded defaults. `begins_anew` orders an empty store
+/// where one is missing.
+pub fn run(settings: &Settings, source: Source, begins_anew: bool) -> Result<(), String> {
     let is_embedded = source.is_none();
     let format = match settings.log.format {
         // The setting's default is for people; output that nobody reads is for programs.
@@ -70,12 +71,12 @@ pub fn run(settings: &Settings, source: Source) -> Result<(), String> {
         data_dir::make_certificates(settings).map_err(|error| error.to_string())?;
     }
     let system = actix::System::new();
-    system.block_on(serve(settings, source))
+    system.block_on(serve(settings, source, begins_anew))
 }
 
-async fn serve(settings: &Settings, source: Source) -> Result<(), String> {
+async fn serve(settings: &Settings, source: Source, begins_anew: bool) -> Result<(), String> {
     let is_embedded = source.is_none();
-    let assembled = assemble(settings, source).map_err(|error| error.to_string())?;
+    let assembled = assemble(settings, source, begins_anew).map_err(|error| error.to_string())?;
     let socket = socket_of(&settings.data_dir);
     let (admin_at, administration) =
         tombolo_admin::serve(assembled.admin.clone(), settings.admin.listen, socket)

@@ -60,6 +60,9 @@ impl Owner {
                 self.lazy.push(Row { value: None, ..row.clone() });
             }
         }
+        if unread > 0 {
+            self.settings.knows_all_grants = false;
+        }
         self.resume(now);
         self.finish_turn();
         unread
@@ -220,11 +223,16 @@ impl Owner {
                 self.show_user(id);
                 self.shard.mark_whole(watch);
             }
+            // A dialog without an agreement: the agreement ended, or its row is lost and the watcher asks again.
+            let reason = match self.settings.knows_all_grants {
+                true => Reason::Rejected,
+                false => Reason::Deactivated,
+            };
             if !is_to && !asks {
-                self.end_watchers(id, Reason::Rejected, None, now);
+                self.end_watchers(id, reason, None, now);
             }
             if !is_from && !waits {
-                self.end_contact_watchers(id, Reason::Rejected, now);
+                self.end_contact_watchers(id, reason, now);
             }
             // The policy may have changed while the process was not there.
             self.end_what_is_forbidden(id, now);

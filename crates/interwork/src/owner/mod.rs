@@ -84,8 +84,8 @@ enum Timer {
     Publication(AddressId),
     /// The store took too long.
     Store(PersistToken),
-    /// What the front end said could not be stored: it is tried again.
-    FrontEnd(PairId),
+    /// What the front end said could not be stored: it is tried again. True when it granted.
+    FrontEnd(PairId, bool),
     /// A message toward XMPP was not refused in time.
     Message(u64),
     /// A partner was lost for longer than the grace.
@@ -340,7 +340,7 @@ impl Owner {
                 Timer::Said => self.handle_said_due(now),
                 Timer::Probe(pair) => self.handle_probe_unanswered(pair),
                 Timer::Store(token) => self.handle_store_late(token, now),
-                Timer::FrontEnd(pair) => self.heed_front_end(pair, now),
+                Timer::FrontEnd(pair, is_granted) => self.heed_front_end(pair, is_granted, now),
                 Timer::Publication(user) => self.handle_publication_due(user, now),
                 Timer::Message(message) => self.handle_message_wait_over(MessageId(message), now),
                 Timer::Grace(lane) => self.handle_grace_over(lane),

@@ -126,7 +126,7 @@ impl Proposal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
     FromContact,
-    FrontEnd,
+    FrontEnd { is_granted: bool },
     Gone,
     Other,
 }
@@ -167,7 +167,7 @@ impl Owner {
         let mut plan = Plan { row: row.clone(), rows: Vec::new(), effects: Vec::new() };
         let cause = match &control {
             Control::FromContact(_) => Cause::FromContact,
-            Control::Upstream { .. } => Cause::FrontEnd,
+            Control::Upstream { is_granted } => Cause::FrontEnd { is_granted: *is_granted },
             Control::Gone => Cause::Gone,
             _ => Cause::Other,
         };
@@ -224,7 +224,8 @@ impl Owner {
         }
         match cause {
             Cause::FromContact => self.refuse_contact(id, "the store failed"),
-            Cause::FrontEnd | Cause::Gone => self.heed_front_end_later(id, now),
+            Cause::FrontEnd { is_granted } => self.heed_front_end_later(id, is_granted, now),
+            Cause::Gone => self.heed_front_end_later(id, false, now),
             Cause::Other => {}
         }
         let (user, contact) = self.names_of(id);
@@ -263,7 +264,8 @@ impl Owner {
             Control::Watch(request) => self.refuse_watch(&request, 500, reason, now),
             Control::FromContact(_) => self.refuse_contact(id, reason),
             Control::Decide { decision, .. } => self.note_decision(decision, None),
-            Control::Upstream { .. } | Control::Gone => self.heed_front_end_later(id, now),
+            Control::Upstream { is_granted } => self.heed_front_end_later(id, is_granted, now),
+            Control::Gone => self.heed_front_end_later(id, false, now),
             Control::Stanza(stanza)
                 if PresenceStanza::read(&stanza.xml)
                     .is_ok_and(|presence| presence.kind == PresenceKind::Subscribe) =>
@@ -311,13 +313,13 @@ impl Owner {
         }
     }
 
-    fn heed_front_end_later(&mut self, id: PairId, now: Now) {
-        self.wheel.insert(now.instant + self.settings.store_limit, Timer::FrontEnd(id));
+    fn heed_front_end_later(&mut self, id: PairId, is_granted: bool, now: Now) {
+        self.wheel.insert(now.instant + self.settings.store_limit, Timer::FrontEnd(id, is_granted));
     }
 
     /// What the front end said last, or that the user is no more, could not be stored. Where it still holds, it is
-    /// tried again.
-    pub(super) fn heed_front_end(&mut self, id: PairId, now: Now) {
+    /// tried again. A grant is taken back only where the front end took it back: that no dialog is open says nothing.
+    pub(super) fn heed_front_end(&mut self, id: PairId, is_granted: bool, now: Now) {
         if self.is_of_nobody(id) {
             return self.control(id, Control::Gone, now);
         }
@@ -328,11 +330,11 @@ impl Owner {
         }
         if self.is_proposing(id) {
             // What is being stored may answer it.
-            return self.heed_front_end_later(id, now);
+            return self.heed_front_end_later(id, is_granted, now);
         }
-        if subscription.is_from() && self.upstreams.upstream(upstream).is_none() {
+        if !is_granted && subscription.is_from() && self.upstreams.upstream(upstream).is_none() {
             self.control(id, Control::Upstream { is_granted: false }, now);
-        } else if subscription.is_pending_in() && self.is_upstream_live(upstream) {
+        } else if is_granted && subscription.is_pending_in() && self.is_upstream_live(upstream) {
             self.control(id, Control::Upstream { is_granted: true }, now);
         }
     }

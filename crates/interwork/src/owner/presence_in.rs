@@ -211,6 +211,10 @@ impl Owner {
     ) {
         let granted = known.and_then(|id| Some((id, self.pairs.pair(id)?)));
         let Some((id, pair)) = granted.filter(|(_, pair)| pair.subscription.is_from()) else {
+            if !self.settings.knows_all_grants {
+                // `unsubscribed` would end for good at the contact's server what only our store has lost.
+                return self.event(OwnerEvent::StanzaRefused { reason: "the store may have lost the grant" });
+            }
             // XP-21: the same answer for a stranger and for an unknown user.
             let mut bytes = Vec::new();
             bare_presence("unsubscribed", user.as_str(), contact.as_str(), &mut bytes);

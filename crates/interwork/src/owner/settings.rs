@@ -15,6 +15,8 @@ pub struct OwnerSettings {
     pub start: u32,
     /// For jitter and ids.
     pub seed: u64,
+    /// The stored rows hold every grant that was ever made. While they may not, nobody is told that there is no grant.
+    pub knows_all_grants: bool,
     /// The longest subscription granted to a phone, in seconds.
     pub phone_expires: u32,
     /// The longest subscription granted to, and asked of, a front end, in seconds.
@@ -76,6 +78,7 @@ impl OwnerSettings {
             key,
             start,
             seed,
+            knows_all_grants: true,
             phone_expires: 3600,
             front_end_expires: 28_800,
             least_expires: 60,

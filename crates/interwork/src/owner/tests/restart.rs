@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{front_end_health::watched_by, stage::*};
-use crate::owner::Input;
+use crate::{owner::Input, rows::table};
 
 #[test]
 fn stox_p_22_authorizations_and_dialogs_survive_and_nobody_is_asked_again() {
@@ -219,4 +219,53 @@ fn an_end_that_had_not_come_when_the_process_died_is_asked_for_again() {
     assert_eq!(again.front_end_notifies(&end, 9, "terminated;reason=timeout", ""), 200);
     again.wait(Duration::from_secs(100));
     assert!(again.is_silent(), "nobody asks for what nobody wants");
+}
+
+impl Stage {
+    /// The next start finds no pair.
+    fn loses_its_pairs(&mut self) {
+        self.rows.retain(|(_, table, _), _| *table != table::PAIR);
+        self.loses_no_row = false;
+    }
+}
+
+#[test]
+fn xp_21_a_probe_is_answered_unsubscribed_only_by_a_store_that_knows_every_grant() {
+    let mut stage = Stage::new();
+    stage.juliet_watches_romeo();
+    stage.rows.clear();
+    stage.loses_no_row = false;
+    let mut again = stage.killed_and_started_again(Duration::from_secs(5));
+    for contact in [JULIET, NURSE] {
+        for user in [ROMEO, "nobody@sip.example", BENVOLIO] {
+            again.presence(contact, user, "probe", "");
+            assert!(again.is_silent(), "{contact} {user}: {:?}", again.stanzas);
+        }
+    }
+    // The user's own asking makes a row again, which says nothing of what the contact was granted.
+    again.subscribe(&phone_of(ROMEO, "a"), ROMEO, JULIET, "c1", "");
+    again.stanzas.clear();
+    again.presence(JULIET, ROMEO, "probe", "");
+    assert!(again.stanzas.is_empty(), "{:?}", again.stanzas);
+    again.presence(JULIET, ROMEO, "subscribe", "");
+    let is_served = again.stanzas.iter().any(|stanza| stanza.contains("type='subscribed'"));
+    assert!(is_served, "who asks anew is served: {:?}", again.stanzas);
+}
+
+#[test]
+fn watchers_whose_agreement_was_lost_with_the_store_are_told_to_ask_again_and_not_that_they_are_rejected() {
+    for (loses, reason) in [(false, "rejected"), (true, "deactivated")] {
+        let mut stage = Stage::new();
+        stage.romeo_watches_juliet("a");
+        if loses {
+            stage.loses_its_pairs();
+        } else {
+            // The contact refused while the phone was away.
+            stage.goes_away(&phone_of(ROMEO, "a"));
+            stage.presence(JULIET, ROMEO, "unsubscribed", "");
+        }
+        let mut again = stage.killed_and_started_again(Duration::from_secs(5));
+        assert_eq!(state_of(&again.notify()), format!("terminated;reason={reason}"));
+        assert!(!again.stanzas.iter().any(|stanza| stanza.contains("unsubscribed")), "{:?}", again.stanzas);
+    }
 }

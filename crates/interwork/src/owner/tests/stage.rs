@@ -40,6 +40,8 @@ pub struct Stage {
     start: u32,
     accounts: HashMap<Address, Approve>,
     table: Arc<Table>,
+    /// The next start finds every row.
+    pub loses_no_row: bool,
     pub owner: Owner,
     pub now: Now,
     /// Stanzas that left, in order.
@@ -173,7 +175,7 @@ impl Stage {
     /// A shard that no phone reached yet.
     pub fn started_alone(start: u32, approve: Approve, table: Arc<Table>, now: Now, rows: Vec<Row>) -> Self {
         let accounts = [ROMEO, "mercutio@sip.example"].map(|aor| (address(aor), approve));
-        Self::started_for(start, accounts.into(), table, now, rows)
+        Self::started_for(start, accounts.into(), table, now, rows, true)
     }
 
     fn started_for(
@@ -182,8 +184,10 @@ impl Stage {
         table: Arc<Table>,
         now: Now,
         rows: Vec<Row>,
+        knows_all_grants: bool,
     ) -> Self {
         let mut settings = OwnerSettings::new(TokenKey::new(&[9; 32]), start, 42 + 2 * u64::from(start));
+        settings.knows_all_grants = knows_all_grants;
         settings.watcher_interval = Duration::ZERO;
         // The spans that the tests wait for go by this.
         settings.confirm_after = Duration::from_secs(90);
@@ -200,6 +204,7 @@ impl Stage {
             start,
             accounts,
             table,
+            loses_no_row: true,
             owner,
             now,
             stanzas: VecDeque::new(),
@@ -264,7 +269,8 @@ impl Stage {
                 value: Some(value.clone()),
             })
             .collect();
-        Self::started_for(self.start + 1, self.accounts, self.table, self.now.after(later), rows)
+        let now = self.now.after(later);
+        Self::started_for(self.start + 1, self.accounts, self.table, now, rows, self.loses_no_row)
     }
 
     /// The accounts of the built-in home from now on.

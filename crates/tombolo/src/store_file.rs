@@ -1,0 +1,209 @@
+//! Opens the store of a data directory, and refuses to begin an empty one where there must be another.
+//!
+//! A store that is missing while the keys beside it are there would forget every subscription without a word: partners'
+//! servers would be told so, for good. Only a first start, or an order (`--new-store`), begins an empty store.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rand::RngExt;
+use tombolo_config::StoreSettings;
+use tombolo_interwork::rows::{pair_of_key, table};
+use tombolo_presence::PARTITIONS;
+use tombolo_store::{MemoryStore, RedbOptions, RedbStore, StateStore, StoreError};
+
+/// The file that every start of a gateway leaves beside its store.
+pub const KEY_FILE: &str = "token.key";
+/// Holds the id of the store that belongs to the data directory, in 16 hexadecimal digits.
+const ID_FILE: &str = "store.id";
+
+/// Opens the store that the settings name. The error says what is wrong, where, and what to do.
+pub fn open(
+    settings: Option<&StoreSettings>,
+    data_dir: &Path,
+    begins_anew: bool,
+) -> Result<Arc<dyn StateStore>, String> {
+    let was_used = data_dir.join(KEY_FILE).exists();
+    let path = match settings {
+        Some(StoreSettings::File(path)) => path,
+        Some(StoreSettings::Memory) | None if begins_anew => {
+            return Err("--new-store: this process keeps its state in memory and has no store file".into());
+        }
+        // What an earlier life of the process granted is not known any more.
+        Some(StoreSettings::Memory) | None if was_used => {
+            return Ok(Arc::new(MemoryStore::in_place_of_a_lost_one()));
+        }
+        Some(StoreSettings::Memory) | None => return Ok(Arc::new(MemoryStore::new())),
+    };
+    let is_missing = fs::metadata(path).map_or(true, |file| file.len() == 0);
+    if begins_anew && !is_missing {
+        return Err(format!("--new-store: {} is there; move it away first", path.display()));
+    }
+    if is_missing && was_used && !begins_anew {
+        return Err(format!(
+            "store: {} is missing or empty, but {} shows that it was used before. An empty store would forget every \
+             subscription. Put the file back; or, to begin anew without them: tombolo run --new-store",
+            path.display(),
+            data_dir.join(KEY_FILE).display()
+        ));
+    }
+    let id_file = data_dir.join(ID_FILE);
+    if begins_anew {
+        remove(&id_file)?;
+    }
+    let options = RedbOptions {
+        new_id: rand::rng().random::<u64>().max(1),
+        expected_id: read_id(&id_file)?,
+        replaces_lost: is_missing && was_used,
+        ..RedbOptions::default()
+    };
+    let store = RedbStore::open(path, options).map_err(|error| match error {
+        StoreError::Foreign { .. } => format!(
+            "store: {error}. Put the right file back; or, to use this one with what it holds, delete {}",
+            id_file.display()
+        ),
+        error => format!("store: {error}"),
+    })?;
+    if options.expected_id.is_none() {
+        write_id(&id_file, store.meta().id)?;
+    }
+    Ok(Arc::new(store))
+}
+
+/// A missing file of accounts would end everything that its users agreed on: refused while the store knows such users.
+pub fn check_accounts(store: &dyn StateStore, file: &Path, homes: &[String]) -> Result<(), String> {
+    if file.exists() {
+        return Ok(());
+    }
+    let mut known = None;
+    let mut visit = |_: u16, key: &[u8], _: &[u8]| {
+        let user = pair_of_key(key).map(|(user, _)| user);
+        known = known.take().or(user.filter(|user| homes.iter().any(|home| home == user.domain())));
+    };
+    store.load(0..=PARTITIONS - 1, table::PAIR, &mut visit).map_err(|error| format!("store: {error}"))?;
+    match known {
+        None => Ok(()),
+        Some(user) => Err(format!(
+            "accounts: {} is missing, but the store holds subscriptions of users of {}. They would all be ended. Put \
+             the file back; or, if those users are really gone, make an empty one",
+            file.display(),
+            user.domain()
+        )),
+    }
+}
+
+fn read_id(file: &Path) -> Result<Option<u64>, String> {
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("{}: {error}", file.display())),
+    };
+    u64::from_str_radix(text.trim(), 16).map(Some).map_err(|_| {
+        format!("{}: holds no id of a store; delete it to use the store that is there", file.display())
+    })
+}
+
+/// Whole or not at all, and durable: half an id would keep the next start from its store.
+fn write_id(file: &Path, id: u64) -> Result<(), String> {
+    let scratch: PathBuf = file.with_extension("id.new");
+    let write = || {
+        fs::write(&scratch, format!("{id:016x}\n"))?;
+        fs::File::open(&scratch)?.sync_all()?;
+        fs::rename(&scratch, file)?;
+        fs::File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn remove(file: &Path) -> Result<(), String> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("{}: {error}", file.display())),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tombolo_interwork::rows::pair_key;
+    use tombolo_presence::Address;
+    use tombolo_store::Row;
+
+    use super::*;
+
+    fn open_in(folder: &Path, begins_anew: bool) -> Result<Arc<dyn StateStore>, String> {
+        open(Some(&StoreSettings::File(folder.join("state.redb"))), folder, begins_anew)
+    }
+
+    fn refusal(folder: &Path, begins_anew: bool) -> String {
+        open_in(folder, begins_anew).err().expect("refused")
+    }
+
+    #[test]
+    fn a_missing_or_emptied_store_beside_its_keys_is_refused_unless_a_new_one_is_ordered() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        let file = folder.join("state.redb");
+        let store = open_in(folder, false).expect("a first start begins a store");
+        assert!(store.meta().is_complete);
+        store.shutdown().expect("closed");
+        fs::write(folder.join(KEY_FILE), [7; 32]).expect("written");
+        open_in(folder, false).expect("it is there").shutdown().expect("closed");
+        fs::remove_file(&file).expect("removed");
+        let error = refusal(folder, false);
+        assert!(error.contains("state.redb is missing or empty") && error.contains("--new-store"), "{error}");
+        fs::write(&file, "").expect("written");
+        refusal(folder, false);
+        let store = open_in(folder, true).expect("ordered");
+        assert!(!store.meta().is_complete, "it knows that it does not know every grant");
+        store.shutdown().expect("closed");
+        let error = refusal(folder, true);
+        assert!(error.contains("move it away first"), "{error}");
+        let store = open_in(folder, false).expect("it is the store from now on");
+        assert!(!store.meta().is_complete);
+    }
+
+    #[test]
+    fn an_empty_store_in_place_of_the_right_one_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        open_in(folder, false).expect("begun").shutdown().expect("closed");
+        fs::write(folder.join(KEY_FILE), [7; 32]).expect("written");
+        let file = folder.join("state.redb");
+        fs::remove_file(&file).expect("removed");
+        drop(RedbStore::open(&file, RedbOptions::default()).expect("somebody else begins one"));
+        let error = refusal(folder, false);
+        assert!(error.contains("another store") && error.contains("store.id"), "{error}");
+        fs::remove_file(folder.join(ID_FILE)).expect("removed");
+        open_in(folder, false).expect("adopted by order");
+    }
+
+    #[test]
+    fn a_process_that_remembers_nothing_of_an_earlier_life_does_not_know_every_grant() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let memory = StoreSettings::Memory;
+        let is_complete = || open(Some(&memory), folder.path(), false).expect("in memory").meta().is_complete;
+        assert!(is_complete());
+        fs::write(folder.path().join(KEY_FILE), [7; 32]).expect("written");
+        assert!(!is_complete());
+    }
+
+    #[test]
+    fn a_missing_file_of_accounts_is_refused_while_the_store_knows_users_of_the_home() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("accounts.toml");
+        let store = MemoryStore::new();
+        let homes = ["sip.example".to_owned()];
+        check_accounts(&store, &file, &homes).expect("nobody is known");
+        let address = |text| Address::from_prepared(text).expect("legal");
+        let key = pair_key(&address("a@sip.example"), &address("b@xmpp.example"));
+        store.commit(vec![Row::put(1, table::PAIR, key, vec![1])], 1, Box::new(|_, _| {}));
+        let error = check_accounts(&store, &file, &homes).expect_err("refused");
+        assert!(error.contains("accounts.toml is missing"), "{error}");
+        check_accounts(&store, &file, &["other.example".to_owned()]).expect("a front end's users");
+        fs::write(&file, "").expect("written");
+        check_accounts(&store, &file, &homes).expect("an empty file is an order");
+    }
+}
