@@ -9,7 +9,7 @@ use tombolo_edge::{
     DomainPair, EdgePort, FlowPort, ProofMethod, StreamDirection, StreamId, StreamTls, ToFlow, Transport,
 };
 use tombolo_interwork::{
-    owner::{BudgetLimits, Input, Owner, OwnerSettings, PeerHealth, PeerKey, Report},
+    owner::{BudgetLimits, Input, Owner, OwnerSettings, PeerHealth, PeerKey, Report, UnfinishedMessage},
     rows::{Row, table},
     token::TokenKey,
 };
@@ -273,6 +273,17 @@ impl Broker {
         let (answer, waiting) = oneshot::channel();
         self.directory.shards()[shard].addr.do_send(AskShard::Report { user: Some(user), answer });
         waiting.await.unwrap_or_default()
+    }
+
+    /// Messages that would be lost if the process ended now, of all shards.
+    pub async fn unfinished_messages(&self) -> Vec<UnfinishedMessage> {
+        let mut unfinished = Vec::new();
+        for shard in self.directory.shards() {
+            let (answer, waiting) = oneshot::channel();
+            shard.addr.do_send(AskShard::Unfinished { answer });
+            unfinished.extend(waiting.await.unwrap_or_default());
+        }
+        unfinished
     }
 
     /// What each shard owns.

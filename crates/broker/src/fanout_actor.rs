@@ -85,7 +85,10 @@ impl FanoutActor {
                 self.directory.metrics.stanzas_out(1);
                 self.directory.session(&local, &remote).do_send(ToSession::Message { shard, message, bytes });
             }
-            Output::Stanzas { .. } | Output::Message { .. } => {}
+            Output::Withdraw { lane: LaneKey::Session { local, remote, .. }, message } => {
+                self.directory.session(&local, &remote).do_send(ToSession::Withdraw { shard, message });
+            }
+            Output::Stanzas { .. } | Output::Message { .. } | Output::Withdraw { .. } => {}
             Output::Notifies { peer, count, bytes } => {
                 self.directory.tell_peer(&peer, ToPeer::Notifies { shard, count, bytes });
             }
@@ -259,6 +262,11 @@ impl Handler<AskShard> for FanoutActor {
             AskShard::Decide { user, watcher, is_approved, answer } => {
                 self.decisions.insert(asker, answer);
                 Input::Decide { user, watcher, is_approved, asker }
+            }
+            AskShard::Unfinished { answer } => {
+                // Whoever asked may have gone meanwhile.
+                let _ = answer.send(self.owner.unfinished_messages());
+                return;
             }
         };
         self.take(input, ctx);

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tombolo_edge::{DialId, FlowFacts, FlowId, StreamEnd, StreamId};
 use tombolo_interwork::{
     error::NoResponse,
-    owner::{Input, MessageId, PeerKey, ReplyTo, Report, RequestId},
+    owner::{Input, MessageId, PeerKey, ReplyTo, Report, RequestId, UnfinishedMessage},
     request::RequestDraft,
 };
 use tombolo_presence::Address;
@@ -47,6 +47,11 @@ pub enum AskShard {
         /// Gets the watchers concerned.
         answer: oneshot::Sender<Vec<Address>>,
     },
+    /// Messages that would be lost if the process ended now.
+    Unfinished {
+        /// Who waits.
+        answer: oneshot::Sender<Vec<UnfinishedMessage>>,
+    },
 }
 
 /// To a federated session. Bounded by grants, by the shard's own queues, and by the number of streams.
@@ -79,6 +84,13 @@ pub enum ToSession {
         message: Option<MessageId>,
         /// The stanza.
         bytes: Bytes,
+    },
+    /// A message that was not written is not to leave any more.
+    Withdraw {
+        /// The shard that sent it.
+        shard: ShardIndex,
+        /// Names it.
+        message: MessageId,
     },
     /// A stream for the pair is up.
     StreamUp {

@@ -228,6 +228,15 @@ impl Session {
         self.resume(now);
     }
 
+    /// A message is not to leave any more, as its sender was told: it is dropped unless a stream has it already.
+    pub fn handle_withdraw(&mut self, shard: ShardIndex, message: MessageId) {
+        let is_it = |letter: &Letter| letter.shard == shard && letter.message == Some(message);
+        let at = self.mail.iter().position(is_it);
+        if let Some(letter) = at.and_then(|at| self.mail.remove(at)) {
+            self.mail_bytes -= letter.bytes.len();
+        }
+    }
+
     /// An outgoing stream for the session's pair is ready.
     pub fn handle_stream_up(&mut self, id: StreamId, window: u32, now: Instant) {
         if self.stream.is_some() {

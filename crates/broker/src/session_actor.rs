@@ -191,6 +191,7 @@ impl Handler<ToSession> for SessionActor {
             ToSession::Message { shard, message, bytes } => {
                 self.session.handle_message(shard, message, bytes, now);
             }
+            ToSession::Withdraw { shard, message } => self.session.handle_withdraw(shard, message),
             ToSession::StreamUp { stream, window } => {
                 self.last_failure = None;
                 self.dials.clear();

@@ -9,7 +9,6 @@ mod common;
 
 use std::{collections::BTreeMap, io::Read, path::Path, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use common::*;
 use tombolo_broker::{Broker, BrokerSettings};
 use tombolo_edge::{EdgePort, FlowPort, ToEdge, ToFlow};
@@ -17,9 +16,7 @@ use tombolo_interwork::rows::table;
 use tombolo_policy::Approve;
 use tombolo_presence::Subscription;
 use tombolo_runtime::{Clock, Placement};
-use tombolo_sip::digest::Algorithm;
 use tombolo_store::{RedbOptions, RedbStore, StateStore};
-use tombolo_telemetry::Metrics;
 
 const WRITTEN_AT: u64 = 1_800_000_000;
 
@@ -79,20 +76,9 @@ impl FlowPort for Nowhere {
 }
 
 fn start(store: Arc<RedbStore>, at: u64) -> Broker {
-    let broker = Broker::start(BrokerSettings {
-        placement: Placement::single(),
-        clock: Clock::starting_at(Duration::from_secs(at)),
-        store,
-        metrics: Arc::new(Metrics::new(1)),
-        policy: Arc::new(ArcSwap::from_pointee(table(u32::MAX))),
-        accounts: accounts_of(Approve::Ask, &USERS),
-        digest: vec![Algorithm::Sha256],
-        secret: [7; 32],
-        seed: 1,
-        watcher_interval: Duration::ZERO,
-        idle_close: Duration::from_secs(600),
-    })
-    .expect("every row is read");
+    let clock = Clock::starting_at(Duration::from_secs(at));
+    let settings = broker_settings(store, Approve::Ask, Placement::single());
+    let broker = Broker::start(BrokerSettings { clock, ..settings }).expect("every row is read");
     broker.connect(Arc::new(Nowhere), Arc::new(Nowhere));
     broker
 }

@@ -18,6 +18,7 @@ use tombolo_edge::{
     DoorLimits, EdgePort, LinkIdentity, LinkListener, LinkPort, LinkSettings as LinkParts, SipEdge,
     SipEdgeSettings, StreamPace, StreamSink, Transport, XmppEdge, XmppEdgeSettings,
 };
+use tombolo_interwork::owner::UnfinishedMessage;
 use tombolo_net::{CertificateStore, Resolver, Trust};
 use tombolo_policy::{SipTransport, Table};
 use tombolo_runtime::{Clock, Placement};
@@ -57,6 +58,9 @@ impl Assembled {
             // Peers get a moment to close their side.
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         }
+        if let Some(broker) = &self.admin.broker {
+            log_unfinished(&broker.unfinished_messages().await);
+        }
         if let Some(store) = self.store.clone() {
             let stopped = tokio::task::spawn_blocking(move || store.shutdown()).await;
             if let Ok(Err(error)) = stopped {
@@ -65,6 +69,20 @@ impl Assembled {
         }
     }
 }
+
+/// Names the messages that this process takes with it: their senders may have been told that they are on their way.
+fn log_unfinished(messages: &[UnfinishedMessage]) {
+    for message in messages.iter().take(MOST_NAMED) {
+        let direction = if message.is_to_xmpp { "to-xmpp" } else { "to-sip" };
+        tracing::warn!(direction, id = message.id, "a message was not handed over before the end");
+    }
+    if messages.len() > MOST_NAMED {
+        tracing::warn!(count = messages.len(), "messages were not handed over before the end");
+    }
+}
+
+/// Messages that are named one by one in the log of an orderly stop.
+const MOST_NAMED: usize = 1000;
 
 /// What every role begins with.
 struct Basis {

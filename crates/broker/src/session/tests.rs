@@ -409,3 +409,24 @@ fn a_partner_that_is_none_any_more_is_not_dialled_until_it_is_one_again() {
     session.handle_timeout(now + MINUTE);
     assert_eq!(outputs(&mut session), [SessionOutput::Dial]);
 }
+
+#[test]
+fn a_message_that_is_withdrawn_while_it_waits_for_a_stream_does_not_leave() {
+    let (mut session, now) = (session(), start());
+    for message in [1, 2] {
+        session.handle_message(0, Some(MessageId(message)), format!("<message id='{message}'/>"), now);
+    }
+    session.handle_withdraw(1, MessageId(1));
+    assert_eq!(session.waiting(), 2, "that is a message of another shard");
+    session.handle_withdraw(0, MessageId(1));
+    outputs(&mut session);
+    session.handle_stream_up(STREAM, 65_536, now);
+    let written: Vec<_> = outputs(&mut session)
+        .into_iter()
+        .filter_map(|output| match output {
+            SessionOutput::Stanzas { bytes, .. } => Some(String::from_utf8_lossy(&bytes).into_owned()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(written, ["<message id='2'/>"]);
+}

@@ -24,7 +24,7 @@ use tombolo_sip::{
     framer::{Frame, StreamFramer},
     message::{Message, MessageLimits, read_datagram},
 };
-use tombolo_store::MemoryStore;
+use tombolo_store::{MemoryStore, StateStore};
 use tombolo_telemetry::Metrics;
 
 pub const HOME: &str = "sip.example";
@@ -187,6 +187,26 @@ fn table_of(subscriptions: u32, trusted: [u8; 4], transport: SipTransport) -> Ta
     Table::new(1, locals, vec![partner]).expect("no conflict")
 }
 
+/// What every gateway of these tests is set to.
+pub fn broker_settings(store: Arc<dyn StateStore>, approve: Approve, placement: Placement) -> BrokerSettings {
+    BrokerSettings {
+        clock: Clock::system(),
+        store,
+        metrics: Arc::new(Metrics::new(placement.count())),
+        policy: Arc::new(ArcSwap::from_pointee(table(u32::MAX))),
+        accounts: accounts_of(approve, &USERS),
+        digest: vec![Algorithm::Sha256],
+        secret: [7; 32],
+        seed: 1,
+        watcher_interval: Duration::ZERO,
+        registration_is_presence: true,
+        idle_close: Duration::from_secs(600),
+        memory: MemoryLimits::default(),
+        ping_after: Duration::from_secs(30),
+        placement,
+    }
+}
+
 impl Gateway {
     pub fn start(approve: Approve) -> Self {
         Self::over(MemoryStore::new(), approve, Placement::single())
@@ -205,23 +225,9 @@ impl Gateway {
     }
 
     fn over(store: MemoryStore, approve: Approve, placement: Placement) -> Self {
-        let metrics = Arc::new(Metrics::new(placement.count()));
-        let broker = Broker::start(BrokerSettings {
-            placement,
-            clock: Clock::system(),
-            store: Arc::new(store.clone()),
-            metrics: metrics.clone(),
-            policy: Arc::new(ArcSwap::from_pointee(table(u32::MAX))),
-            accounts: accounts_of(approve, &USERS),
-            digest: vec![Algorithm::Sha256],
-            secret: [7; 32],
-            seed: 1,
-            watcher_interval: Duration::ZERO,
-            registration_is_presence: true,
-            idle_close: Duration::from_secs(600),
-            memory: MemoryLimits::default(),
-            ping_after: Duration::from_secs(30),
-        });
+        let settings = broker_settings(Arc::new(store.clone()), approve, placement);
+        let metrics = settings.metrics.clone();
+        let broker = Broker::start(settings);
         let broker = broker.expect("the store loads");
         let outside = Arc::new(Outside::default());
         broker.connect(outside.clone(), outside.clone());

@@ -64,7 +64,7 @@ impl Owner {
             self.settings.knows_all_grants = false;
         }
         self.resume(now);
-        self.finish_turn();
+        self.finish_turn(now);
         unread
     }
 

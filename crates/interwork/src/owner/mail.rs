@@ -90,9 +90,22 @@ struct ToXmpp {
     user: Address,
     contact: Address,
     peer: PeerKey,
+    /// It was written to a stream: only then may it be accepted.
+    is_written: bool,
     /// The sender gets its answer as soon as the message is written.
     is_hasty: bool,
+    /// When a message that was not written is refused.
+    give_up_at: Instant,
     timer: Option<TimerId>,
+}
+
+/// A message that may not have reached the other side, for the log of an orderly stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnfinishedMessage {
+    /// Toward XMPP; else toward SIP.
+    pub is_to_xmpp: bool,
+    /// The Call-ID of the MESSAGE, or the id of the stanza that brought it.
+    pub id: String,
 }
 
 /// Answered messages that are remembered for a late error, whenever that comes.
@@ -101,6 +114,11 @@ const ANSWERED: usize = 10_000;
 const UNCONFIRMED: usize = 100_000;
 /// What is said of a user without phones, and of one who does not exist.
 const UNREACHABLE: &str = "the user cannot be reached";
+/// How long a message may wait for a stream before its sender is told that it did not leave: less than the sender's own
+/// Timer F (RFC 3261 §17.1.2.2).
+const UNWRITTEN: Duration = Duration::from_secs(30);
+/// How long the answer to a front end's message waits for the write at first (D-24).
+const FRONT_END_WAIT: Duration = Duration::from_secs(10);
 /// Threads whose CSeq is remembered.
 const THREADS: usize = 10_000;
 
@@ -310,7 +328,7 @@ impl Owner {
             return self.answer(&request, Reply::status(200), "");
         }
         if is_local {
-            return self.pass_local(request, &incoming, &user, &contact);
+            return self.pass_local(request, &incoming, &user, &contact, now);
         }
         let Some(lane) = self.lane_to(&user, &contact) else {
             return self.answer(&request, Reply::status(400), "the addresses cannot be a pair");
@@ -318,10 +336,13 @@ impl Owner {
         let lane = self.lanes.lane(lane).key.clone();
         let partner = self.policy.partner(contact.domain());
         let is_chat = partner.is_some_and(|partner| partner.message_type == MessageType::Chat);
-        // D-24: a front end wants its answer at once.
-        let wait = match request.peer {
-            PeerKey::FrontEnd(_) => Duration::ZERO,
-            PeerKey::Phone(_) => partner.map_or(Duration::ZERO, |partner| partner.message_answer_wait),
+        // D-24: a front end wants its answer with the write.
+        let (wait, is_hasty) = match request.peer {
+            PeerKey::FrontEnd(_) => (FRONT_END_WAIT, true),
+            PeerKey::Phone(_) => {
+                let wait = partner.map_or(Duration::ZERO, |partner| partner.message_answer_wait);
+                (wait, wait.is_zero())
+            }
         };
         let id = message_id_text(self.settings.start, self.mail.next + 1);
         let bytes = message_to_xmpp::stanza(&incoming, &user, &contact, &id, is_chat);
@@ -338,7 +359,9 @@ impl Owner {
             is_local: false,
             user,
             contact,
-            is_hasty: wait.is_zero(),
+            is_written: false,
+            is_hasty,
+            give_up_at: now.instant + UNWRITTEN,
             // From now on, not from the write: the sender's transaction waits no longer for a dial than for an error.
             timer: Some(self.wheel.insert(now.instant + wait, Timer::Message(number))),
         };
@@ -353,6 +376,7 @@ impl Owner {
         incoming: &IncomingMessage,
         user: &Address,
         contact: &Address,
+        now: Now,
     ) {
         if !self.accounts.approve.contains_key(contact) {
             return self.answer(&request, Reply::status(404), "there is no such local user");
@@ -384,7 +408,9 @@ impl Owner {
             is_local: true,
             user: user.clone(),
             contact: contact.clone(),
+            is_written: false,
             is_hasty: false,
+            give_up_at: now.instant,
             timer: None,
         };
         self.mail.to_xmpp.insert(number, sent);
@@ -401,19 +427,37 @@ impl Owner {
         fate: Result<(), &'static str>,
         now: Now,
     ) {
-        let Some(sent) = self.mail.to_xmpp.get(&message.0) else { return };
+        let Some(sent) = self.mail.to_xmpp.get_mut(&message.0) else { return };
         match fate {
-            Ok(()) if sent.is_hasty => self.handle_message_wait_over(message, now),
-            Ok(()) => {}
+            Ok(()) => {
+                sent.is_written = true;
+                if sent.is_hasty {
+                    self.handle_message_wait_over(message, now);
+                }
+            }
             Err(condition) => self.refuse_message(message, condition, Target::Bare, None, None),
         }
     }
 
-    /// No refusal came in time: accepted for delivery (D-06).
+    /// No refusal came in time: accepted for delivery (D-06), though never before it was written (D-24). One that finds no
+    /// stream is refused and taken back.
     pub(super) fn handle_message_wait_over(&mut self, message: MessageId, now: Now) {
         let Some(sent) = self.mail.to_xmpp.get_mut(&message.0) else { return };
         if let Some(timer) = sent.timer.take() {
             self.wheel.cancel(timer);
+        }
+        if !sent.is_written && now.instant < sent.give_up_at {
+            sent.is_hasty = true;
+            sent.timer = Some(self.wheel.insert(sent.give_up_at, Timer::Message(message.0)));
+            return;
+        }
+        if !sent.is_written {
+            let (user, contact) = (sent.user.clone(), sent.contact.clone());
+            if let Some(lane) = self.lane_to(&user, &contact) {
+                let lane = self.lanes.lane(lane).key.clone();
+                self.out.push_back(Output::Withdraw { lane, message });
+            }
+            return self.refuse_message(message, "remote-server-timeout", Target::Bare, None, None);
         }
         let Some((request, _)) = sent.request.take() else { return };
         self.mail.answered_octets += answered_octets(sent);
@@ -445,6 +489,23 @@ impl Owner {
         let retry = [("Retry-After", NO_ROOM_RETRY_SECONDS.to_string())];
         let answer = Reply { headers: &retry, ..Reply::status(500) };
         self.answer(request, answer, "too many messages wait");
+    }
+
+    /// Messages that would be lost if the process ended now.
+    pub fn unfinished_messages(&self) -> Vec<UnfinishedMessage> {
+        let unwritten = self.mail.to_xmpp.values().filter(|sent| !sent.is_written);
+        let to_xmpp =
+            unwritten.filter_map(|sent| sent.request.as_ref()).map(|(request, _)| UnfinishedMessage {
+                is_to_xmpp: true,
+                id: request.message.call_id().unwrap_or_default().to_owned(),
+            });
+        let letters =
+            self.mail.queues.values().flat_map(|queue| queue.in_flight.iter().chain(&queue.waiting));
+        let to_sip = letters.map(|letter| {
+            let id = MessageStanza::read(&letter.stanza).ok().and_then(|message| message.head.id);
+            UnfinishedMessage { is_to_xmpp: false, id: id.unwrap_or_default().into_owned() }
+        });
+        to_xmpp.chain(to_sip).collect()
     }
 
     /// The contact's server refused a message of one of our users.

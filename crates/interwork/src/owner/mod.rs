@@ -53,6 +53,7 @@ pub use input::{
     SipRequest,
 };
 pub use keys::{LaneKey, PeerKey, PhoneKey};
+pub use mail::UnfinishedMessage;
 pub use output::{NOTIFY_BRANCH, Output, OwnerEvent, Relation, Report};
 pub use settings::{OwnerSettings, WatchLimits};
 
@@ -128,8 +129,10 @@ pub struct Owner {
     probes: HashMap<PairId, TimerId, RandomState>,
     begun: Instant,
     random: u64,
-    /// Rows that nobody waits for, gathered for the next turn's end.
+    /// Rows that are stored without a proposal, gathered for the next turn's end.
     lazy: Vec<Row>,
+    /// Responses that leave when the rows in `lazy` are stored.
+    held: Vec<Output>,
     out: VecDeque<Output>,
 }
 
@@ -149,6 +152,8 @@ enum Storing {
     Pair(PairId, TimerId),
     /// A proposal that was refused since the store took too long. What it named, in case it is stored after all.
     Refused(Box<plan::Traces>),
+    /// Responses, at the latest when the timer fires: what they acknowledge holds already.
+    Answers(Vec<Output>, TimerId),
     /// Nothing.
     Lazily,
     /// Answered already, before those ahead of it.
@@ -272,6 +277,7 @@ impl Owner {
             probes: HashMap::default(),
             begun: now.instant,
             lazy: Vec::new(),
+            held: Vec::new(),
             out: VecDeque::new(),
         }
     }
@@ -317,7 +323,7 @@ impl Owner {
             Input::PhoneGone(phone) => self.handle_phone_gone(&phone),
             Input::Ask { user, asker } => self.handle_question(user.as_ref(), asker),
         }
-        self.finish_turn();
+        self.finish_turn(now);
     }
 
     /// The next thing to be done; `None` when everything was told.
@@ -348,31 +354,43 @@ impl Owner {
                 Timer::Flush => self.flush_numbers(now),
             }
         }
-        self.finish_turn();
+        self.finish_turn(now);
     }
 
     /// Asks for credit where something became due, and hands over the rows that nobody waits for.
-    fn finish_turn(&mut self) {
+    fn finish_turn(&mut self, now: Now) {
         self.tell_quotas();
-        self.persist_lazy();
+        self.persist_lazy(now);
         while let Some(lane) = self.shard.poll_wanting() {
             let owed_bytes = self.shard.owed_len(lane).saturating_mul(ABOUT_ONE_UPDATE_BYTES);
             self.out.push_back(Output::Want { lane: self.lanes.lane(lane).key.clone(), owed_bytes });
         }
     }
 
-    /// Stores what nobody waits for, ahead of all that is stored later: rows of one pair keep their order.
-    fn persist_lazy(&mut self) {
-        if !self.lazy.is_empty() {
-            let rows = std::mem::take(&mut self.lazy);
-            self.persist(rows, Storing::Lazily);
+    /// Stores the lazy rows ahead of all that is stored later, so that rows of one pair keep their order, and holds the
+    /// responses that wait for them.
+    fn persist_lazy(&mut self, now: Now) {
+        let held = std::mem::take(&mut self.held);
+        if self.lazy.is_empty() {
+            return self.out.extend(held);
         }
+        let rows = std::mem::take(&mut self.lazy);
+        let storing = match held.is_empty() {
+            true => Storing::Lazily,
+            false => Storing::Answers(held, self.limit_store(now)),
+        };
+        self.persist(rows, storing);
+    }
+
+    /// The timer that ends the wait for what is persisted next.
+    fn limit_store(&mut self, now: Now) -> TimerId {
+        let limit = Timer::Store(PersistToken(self.next_token));
+        self.wheel.insert(now.instant + self.settings.store_limit, limit)
     }
 
     fn persist_proposal(&mut self, rows: Vec<Row>, id: PairId, now: Now) {
-        self.persist_lazy();
-        let limit = Timer::Store(PersistToken(self.next_token));
-        let timer = self.wheel.insert(now.instant + self.settings.store_limit, limit);
+        self.persist_lazy(now);
+        let timer = self.limit_store(now);
         self.persist(rows, Storing::Pair(id, timer));
     }
 
@@ -395,15 +413,29 @@ impl Owner {
                 self.wheel.cancel(timer);
                 self.settle_proposal(id, is_stored, now);
             }
+            Storing::Answers(held, timer) => {
+                self.wheel.cancel(timer);
+                self.out.extend(held);
+            }
             Storing::Refused(traces) if is_stored => self.undo(&traces),
             Storing::Refused(_) | Storing::Lazily | Storing::Answered => {}
         }
     }
 
-    /// The store took too long: the proposal is refused now, whatever becomes of it.
+    /// The store took too long: a proposal is refused now, whatever becomes of it. Held responses leave: presence goes on
+    /// while the disk does not.
     fn handle_store_late(&mut self, token: PersistToken, now: Now) {
-        let Some(Storing::Pair(id, _)) = self.find_storing(token) else { return };
-        let id = *id;
+        let id = match self.find_storing(token) {
+            Some(Storing::Pair(id, _)) => *id,
+            Some(Storing::Answers(held, _)) => {
+                let held = std::mem::take(held);
+                self.out.extend(held);
+                self.event(OwnerEvent::StoreFailed);
+                self.replace_storing(token, Storing::Lazily);
+                return;
+            }
+            _ => return,
+        };
         let Some(traces) = self.traces(id) else { return };
         self.event(OwnerEvent::StoreFailed);
         self.replace_storing(token, Storing::Refused(Box::new(traces)));

@@ -78,6 +78,13 @@ pub enum Output {
         /// The stanza.
         bytes: Bytes,
     },
+    /// A message that was handed over and not written is not to leave any more: its sender is told so.
+    Withdraw {
+        /// The session's lane.
+        lane: LaneKey,
+        /// Names it.
+        message: MessageId,
+    },
     /// A MESSAGE for all phones of a built-in user; its end comes back as [`super::Input::Delivered`].
     Deliver {
         /// The user.

@@ -118,8 +118,13 @@ impl Owner {
             Ok(accepted) => {
                 let headers =
                     [("SIP-ETag", tag_text(accepted.entity_tag)), ("Expires", accepted.expires.to_string())];
-                self.answer(request, Reply { headers: &headers, ..Reply::status(200) }, "");
+                let answer = Reply { headers: &headers, ..Reply::status(200) };
                 self.store_publication(id, &accepted, now);
+                match accepted.change {
+                    // A tag that a restart forgets is answered 412, and the phone publishes anew.
+                    Change::Refreshed(_) | Change::Nothing => self.answer(request, answer, ""),
+                    _ => self.accept_when_stored(request, &answer),
+                }
                 if let Some(user) = self.users.get_mut(&id)
                     && let (Some(publications), Some(source)) = (&mut user.publications, &source)
                 {
@@ -156,7 +161,7 @@ impl Owner {
         );
     }
 
-    /// Stored lazily: a publication that is lost with the machine is published again.
+    /// Stores a publication as it stands, or that it ended.
     fn store_publication(&mut self, id: AddressId, accepted: &Accepted, now: Now) {
         let user = self.addresses.address(id).clone();
         let (publication, is_gone) = match accepted.change {

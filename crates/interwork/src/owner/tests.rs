@@ -3,6 +3,7 @@
 mod stage;
 
 mod account_changes;
+mod acknowledged;
 mod bodies;
 mod borders;
 mod budgets;

@@ -402,13 +402,6 @@ impl Owner {
         }
         // A body that cannot be read is refused, and the state stays (STOX-P-60). The rest of the NOTIFY counts.
         let body = self.read_body(id, &request.message);
-        match &body {
-            Ok(_) => self.answer(request, Reply::status(200), ""),
-            Err(fault) => {
-                self.event(OwnerEvent::BadPidf);
-                self.answer_fault(request, &RequestFault::of_body(*fault, Context::Presence));
-            }
-        }
         if let Some(upstream) = self.upstreams.upstream_mut(at) {
             let target = notify.contact.unwrap_or_default();
             match &mut upstream.dialog {
@@ -423,12 +416,22 @@ impl Owner {
                 }
             }
         }
+        let is_kept = is_new && matches!(verdict, NotifyVerdict::Accepted { .. });
+        if is_kept {
+            self.keep_upstream_row(at, now);
+        }
+        match &body {
+            // A dialog that the notifier believes in is never forgotten: a restart would make a second one.
+            Ok(_) if is_kept => self.accept_when_stored(request, &Reply::status(200)),
+            Ok(_) => self.answer(request, Reply::status(200), ""),
+            Err(fault) => {
+                self.event(OwnerEvent::BadPidf);
+                self.answer_fault(request, &RequestFault::of_body(*fault, Context::Presence));
+            }
+        }
         match verdict {
             NotifyVerdict::Accepted { .. } => {
                 self.arm_upstream(at);
-                if is_new {
-                    self.keep_upstream_row(at, now);
-                }
                 if let Ok(body) = body {
                     self.take_upstream_state(at, id, body, now);
                 }

@@ -228,7 +228,7 @@ impl Owner {
             dialog.remote_cseq = subscribe.cseq;
         }
         let token = self.dialog_token(id, watch.row);
-        self.answer_subscribe(&watch.request, &token, watch.expires);
+        self.answer_subscribe(&watch.request, &token, watch.expires, false);
         // The first NOTIFY is due whatever it says (RFC 6665 §4.2.1.2).
         self.refresh_dialog_view(at);
         if let Some(dialog) = self.dialogs.dialog(at) {
@@ -236,7 +236,7 @@ impl Owner {
         }
     }
 
-    fn answer_subscribe(&mut self, request: &SipRequest, token: &str, expires: u32) {
+    fn answer_subscribe(&mut self, request: &SipRequest, token: &str, expires: u32, is_held: bool) {
         let headers = [
             ("Expires", expires.to_string()),
             ("Contact", format!("<sip:{token}@{}>", request.way.contact)),
@@ -244,7 +244,10 @@ impl Owner {
         ];
         let answer =
             Reply { to_tag: Some(token), headers: &headers, copies_record_route: true, ..Reply::status(200) };
-        self.answer(request, answer, "");
+        match is_held {
+            true => self.accept_when_stored(request, &answer),
+            false => self.answer(request, answer, ""),
+        }
     }
 
     /// A SUBSCRIBE in a dialog of ours: refreshes it, or ends it (RFC 6665 §4.2.1.1).
@@ -267,8 +270,8 @@ impl Owner {
         let (id, row, watch) = (dialog.pair, dialog.row, dialog.watch);
         let expires = subscribe.expires.unwrap_or(tombolo_sip::event::DEFAULT_EXPIRES).min(longest);
         let token = self.dialog_token(id, row);
-        self.answer_subscribe(request, &token, expires);
         if expires == 0 {
+            self.answer_subscribe(request, &token, expires, false);
             return self.end_dialog(at, Reason::Timeout, now);
         }
         if let Some(dialog) = self.dialogs.dialog_mut(at) {
@@ -278,6 +281,8 @@ impl Owner {
         if is_elsewhere {
             self.keep_dialog_row(at);
         }
+        // A plain refresh is stored with the next flush.
+        self.answer_subscribe(request, &token, expires, is_elsewhere);
         self.shard.mark_whole(watch);
         self.send_soon(at);
         if let Some(pair) = self.pairs.pair(id)
@@ -323,7 +328,7 @@ impl Owner {
         let row = self.new_row();
         let partition = user.partition();
         let token = super::key(&self.settings).sign(Token { kind: TokenKind::Notifier, partition, row });
-        self.answer_subscribe(request, &token, 0);
+        self.answer_subscribe(request, &token, 0, false);
         let presentity = if watches_user { user } else { contact };
         self.notify_poll(request, subscribe, &token, presentity, state.as_ref());
         if must_probe && let Some(id) = known {
@@ -341,6 +346,14 @@ impl Owner {
         let retry = [("Retry-After", "5".to_owned())];
         let headers: &[_] = if status == 500 { &retry } else { &[] };
         self.answer(&watch.request, Reply { headers, ..Reply::status(status) }, reason);
+    }
+
+    /// Accepts a request when the rows in `lazy` are stored. To be called right after they were put there, so that what is
+    /// acknowledged is not forgotten by a restart.
+    pub(super) fn accept_when_stored(&mut self, request: &SipRequest, answer: &Reply<'_>) {
+        if let Some(bytes) = reply(&request.message, answer) {
+            self.held.push(Output::Respond { peer: request.peer.clone(), reply: request.reply, bytes });
+        }
     }
 
     /// Answers a request, and counts it when it is a refusal.

@@ -270,6 +270,7 @@ fn xp_16_who_unsubscribes_is_told_that_every_device_is_gone() {
     stage.presence(JULIET, ROMEO, "unsubscribe", "");
     assert!(stage.is_silent(), "the state changes first");
     stage.settle_store(true);
+    stage.stores_at_once = true;
     ends_in_order(&mut stage);
     stage.presence(JULIET, ROMEO, "probe", "");
     assert!(stage.stanza().contains("type='unsubscribed'"), "no longer a watcher");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::stage::*;
-use crate::owner::{BudgetLimits, Input, OwnerEvent, budgets::Budgets};
+use crate::owner::{BudgetLimits, Input, MessageId, OwnerEvent, budgets::Budgets};
 
 /// 1 MiB for the shard, half of it for a partner, a quarter for a user.
 fn stage_of_a_mebibyte() -> Stage {
@@ -89,6 +89,11 @@ fn a_sip_user_whose_messages_wait_for_a_silent_partner_is_told_to_come_again() {
     assert!(refusals.iter().all(|answer| answer.retry_after().is_some()));
     // What was written is held no more.
     stage.kept_messages.clear();
+    for message in 1..=40 {
+        stage.input(Input::MessageFate { message: MessageId(message), fate: Ok(()) });
+    }
+    stage.responses.clear();
+    stage.writes_messages = true;
     stage.message(&phone_of(ROMEO, "a"), ROMEO, JULIET, "Content-Type: text/plain\r\n", &body);
     stage.wait(Duration::from_secs(2));
     assert_eq!(stage.status(), 202);

@@ -75,6 +75,8 @@ pub struct Stage {
     pub kept_messages: Vec<Bytes>,
     /// What was to be counted.
     pub events: Vec<OwnerEvent>,
+    /// Messages that are not to leave any more.
+    pub withdrawn: Vec<MessageId>,
     pub reports: Vec<crate::owner::Report>,
     /// Whom each decision concerned.
     pub decided: Vec<Vec<String>>,
@@ -225,6 +227,7 @@ impl Stage {
             keeps_messages: false,
             kept_messages: Vec::new(),
             events: Vec::new(),
+            withdrawn: Vec::new(),
             reports: Vec::new(),
             decided: Vec::new(),
             forgotten: Vec::new(),
@@ -348,6 +351,7 @@ impl Stage {
                         self.owner.handle(Input::MessageFate { message, fate: Ok(()) }, self.now);
                     }
                 }
+                Output::Withdraw { message, .. } => self.withdrawn.push(message),
                 Output::Notifies { peer, .. } if self.deaf.contains(&peer) => {}
                 Output::Notifies { peer, bytes, .. } => self.take_notifies(peer, &bytes),
                 Output::Respond { bytes, .. } => self.responses.push_back(message(&bytes)),
@@ -509,6 +513,17 @@ impl Stage {
     }
 
     fn publish_as(&mut self, instance: &str, user: &str, body: &str, more: &str) -> Message {
+        self.send_publish_as(instance, user, body, more);
+        self.response()
+    }
+
+    /// PUBLISH of a document, whose response may come later.
+    pub fn send_publish(&mut self, instance: &str, user: &str, body: &str, more: &str) {
+        let content_type = if body.is_empty() { "" } else { "Content-Type: application/pidf+xml\r\n" };
+        self.send_publish_as(instance, user, body, &format!("{more}{content_type}"));
+    }
+
+    fn send_publish_as(&mut self, instance: &str, user: &str, body: &str, more: &str) {
         self.next_cseq += 1;
         let cseq = self.next_cseq;
         let text = format!(
@@ -518,7 +533,6 @@ impl Stage {
             body.len()
         );
         self.sip_says(&phone_of(user, instance), user, text);
-        self.response()
     }
 
     /// MESSAGE from a SIP user.
@@ -571,9 +585,14 @@ impl Stage {
 
     /// A NOTIFY of the front end in the dialog of our SUBSCRIBE `draft`.
     pub fn front_end_notifies(&mut self, draft: &RequestDraft, cseq: u32, state: &str, body: &str) -> u16 {
+        self.front_end_sends(draft, cseq, state, body);
+        self.status()
+    }
+
+    /// The same, whose response may come later.
+    pub fn front_end_sends(&mut self, draft: &RequestDraft, cseq: u32, state: &str, body: &str) {
         let content_type = if body.is_empty() { "" } else { "Content-Type: application/pidf+xml\r\n" };
-        let response = self.front_end_notifies_with(draft, cseq, state, content_type, body.as_bytes());
-        response.status().expect("a status")
+        self.front_end_sends_with(draft, cseq, state, content_type, body.as_bytes());
     }
 
     /// The same with header fields and a body of any kind.
@@ -585,6 +604,18 @@ impl Stage {
         headers: &str,
         body: &[u8],
     ) -> Message {
+        self.front_end_sends_with(draft, cseq, state, headers, body);
+        self.response()
+    }
+
+    fn front_end_sends_with(
+        &mut self,
+        draft: &RequestDraft,
+        cseq: u32,
+        state: &str,
+        headers: &str,
+        body: &[u8],
+    ) {
         let to = draft.to.split(";tag=").next().unwrap_or_default();
         let text = format!(
             "NOTIFY sip:{}@127.0.0.1:5060 SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKn{cseq}\r\nFrom: {to};tag=pstag\r\n\
@@ -605,7 +636,6 @@ impl Stage {
             way: self.way.clone(),
         };
         self.input(Input::Request(request));
-        self.response()
     }
 
     pub fn response(&mut self) -> Message {
