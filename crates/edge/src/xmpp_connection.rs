@@ -283,7 +283,9 @@ impl Carrier {
                 // The gateway sees that an address is malformed, drops the stanza and tells its sender.
                 StreamEvent::MalformedAddress { xml, is_first } => {
                     if is_first {
+                        let partner = self.machine.proved_pairs().first().map(|pair| pair.remote.as_str());
                         tracing::warn!(
+                            partner,
                             stream = self.stream.0,
                             "a stanza has a malformed address and is dropped"
                         );

@@ -1,6 +1,6 @@
 //! The local domains: where their users live, and who may speak for them.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
 
 use serde::Serialize;
 use tombolo_presence::Domain;
@@ -33,15 +33,25 @@ impl LocalDomain {
     pub fn admits(&self, proof: PeerProof<'_>) -> bool {
         let Some(front_end) = self.front_end() else { return false };
         match proof {
-            PeerProof::Tls { names } => names.iter().any(|name| {
-                name.eq_ignore_ascii_case(&front_end.next_hop.host)
-                    || name.eq_ignore_ascii_case(self.name.as_str())
-            }),
+            PeerProof::Tls { names } => {
+                let own = ascii(self.name.as_str());
+                names.iter().any(|name| {
+                    name.eq_ignore_ascii_case(&front_end.next_hop.host) || name.eq_ignore_ascii_case(&own)
+                })
+            }
             PeerProof::Plain { address } => {
                 front_end.insecure && front_end.trusted_addresses.contains(&address.to_canonical())
             }
         }
     }
+}
+
+/// A domain as certificates write it: in A-labels.
+fn ascii(domain: &str) -> Cow<'_, str> {
+    if domain.is_ascii() {
+        return Cow::Borrowed(domain);
+    }
+    idna::domain_to_ascii(domain).map_or(Cow::Borrowed(domain), Cow::Owned)
 }
 
 /// What a SIP peer proved about itself.
@@ -240,6 +250,14 @@ mod tests {
         assert!(!local.admits(PeerProof::Tls { names: &["*.corp.example", "edge.corp.example"] }));
         assert!(!local.admits(PeerProof::Tls { names: &[] }));
         assert!(!local.admits(PeerProof::Plain { address: "127.0.0.31".parse().expect("legal") }));
+    }
+
+    #[test]
+    fn a_certificate_names_an_international_domain_in_a_labels() {
+        let mut local = front_end("sip:pool.corp.example:5061;transport=tls", &[]);
+        local.name = Domain::from_prepared("bücher.example").expect("legal");
+        assert!(local.admits(PeerProof::Tls { names: &["XN--bcher-kva.example"] }));
+        assert!(!local.admits(PeerProof::Tls { names: &["xn--bcher-kvb.example"] }));
     }
 
     #[test]

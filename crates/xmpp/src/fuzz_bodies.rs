@@ -50,6 +50,9 @@ pub const JID_SEEDS: &[&[u8]] = &[
     "o\\27malley@b\u{fc}cher.example./r\u{f6}om".as_bytes(),
     b"u@[2001:db8::1]/a@b/c",
     b"XN--BCHER-KVA.Example",
+    "\u{ff26}u\u{df}ball@fa\u{df}.example/\u{1f434} Laptop\u{2122}".as_bytes(),
+    "\u{5d0}\u{661}\u{5f3}@l\u{b7}l.example/\u{915}\u{94d}\u{200d}\u{937}".as_bytes(),
+    "\u{3a3}\u{391}\u{3a3}@\u{4f8b}\u{3048}\u{3002}jp/\u{1680}e\u{301}".as_bytes(),
 ];
 
 /// Dialback elements, for [`dialback`].
