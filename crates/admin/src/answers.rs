@@ -64,6 +64,12 @@ pub struct CertificateAnswer {
     pub name: String,
     /// Whole days until it runs out; negative once it has.
     pub days_left: i64,
+    /// The last day on which it holds, `YYYY-MM-DD` in UTC.
+    #[serde(default)]
+    pub until: String,
+    /// Where it was read.
+    #[serde(default)]
+    pub file: String,
 }
 
 /// What a reload did.

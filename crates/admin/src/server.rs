@@ -64,8 +64,9 @@ pub trait UserBook: Send + Sync {
 
 /// What can be read again while the process runs.
 pub trait Reloadable: Send + Sync {
-    /// Reads the settings, certificates, authorities and accounts again.
-    fn reload(&self) -> ReloadAnswer;
+    /// Reads the settings, certificates, authorities and accounts again. `is_forced` takes a certificate that does not hold
+    /// now in the place of one that does.
+    fn reload(&self, is_forced: bool) -> ReloadAnswer;
 
     /// Our certificates, the first to run out first.
     fn certificates(&self) -> Vec<CertificateAnswer>;
@@ -551,9 +552,16 @@ async fn retry(State(state): State<Shared>, UrlPath(domain): UrlPath<String>) ->
     Json(json!({ "sessions": broker.retry(&domain) })).into_response()
 }
 
-async fn reload(State(state): State<Shared>) -> Response {
+#[derive(Deserialize)]
+struct ReloadOrder {
+    /// Absent in the orders of older command lines.
+    #[serde(default)]
+    force: bool,
+}
+
+async fn reload(State(state): State<Shared>, Json(order): Json<ReloadOrder>) -> Response {
     // Files are read, which may take a moment.
-    match tokio::task::spawn_blocking(move || state.files.reload()).await {
+    match tokio::task::spawn_blocking(move || state.files.reload(order.force)).await {
         Ok(answer) => Json(answer).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
@@ -571,7 +579,7 @@ mod tests {
     struct NoFiles;
 
     impl Reloadable for NoFiles {
-        fn reload(&self) -> ReloadAnswer {
+        fn reload(&self, _is_forced: bool) -> ReloadAnswer {
             ReloadAnswer::default()
         }
 

@@ -280,7 +280,7 @@ const SETTINGS: &[Setting] = &[
         "next_hop",
         USERS,
         "(required with front-end)",
-        "sip:HOST[:PORT][;transport=tls|tcp|udp]",
+        "sip:HOST[:PORT][;transport=tls|tcp|udp], or sips:HOST[:PORT]",
         "Where requests for the users go; TLS where no transport is named.",
     ),
     setting(
@@ -749,7 +749,14 @@ const SETTINGS: &[Setting] = &[
         "Any address may be listened on: something else keeps strangers away.",
     ),
     //
-    setting("log", "format", ALL, "\"text\"", "text, json", "For people or for programs."),
+    setting(
+        "log",
+        "format",
+        ALL,
+        "\"auto\"",
+        "auto, text, json",
+        "`text` is for people, `json` for programs; `auto` is text at a terminal and JSON elsewhere.",
+    ),
     setting("log", "level", ALL, "\"info\"", "error, warn, info, debug, trace", "The least that is written."),
     setting(
         "log",

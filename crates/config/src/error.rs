@@ -17,8 +17,21 @@ pub struct ConfigError {
     pub reason: Reason,
     /// What would be right.
     pub accepted: Cow<'static, str>,
+    /// Whether it keeps the process from starting.
+    pub severity: Severity,
     span: Range<usize>,
     source: NamedSource<Arc<str>>,
+}
+
+/// What follows from something that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth a look; nothing fails because of it.
+    Advice,
+    /// The process starts, but something will not work. `check` fails, `run` warns.
+    Problem,
+    /// The process cannot start.
+    Error,
 }
 
 /// What is wrong. Variants carry the words of the file.
@@ -89,6 +102,38 @@ pub enum Reason {
         path: String,
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// A file of certificates or keys that is there and is not right.
+    #[error("`{key}` names {path}: {problem}")]
+    File {
+        /// The key with its section.
+        key: String,
+        /// The whole path.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Files of a directory of partners that are not read.
+    #[error("not read, since their names do not end in .toml: {files}")]
+    IgnoredFiles {
+        /// Their names.
+        files: String,
+    },
+    /// Two listeners of one address and port.
+    #[error("{listener} is already taken by the listener at {first}")]
+    ListenerTwice {
+        /// The second one.
+        listener: String,
+        /// Where the first one stands, as file:line:column.
+        first: String,
+    },
+    /// `[name]` where each entry is written `[[name]]`.
+    #[error("[{name}] at line {line} needs two brackets: [[{name}]]")]
+    SingleBrackets {
+        /// The table.
+        name: &'static str,
+        /// Where it stands.
+        line: usize,
     },
     /// Two entries claim one domain.
     #[error("{domain} is already claimed by the {owner} at {first}")]
@@ -186,6 +231,11 @@ impl ConfigError {
         )
     }
 
+    /// The same as something that does not keep the process from starting.
+    pub(crate) fn with_severity(self, severity: Severity) -> Self {
+        Self { severity, ..self }
+    }
+
     /// The error with the lines of the file around it, for people, without colours.
     pub fn snippet(&self) -> String {
         let mut text = String::new();
@@ -280,7 +330,8 @@ impl Source {
         let start = span.start.min(self.text.len());
         let span = start..span.end.clamp(start, self.text.len());
         let source = NamedSource::new(&*self.name, self.text.clone());
-        ConfigError { file: self.name.clone(), line, column, reason, accepted, span, source }
+        let severity = Severity::Error;
+        ConfigError { file: self.name.clone(), line, column, reason, accepted, severity, span, source }
     }
 }
 

@@ -14,13 +14,14 @@ mod memory;
 mod section;
 mod settings;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 pub use accounts::{Account, AccountError, Accounts, Hashes};
+pub use check::Checked;
 pub use defaults::embedded_defaults;
 pub use described::{Setting, markdown, settings};
 pub use differences::Difference;
-pub use error::{ConfigError, Reason, report};
+pub use error::{ConfigError, Reason, Severity, report};
 pub use memory::MemorySettings;
 pub use settings::{
     AccountSettings, AdminSettings, CertificateFiles, DigestAlgorithm, DnsSettings, DomainSettings, LinkEnd,
@@ -28,26 +29,17 @@ pub use settings::{
     StoreSettings, Trust, XmppLimits, XmppSettings,
 };
 
-/// Reads and checks a settings file and the partner files that it names.
+/// Reads and checks a settings file, the partner files that it names, and the certificates and keys.
 ///
-/// Relative paths in it are relative to its directory. Gives every error that was found, in the order of the files and
-/// of the places in them.
-pub fn load(path: &Path) -> Result<Settings, Vec<ConfigError>> {
-    load_as(path, None)
-}
-
-/// Like [`load`], with a role that goes before the file's own (`tombolo run --role`).
-pub fn load_as(path: &Path, role: Option<Role>) -> Result<Settings, Vec<ConfigError>> {
+/// `role` goes before the file's own (`tombolo run --role`); `now` is the wall time since the Unix epoch. Relative paths
+/// are relative to the file's directory. The error holds everything that was found, in the order of the files and of the
+/// places in them, when something among it prevents the start.
+pub fn load(path: &Path, role: Option<Role>, now: Duration) -> Result<Checked, Vec<ConfigError>> {
     let file_name = path.display().to_string();
     match std::fs::read_to_string(path) {
-        Ok(text) => check::check(&text, &file_name, role, &files::Disk),
+        Ok(text) => check::check(&text, &file_name, role, &files::Disk { now }),
         Err(error) => Err(vec![ConfigError::unreadable(&file_name, &error)]),
     }
-}
-
-/// Checks `text` as if it stood in `file_name`, which says where relative paths begin and need not exist.
-pub fn parse(text: &str, file_name: &str) -> Result<Settings, Vec<ConfigError>> {
-    check::check(text, file_name, None, &files::Disk)
 }
 
 /// What a fuzzer calls: any bytes as a settings file and as an accounts file, on a disk where every file exists and is
@@ -56,8 +48,8 @@ pub fn fuzz_body(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let _ = accounts::parse(text, "fuzz.toml");
     match check::check(text, "fuzz.toml", None, &files::AllThere) {
-        Ok(settings) => {
-            settings.policy_table(1);
+        Ok(checked) => {
+            checked.settings.policy_table(1);
         }
         Err(errors) => {
             assert!(!errors.is_empty(), "refused without an error");

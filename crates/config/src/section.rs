@@ -13,7 +13,7 @@ use toml::{
 use crate::{
     check::Context,
     described,
-    error::{Reason, Source},
+    error::{Reason, Severity, Source},
     settings::Role,
 };
 
@@ -75,6 +75,18 @@ impl<'a> Section<'a> {
     /// Notes an error at `span`.
     pub(crate) fn error(&self, span: Range<usize>, reason: Reason, accepted: impl Into<Cow<'static, str>>) {
         self.context.errors.borrow_mut().push(self.source.error(span, reason, accepted.into()));
+    }
+
+    /// Notes something of another severity.
+    pub(crate) fn note(
+        &self,
+        severity: Severity,
+        span: Range<usize>,
+        reason: Reason,
+        accepted: impl Into<Cow<'static, str>>,
+    ) {
+        let error = self.source.error(span, reason, accepted.into()).with_severity(severity);
+        self.context.errors.borrow_mut().push(error);
     }
 
     /// `section.key`, as it is shown.
@@ -257,7 +269,14 @@ impl<'a> Section<'a> {
     pub(crate) fn sections(&self, key: &'static str, name: &'static str) -> Vec<Section<'a>> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let DeValue::Array(elements) = value.get_ref() else {
-            self.wrong_type(key, value, format!("[[{key}]] tables"));
+            match value.get_ref() {
+                DeValue::Table(_) if self.source.text[value.span()].starts_with('[') => {
+                    let line = self.source.place(value.span().start).0;
+                    let reason = Reason::SingleBrackets { name: key, line };
+                    self.error(value.span(), reason, format!("[[{key}]]"));
+                }
+                _ => self.wrong_type(key, value, format!("[[{key}]] tables")),
+            }
             return Vec::new();
         };
         let mut sections = Vec::new();
@@ -270,6 +289,41 @@ impl<'a> Section<'a> {
             }
         }
         sections
+    }
+
+    /// The table of `key` for a second look: nothing is noted, and the key still waits for whoever reads it.
+    pub(crate) fn peek_section(&self, key: &'static str, name: &'static str) -> Option<Section<'a>> {
+        let value = self.peek(key)?;
+        let table = value.get_ref().as_table()?;
+        Some(Section::new(name, table, value.span(), self.source, self.context))
+    }
+
+    /// The elements of a list that can be read, each once, for a second look.
+    pub(crate) fn peek_list<T: PartialEq, E>(
+        &self,
+        key: &'static str,
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Vec<Found<T>> {
+        let elements = self.peek(key).and_then(|value| value.get_ref().as_array());
+        let mut all: Vec<Found<T>> = Vec::new();
+        for element in elements.into_iter().flat_map(|elements| elements.iter()) {
+            if let Some(Ok(value)) = element.get_ref().as_str().map(&read)
+                && all.iter().all(|known| known.value != value)
+            {
+                all.push(Found { value, span: element.span() });
+            }
+        }
+        all
+    }
+
+    /// A text, for a second look.
+    pub(crate) fn peek_text(&self, key: &'static str) -> Option<Found<&'a str>> {
+        let value = self.peek(key)?;
+        Some(Found { value: value.get_ref().as_str()?, span: value.span() })
+    }
+
+    fn peek(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.has_place(key).then(|| self.table.get(key)).flatten()
     }
 
     /// Notes every key that this section does not have, or not in this role.

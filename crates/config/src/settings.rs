@@ -395,13 +395,15 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { format: LogFormat::Text, level: LogLevel::Info, show_addresses: false }
+        Self { format: LogFormat::Auto, level: LogLevel::Info, show_addresses: false }
     }
 }
 
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
+    /// For people at a terminal, for programs elsewhere.
+    Auto,
     /// For people.
     Text,
     /// One JSON object a line.

@@ -276,6 +276,7 @@ impl Negotiation {
             role,
             self.shared.policy.load_full(),
             now.wall,
+            self.shared.metrics.clone(),
         ));
         self.machine.handle_tls_established(TlsFacts { certificate }, now.instant, &self.shared.table());
         Ok((socket, Some(facts)))

@@ -160,7 +160,12 @@ impl SipDial {
         if names.iter().any(is_wanted) {
             return Ok(names);
         }
-        Err(format!("the certificate names neither {} nor {}", self.host, self.domain))
+        Err(format!(
+            "the certificate is for {}, neither for {} nor for {}",
+            certificates.names().listed().join(", "),
+            self.host,
+            self.domain
+        ))
     }
 }
 

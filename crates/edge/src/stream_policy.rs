@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
-use tombolo_net::{CertificateNames, PeerCertificates, Role, Trust};
+use tombolo_net::{CertificateFault, CertificateNames, PeerCertificates, Role, Trust};
 use tombolo_policy::{Method, Table};
+use tombolo_telemetry::Metrics;
 use tombolo_xmpp::{
     jid::Domain,
     stream::{PartnerTerms, PeerCertificate, StreamPolicy},
@@ -42,9 +43,12 @@ pub(crate) struct Shown {
     role: Role,
     policy: Arc<Table>,
     wall: Duration,
-    /// Whether the chain is good, by whether clientAuth alone is allowed; checked once, though many domains are asked
+    /// The verdict on the chain, by whether clientAuth alone is allowed; checked once, though many domains are asked
     /// about on one stream.
-    verdicts: [OnceLock<bool>; 2],
+    verdicts: [OnceLock<Result<(), CertificateFault>>; 2],
+    metrics: Arc<Metrics>,
+    /// A partner that is allowed to prove itself by dialback too was found without a good certificate, and that was told.
+    has_told_downgrade: OnceLock<()>,
 }
 
 impl Shown {
@@ -55,9 +59,45 @@ impl Shown {
         role: Role,
         policy: Arc<Table>,
         wall: Duration,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        let names = certificates.names();
-        Self { certificates, names, trust, role, policy, wall, verdicts: Default::default() }
+        Self {
+            names: certificates.names(),
+            certificates,
+            trust,
+            role,
+            policy,
+            wall,
+            verdicts: Default::default(),
+            metrics,
+            has_told_downgrade: OnceLock::new(),
+        }
+    }
+
+    /// What the chain is worth for the domain, whatever its names.
+    fn verdict(&self, domain: &Domain) -> &Result<(), CertificateFault> {
+        let partner = self.policy.partner(domain.as_str());
+        let allows_client_only = partner.is_some_and(|partner| partner.allow_client_auth_only);
+        self.verdicts[usize::from(allows_client_only)].get_or_init(|| {
+            self.certificates.verify(&self.trust, self.role, allows_client_only, false, self.wall)
+        })
+    }
+
+    /// A partner that may prove itself by its certificate and does not goes on by dialback, which proves less: an
+    /// operator must learn of it, since nothing else changes.
+    fn tell_downgrade(&self, domain: &Domain) {
+        let is_downgrade = self.policy.partner(domain.as_str()).is_some_and(|partner| {
+            partner.accepts(Method::SaslExternal)
+                && (partner.accepts(Method::TlsDialback) || partner.accepts(Method::PlainDialback))
+        });
+        if is_downgrade && self.has_told_downgrade.set(()).is_ok() {
+            self.metrics.certificate_downgrade();
+            tracing::warn!(
+                partner = domain.as_str(),
+                error = &*self.fault(domain),
+                "the partner's certificate does not prove it; dialback has to"
+            );
+        }
     }
 }
 
@@ -69,13 +109,18 @@ impl fmt::Debug for Shown {
 
 impl PeerCertificate for Shown {
     fn proves(&self, domain: &Domain) -> bool {
-        if !self.names.prove_xmpp(domain.as_str()) {
-            return false;
+        let is_proved = self.names.prove_xmpp(domain.as_str()) && self.verdict(domain).is_ok();
+        if !is_proved {
+            self.tell_downgrade(domain);
         }
-        let partner = self.policy.partner(domain.as_str());
-        let allows_client_only = partner.is_some_and(|partner| partner.allow_client_auth_only);
-        *self.verdicts[usize::from(allows_client_only)].get_or_init(|| {
-            self.certificates.verify(&self.trust, self.role, allows_client_only, false, self.wall).is_ok()
-        })
+        is_proved
+    }
+
+    fn fault(&self, domain: &Domain) -> Box<str> {
+        match self.verdict(domain) {
+            Err(fault) => fault.to_string().into(),
+            Ok(()) if self.names.is_empty() => "it names no domain (subjectAltName)".into(),
+            Ok(()) => format!("it is for {}", self.names.listed().join(", ")).into(),
+        }
     }
 }

@@ -4,6 +4,9 @@
 //! on certificates. It reads no octet of XMPP or SIP; it knows only what their DNS and certificate rules are.
 
 mod authority;
+mod certificate_fault;
+mod certificate_file;
+mod date;
 mod last_good;
 mod leaf;
 mod names;
@@ -18,12 +21,15 @@ mod tls;
 mod trust;
 
 pub use authority::{Authority, AuthorityError};
+pub use certificate_fault::CertificateFault;
+pub use certificate_file::{BinaryForm, FileFault, FileProblem, FileRole, inspect_pair, inspect_trust};
+pub use date::date;
 pub use names::CertificateNames;
 pub use resolve::{Resolver, Unresolved};
 pub use sip_location::{SipLocation, SipTarget, SipTransport};
 pub use socket::{MAX_ATTEMPTS, connect, listen, udp};
 pub use srv::{Srv, Target, order_srv};
-pub use store::{CertificateStore, StoreError};
+pub use store::{CertificateStore, Expiry, Replace, StoreError};
 pub use stream::{AnyStream, TlsError, TlsFacts, accept_tls, connect_tls};
 pub use tls::{ServerChoice, client_config, client_config_classic, server_config, server_config_for};
-pub use trust::{CertificateFault, PeerCertificates, Role, Trust, TrustError};
+pub use trust::{PeerCertificates, Role, Trust, TrustError};

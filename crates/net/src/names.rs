@@ -55,6 +55,22 @@ impl CertificateNames {
         names
     }
 
+    /// True when there is no name at all.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// All names for people, the first ten of them.
+    pub fn listed(&self) -> Vec<String> {
+        let Self { dns, srv, xmpp, uris, addresses } = self;
+        let texts = dns.iter().chain(srv).chain(xmpp).chain(uris).cloned();
+        let mut all: Vec<String> = texts.chain(addresses.iter().map(ToString::to_string)).collect();
+        let shown =
+            |name: String| name.chars().filter(|letter| !letter.is_control()).take(MAX_NAME_CHARS).collect();
+        all.dedup();
+        all.into_iter().take(MAX_LISTED).map(shown).collect()
+    }
+
     /// True when a name proves an XMPP domain: dNSName (with `*` as whole left-most label), SRVName of
     /// `_xmpp-server`, or id-on-xmppAddr. The subject's CN never counts (D-19).
     pub fn prove_xmpp(&self, domain: &str) -> bool {
@@ -89,6 +105,9 @@ impl CertificateNames {
         hosts.into_iter().filter(|host| !host.contains('*') && !host.starts_with('.')).map(ascii).collect()
     }
 }
+
+const MAX_LISTED: usize = 10;
+const MAX_NAME_CHARS: usize = 255;
 
 /// The host of `sip:host`, with or without port and parameters; nothing for another scheme or with a user part.
 fn sip_host(uri: &str) -> Option<&str> {

@@ -1,7 +1,7 @@
 //! Our certificates and keys by domain, replaced while connections go on.
 //!
-//! In: PEM files. Out: a certified key for a domain. A file that cannot be used leaves what was there before; files are
-//! read only when somebody asks for it.
+//! In: PEM files. Out: a certified key for a domain. A file that cannot be used leaves what was there before, and is tried
+//! again; files are read only when somebody asks for it.
 
 use std::{
     collections::HashMap,
@@ -12,10 +12,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use rustls::{Error, InconsistentKeys, crypto::aws_lc_rs, sign::CertifiedKey};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::sign::CertifiedKey;
 
-use crate::{leaf, names::ascii};
+use crate::{
+    certificate_file::{FileFault, FileRole, is_step_back, read_pair},
+    leaf,
+    names::ascii,
+};
 
 /// Our certificates by domain.
 #[derive(Default)]
@@ -37,6 +40,8 @@ struct Entry {
     key: PathBuf,
     /// How the files looked when they were last tried.
     tried: Stamp,
+    /// What was wrong with them then; they are tried again, since rights change without a trace in [`Stamp`].
+    fault: Option<String>,
 }
 
 /// When each of the two files was last changed, and its length; nothing for one that is not there.
@@ -50,6 +55,21 @@ pub struct StoreError {
     pub path: String,
     /// Why.
     pub reason: String,
+}
+
+impl From<FileFault> for StoreError {
+    fn from(fault: FileFault) -> Self {
+        Self { path: fault.path.display().to_string(), reason: fault.text() }
+    }
+}
+
+/// What a reload may put in the place of a certificate that holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replace {
+    /// Only one that holds too.
+    OnlyByValid,
+    /// Whatever the file holds: the administrator insists.
+    ByAny,
 }
 
 impl fmt::Debug for CertificateStore {
@@ -69,12 +89,20 @@ impl CertificateStore {
         let name = ascii(domain);
         // Before they are read: a change meanwhile is seen as one.
         let tried = [stamp(certificate), stamp(key)];
-        let certified = read(certificate, key).inspect_err(|_| self.note_tried(&name, tried))?;
+        let certified = read_pair(certificate, key)
+            .map_err(StoreError::from)
+            .inspect_err(|fault| self.note_tried(&name, tried, fault))?;
+        self.put(name, certified, certificate, key, tried);
+        Ok(())
+    }
+
+    fn put(&self, name: String, certified: CertifiedKey, certificate: &Path, key: &Path, tried: Stamp) {
         let entry = Entry {
             certified: Arc::new(certified),
             certificate: certificate.to_owned(),
             key: key.to_owned(),
             tried,
+            fault: None,
         };
         self.entries.rcu(|known| {
             let mut entries = Entries::clone(known);
@@ -82,40 +110,82 @@ impl CertificateStore {
             entries.by_name.insert(name.clone(), entry.clone());
             entries
         });
-        Ok(())
     }
 
-    /// Reads all files again; new handshakes use what is new.
+    /// Reads all files again; new handshakes use what is new. `now` is the wall time since the Unix epoch.
     ///
-    /// Returns what could not be used: there the old certificate stays in use.
-    pub fn reload(&self) -> Vec<StoreError> {
-        self.reload_where(|_| true).1
+    /// Returns what could not be used: there the old certificate stays in use. With [`Replace::OnlyByValid`] this is also
+    /// so where the new certificate does not hold at this time and the old one does.
+    pub fn reload(&self, replace: Replace, now: Duration) -> Vec<StoreError> {
+        self.entries
+            .load_full()
+            .by_name
+            .iter()
+            .filter_map(|(name, entry)| self.again(name, entry, replace, now).err())
+            .collect()
     }
 
-    /// Reads the files again that look other than when they were last read or tried. Returns the domains whose
-    /// certificates are new, and what could not be used, once for each change of a file.
-    pub fn reload_changed(&self) -> (Vec<String>, Vec<StoreError>) {
-        self.reload_where(|entry| entry.tried != [stamp(&entry.certificate), stamp(&entry.key)])
-    }
-
-    fn reload_where(&self, is_wanted: impl Fn(&Entry) -> bool) -> (Vec<String>, Vec<StoreError>) {
+    /// Reads the files again that look other than when they were last read or could not be used then. Returns the domains
+    /// whose certificates are new, and what could not be used, where that is something else than the last time.
+    pub fn reload_changed(&self, now: Duration) -> (Vec<String>, Vec<StoreError>) {
         let (mut taken, mut faults) = (Vec::new(), Vec::new());
         for (name, entry) in &self.entries.load_full().by_name {
-            if is_wanted(entry) {
-                match self.load(name, &entry.certificate, &entry.key) {
-                    Ok(()) => taken.push(name.clone()),
-                    Err(fault) => faults.push(fault),
+            let has_changed = entry.tried != [stamp(&entry.certificate), stamp(&entry.key)];
+            if !has_changed && entry.fault.is_none() {
+                continue;
+            }
+            match self.again(name, entry, Replace::OnlyByValid, now) {
+                Ok(()) => taken.push(name.clone()),
+                Err(fault) if has_changed || entry.fault.as_deref() != Some(&*fault.to_string()) => {
+                    faults.push(fault)
                 }
+                Err(_) => {}
             }
         }
         (taken, faults)
     }
 
-    fn note_tried(&self, name: &str, tried: Stamp) {
+    /// Reads an entry's files once more.
+    fn again(&self, name: &str, entry: &Entry, replace: Replace, now: Duration) -> Result<(), StoreError> {
+        let (certificate, key) = (&*entry.certificate, &*entry.key);
+        let tried = [stamp(certificate), stamp(key)];
+        let read = read_pair(certificate, key).map_err(StoreError::from).and_then(|new| {
+            let problem =
+                is_step_back(&new, &entry.certified, now).filter(|_| replace == Replace::OnlyByValid);
+            match problem {
+                None => Ok(new),
+                Some(problem) => {
+                    let fault = FileFault {
+                        file: FileRole::Certificate,
+                        path: certificate.to_owned(),
+                        line: None,
+                        problem,
+                    };
+                    let reason = format!(
+                        "{fault}; the one in use still holds. To use it all the same: tombolo reload --force"
+                    );
+                    Err(StoreError { path: certificate.display().to_string(), reason })
+                }
+            }
+        });
+        match read {
+            Ok(new) => {
+                self.put(name.to_owned(), new, certificate, key, tried);
+                Ok(())
+            }
+            Err(fault) => {
+                self.note_tried(name, tried, &fault);
+                Err(fault)
+            }
+        }
+    }
+
+    fn note_tried(&self, name: &str, tried: Stamp, fault: &StoreError) {
         self.entries.rcu(|known| {
             let mut entries = Entries::clone(known);
             if let Some(entry) = entries.by_name.get_mut(name) {
                 entry.tried = tried;
+                entry.fault = Some(fault.to_string());
             }
             entries
         });
@@ -138,11 +208,12 @@ impl CertificateStore {
         leaf::not_after(self.certificate(domain)?.end_entity_cert().ok()?)
     }
 
-    /// Each domain with the end of its certificate's validity since the Unix epoch, for alarms; by name.
-    pub fn expiries(&self) -> Vec<(String, Duration)> {
+    /// When each certificate in use runs out, by name.
+    pub fn expiries(&self) -> Vec<Expiry> {
         let entries = self.entries.load();
         let expiry = |(name, entry): (&String, &Entry)| {
-            Some((name.clone(), leaf::not_after(entry.certified.end_entity_cert().ok()?)?))
+            let until = leaf::not_after(entry.certified.end_entity_cert().ok()?)?;
+            Some(Expiry { name: name.clone(), file: entry.certificate.clone(), until })
         };
         let mut expiries: Vec<_> = entries.by_name.iter().filter_map(expiry).collect();
         expiries.sort();
@@ -150,35 +221,29 @@ impl CertificateStore {
     }
 }
 
+/// When a certificate in use runs out.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Expiry {
+    /// Whose certificate: a domain, or the name it was loaded under.
+    pub name: String,
+    /// Its file.
+    pub file: PathBuf,
+    /// The last moment at which it holds, since the Unix epoch.
+    pub until: Duration,
+}
+
 fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
     let facts = fs::metadata(path).ok()?;
     Some((facts.modified().ok()?, facts.len()))
-}
-
-fn read(certificate: &Path, key: &Path) -> Result<CertifiedKey, StoreError> {
-    let fault = |path: &Path, reason: String| StoreError { path: path.display().to_string(), reason };
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificate)
-        .map_err(|error| fault(certificate, error.to_string()))?
-        .collect();
-    let chain = chain.map_err(|error| fault(certificate, error.to_string()))?;
-    if chain.is_empty() {
-        return Err(fault(certificate, "holds no certificate".to_owned()));
-    }
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| fault(key, error.to_string()))?;
-    let signer =
-        aws_lc_rs::sign::any_supported_type(&secret).map_err(|error| fault(key, error.to_string()))?;
-    let certified = CertifiedKey::new(chain, signer);
-    match certified.keys_match() {
-        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
-        Err(Error::InconsistentKeys(_)) => Err(fault(key, "is not the key of the certificate".to_owned())),
-        Err(error) => Err(fault(certificate, error.to_string())),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Authority;
+
+    /// 17 March 2030; certificates of the authority hold from 1975 to 4096.
+    const NOW: Duration = Duration::from_secs(1_900_000_000);
 
     fn shown(store: &CertificateStore, domain: &str) -> Vec<u8> {
         store.certificate(domain).expect("loaded").end_entity_cert().expect("one").to_vec()
@@ -199,7 +264,7 @@ mod tests {
         fs::copy(&new.0, &a.0).expect("copied");
         fs::copy(&new.1, &a.1).expect("copied");
         fs::write(&b.0, "no certificate").expect("written");
-        let faults = store.reload();
+        let faults = store.reload(Replace::OnlyByValid, NOW);
         assert_eq!(faults.len(), 1, "{faults:?}");
         assert!(faults[0].path.ends_with("b.example.pem"));
         assert_ne!(shown(&store, "a.example"), old.0);
@@ -216,14 +281,68 @@ mod tests {
         let old = shown(&store, "a.example");
         let nothing = (0, 0);
         let count = |(taken, faults): (Vec<String>, Vec<StoreError>)| (taken.len(), faults.len());
-        assert_eq!(count(store.reload_changed()), nothing, "no file changed");
+        assert_eq!(count(store.reload_changed(NOW)), nothing, "no file changed");
         // The certificate is there before its key, as an operator's copy brings them.
         fs::write(&a.0, fs::read_to_string(&new.0).expect("text") + "\n").expect("written");
-        assert_eq!(count(store.reload_changed()), (0, 1));
-        assert_eq!(count(store.reload_changed()), nothing, "told once");
+        assert_eq!(count(store.reload_changed(NOW)), (0, 1));
+        assert_eq!(count(store.reload_changed(NOW)), nothing, "told once");
         assert_eq!(shown(&store, "a.example"), old);
         fs::write(&a.1, fs::read_to_string(&new.1).expect("text") + "\n").expect("written");
-        assert_eq!(store.reload_changed().0, ["a.example"]);
+        assert_eq!(store.reload_changed(NOW).0, ["a.example"]);
+        assert_ne!(shown(&store, "a.example"), old);
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_read_is_tried_again_without_a_change_and_told_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let authority = Authority::open_or_create(folder.path()).expect("an authority");
+        let store = CertificateStore::default();
+        let [a, new] = ["a", "new"].map(|name| authority.issue(name, &["a.example"]).expect("a certificate"));
+        store.load("a.example", &a.0, &a.1).expect("it fits");
+        let old = shown(&store, "a.example");
+        fs::copy(&new.0, &a.0).expect("copied");
+        // In the place of a key that only somebody else may read: as root we may read everything.
+        fs::remove_file(&a.1).expect("removed");
+        fs::create_dir(&a.1).expect("made");
+        let told = store.reload_changed(NOW).1;
+        assert!(told[0].reason.contains("cannot be read"), "{told:?}");
+        assert!(store.reload_changed(NOW).1.is_empty(), "told once");
+        fs::remove_dir(&a.1).expect("removed");
+        fs::copy(&new.1, &a.1).expect("copied");
+        assert_eq!(store.reload_changed(NOW).0, ["a.example"]);
+        assert_ne!(shown(&store, "a.example"), old);
+
+        // The same stamp as when it failed: only what failed is looked at again.
+        store.entries.rcu(|known| {
+            let mut entries = Entries::clone(known);
+            entries.by_name.get_mut("a.example").expect("there").fault = Some("may not be read".to_owned());
+            entries
+        });
+        assert_eq!(store.reload_changed(NOW).0, ["a.example"]);
+        assert!(store.reload_changed(NOW).0.is_empty(), "it is in use");
+    }
+
+    #[test]
+    fn an_expired_certificate_takes_the_place_of_a_valid_one_only_by_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let authority = Authority::open_or_create(folder.path()).expect("an authority");
+        let store = CertificateStore::default();
+        let a = authority.issue("a.example", &["a.example"]).expect("a certificate");
+        store.load("a.example", &a.0, &a.1).expect("it fits");
+        let old = shown(&store, "a.example");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).expect("a name");
+        params.not_after = rcgen::date_time_ymd(2024, 1, 31);
+        fs::write(&a.0, params.self_signed(&key).expect("signed").pem()).expect("written");
+        fs::write(&a.1, key.serialize_pem()).expect("written");
+        for fault in [store.reload(Replace::OnlyByValid, NOW), store.reload_changed(NOW).1] {
+            if let Some(fault) = fault.first() {
+                assert!(fault.reason.contains("expired on 2024-01-31"), "{fault}");
+                assert!(fault.reason.contains("--force"), "{fault}");
+            }
+            assert_eq!(shown(&store, "a.example"), old);
+        }
+        assert!(store.reload(Replace::ByAny, NOW).is_empty());
         assert_ne!(shown(&store, "a.example"), old);
     }
 
@@ -253,7 +372,7 @@ mod tests {
         let default = store.default_certificate().expect("one");
         assert_eq!(default.cert, store.certificate("ZÜRICH.example").expect("found").cert);
         assert_eq!(default.cert, store.certificate("xn--zrich-kva.example").expect("found").cert);
-        let names: Vec<_> = store.expiries().into_iter().map(|(name, _)| name).collect();
+        let names: Vec<_> = store.expiries().into_iter().map(|expiry| expiry.name).collect();
         assert_eq!(names, ["a.example", "xn--zrich-kva.example"]);
     }
 }

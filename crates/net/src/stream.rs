@@ -89,7 +89,8 @@ pub async fn accept_tls(
 ) -> Result<(AnyStream, TlsFacts), TlsError> {
     let mut stream = timeout(limit, TlsAcceptor::from(config).accept(socket))
         .await
-        .map_err(|_| TlsError::Timeout(limit))??;
+        .map_err(|_| TlsError::Timeout(limit))?
+        .map_err(for_operators)?;
     let (_, session) = stream.get_mut();
     session.set_buffer_limit(Some(BUFFER_LIMIT));
     let facts = TlsFacts::of(session);
@@ -107,7 +108,8 @@ pub async fn connect_tls(
     let name = ServerName::try_from(ascii(name)).map_err(|_| TlsError::Name(domain.to_owned()))?;
     let mut stream = timeout(limit, TlsConnector::from(config).connect(name, socket))
         .await
-        .map_err(|_| TlsError::Timeout(limit))??;
+        .map_err(|_| TlsError::Timeout(limit))?
+        .map_err(for_operators)?;
     let (_, session) = stream.get_mut();
     session.set_buffer_limit(Some(BUFFER_LIMIT));
     let facts = TlsFacts::of(session);
@@ -137,10 +139,18 @@ impl AsyncRead for AnyStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Server(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Client(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Server(stream) => Pin::new(stream).poll_read(cx, buf).map_err(for_operators),
+            Self::Client(stream) => Pin::new(stream).poll_read(cx, buf).map_err(for_operators),
         }
     }
+}
+
+/// The library's text for a peer that hangs up without ending TLS sends operators to its documentation for programmers.
+fn for_operators(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return io::Error::new(io::ErrorKind::UnexpectedEof, "the peer hung up without ending TLS");
+    }
+    error
 }
 
 impl AsyncWrite for AnyStream {

@@ -7,21 +7,25 @@
 use std::sync::{Arc, LazyLock};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved,
+    ServerConfig, SignatureScheme,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature_with_raw_key},
     server::{
         ClientHello, NoServerSessionStorage, ResolvesServerCert,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::CertifiedKey,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{
+    CertificateDer, ServerName, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer, UnixTime,
+};
+use webpki::RawPublicKeyEntity;
 
-use crate::CertificateStore;
+use crate::{CertificateStore, leaf};
 
 /// With the hybrid post-quantum group first.
 static POST_QUANTUM: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
@@ -130,13 +134,27 @@ impl rustls::client::ResolvesClientCert for Shows {
 struct TakesAny(Arc<CryptoProvider>);
 
 impl TakesAny {
+    /// The key is taken from the certificate whatever else it holds: X.509 version 1 and unknown critical extensions
+    /// are no fault of the key, and dialback needs no more than that.
     fn verify12(
         &self,
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        let key = key_of(certificate)?;
+        let key = RawPublicKeyEntity::try_from(&key).map_err(|_| UNREADABLE)?;
+        let mapping = self.0.signature_verification_algorithms.mapping;
+        let algorithms = mapping.iter().find(|(scheme, _)| *scheme == signature.scheme);
+        let (_, algorithms) = algorithms.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+        // TLS 1.2 names no curve beside the hash, so each that fits is tried (RFC 8422 §5.1.1).
+        let is_valid = |algorithm: &&dyn SignatureVerificationAlgorithm| {
+            key.verify_signature(*algorithm, message, signature.signature()).is_ok()
+        };
+        match algorithms.iter().any(is_valid) {
+            true => Ok(HandshakeSignatureValid::assertion()),
+            false => Err(Error::InvalidCertificate(CertificateError::BadSignature)),
+        }
     }
 
     fn verify13(
@@ -145,13 +163,21 @@ impl TakesAny {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        let key = key_of(certificate)?;
+        let supported = &self.0.signature_verification_algorithms;
+        verify_tls13_signature_with_raw_key(message, &key, signature, supported)
     }
 
     fn schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+fn key_of<'a>(certificate: &'a CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'a>, Error> {
+    leaf::public_key_info(certificate).map(SubjectPublicKeyInfoDer::from).ok_or(UNREADABLE)
+}
+
+const UNREADABLE: Error = Error::InvalidCertificate(CertificateError::BadEncoding);
 
 impl ServerCertVerifier for TakesAny {
     fn verify_server_cert(

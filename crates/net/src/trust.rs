@@ -4,6 +4,7 @@
 //! so that a peer without a proof can still be told so, or prove itself in another way. Revocation is not looked at.
 
 use std::{
+    collections::HashSet,
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock},
@@ -15,10 +16,15 @@ use rustls::{
     RootCertStore,
     crypto::{WebPkiSupportedAlgorithms, aws_lc_rs},
 };
-use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
-use crate::{CertificateNames, leaf};
+use crate::{
+    CertificateNames,
+    certificate_fault::{CertificateFault, explain},
+    certificate_file::read_certificates,
+    leaf,
+};
 
 /// The anchors that chains must end at. Clones share them, and what [`Trust::reload`] brings.
 #[derive(Clone)]
@@ -27,9 +33,18 @@ pub struct Trust {
 }
 
 struct Anchors {
-    roots: ArcSwap<RootCertStore>,
+    read: ArcSwap<Read>,
     /// Where they were read; nothing for nobody.
     path: Option<PathBuf>,
+    /// What administrators call it: the setting, and the file.
+    name: String,
+}
+
+/// What a file of trusted certificates holds.
+struct Read {
+    roots: RootCertStore,
+    /// The certificates themselves: each proves itself, whether or not it may issue others.
+    certificates: HashSet<CertificateDer<'static>>,
 }
 
 /// Why anchors cannot be read.
@@ -47,14 +62,15 @@ pub enum TrustError {
 
 impl fmt::Debug for Trust {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Trust({} anchors)", self.anchors.roots.load().len())
+        write!(out, "Trust({} anchors)", self.anchors.read.load().roots.len())
     }
 }
 
 impl Trust {
     /// Nobody.
     pub fn nobody() -> Self {
-        Self::with(RootCertStore::empty(), None)
+        let read = Read { roots: RootCertStore::empty(), certificates: HashSet::new() };
+        Self::with(read, None, "nothing".to_owned())
     }
 
     /// The system's anchors, from the first of the places where systems keep them in one file.
@@ -63,12 +79,22 @@ impl Trust {
     /// When there is no such file, told of the first place.
     pub fn system() -> Result<Self, TrustError> {
         let found = SYSTEM_FILES.iter().map(Path::new).find(|path| path.exists());
-        Self::from_pem_file(found.unwrap_or(Path::new(SYSTEM_FILES[0])))
+        let path = found.unwrap_or(Path::new(SYSTEM_FILES[0]));
+        let name = format!("the system's authorities ({})", path.display());
+        Ok(Self::with(read(path)?, Some(path.to_owned()), name))
     }
 
     /// All certificates of a PEM file.
     pub fn from_pem_file(path: &Path) -> Result<Self, TrustError> {
-        Ok(Self::with(read(path)?, Some(path.to_owned())))
+        Ok(Self::with(read(path)?, Some(path.to_owned()), path.display().to_string()))
+    }
+
+    /// As operators know it, for the texts of faults: `xmpp.trust (ca.pem)`.
+    #[must_use]
+    pub fn called(self, setting: &str) -> Self {
+        let name = format!("{setting} ({})", self.anchors.name);
+        let read = ArcSwap::new(self.anchors.read.load_full());
+        Self { anchors: Arc::new(Anchors { read, path: self.anchors.path.clone(), name }) }
     }
 
     /// Reads the file again; verdicts from now on are by what is new.
@@ -77,29 +103,28 @@ impl Trust {
     /// When it cannot be read; then what was there stays.
     pub fn reload(&self) -> Result<(), TrustError> {
         if let Some(path) = &self.anchors.path {
-            self.anchors.roots.store(Arc::new(read(path)?));
+            self.anchors.read.store(Arc::new(read(path)?));
         }
         Ok(())
     }
 
-    fn with(roots: RootCertStore, path: Option<PathBuf>) -> Self {
-        Self { anchors: Arc::new(Anchors { roots: ArcSwap::from_pointee(roots), path }) }
+    fn with(read: Read, path: Option<PathBuf>, name: String) -> Self {
+        Self { anchors: Arc::new(Anchors { read: ArcSwap::from_pointee(read), path, name }) }
     }
 }
 
-fn read(path: &Path) -> Result<RootCertStore, TrustError> {
+fn read(path: &Path) -> Result<Read, TrustError> {
     let fault = |reason: String| TrustError::File { path: path.display().to_string(), reason };
-    let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| fault(error.to_string()))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| fault(error.to_string()))?;
+    let mut read = Read { roots: RootCertStore::empty(), certificates: HashSet::new() };
+    for certificate in read_certificates(path).map_err(|file_fault| fault(file_fault.text()))? {
         // An anchor that cannot be used is of no harm to the others.
-        let _ = roots.add(certificate);
+        let _ = read.roots.add(certificate.clone());
+        read.certificates.insert(certificate);
     }
-    if roots.is_empty() {
+    if read.roots.is_empty() {
         return Err(fault("holds no certificate that can be an anchor".to_owned()));
     }
-    Ok(roots)
+    Ok(read)
 }
 
 /// What a peer did in the handshake.
@@ -117,33 +142,11 @@ pub struct PeerCertificates {
     chain: Arc<[CertificateDer<'static>]>,
 }
 
-/// Why a certificate proves nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CertificateFault {
-    /// The peer showed none.
-    #[error("no certificate")]
-    None,
-    /// The chain does not end at an anchor, is out of date, or is for another purpose.
-    #[error("certificate not trusted: {0}")]
-    NotTrusted(String),
-    /// It is for none of the hosts that are meant.
-    #[error("the certificate is for {}, accepted: {}", listed(names), listed(accepted))]
-    OtherHost {
-        /// Whom it is for.
-        names: Vec<String>,
-        /// Who would be accepted.
-        accepted: Vec<String>,
-    },
-}
-
-fn listed(names: &[String]) -> String {
-    if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
-}
-
 impl PeerCertificates {
     /// The chain of a finished handshake.
     pub fn new(chain: Option<&[CertificateDer<'_>]>) -> Self {
-        let chain = chain.unwrap_or_default().iter().take(MOST_CERTIFICATES);
+        let order = path_first(chain.unwrap_or_default());
+        let chain = order.into_iter().take(MAX_CERTIFICATES);
         Self { chain: chain.map(|certificate| certificate.clone().into_owned()).collect() }
     }
 
@@ -197,7 +200,7 @@ impl PeerCertificates {
         if is_sip {
             usages.push(KeyUsage::required(SIP_DOMAIN));
         }
-        self.verify_for(trust, &usages, now)
+        self.verify_for(trust, &usages, "serverAuth", now)
     }
 
     /// Checks a chain of a private authority that one of `hosts` must have shown: as [`PeerCertificates::verify`], but
@@ -212,11 +215,11 @@ impl PeerCertificates {
         hosts: &[String],
         now: Duration,
     ) -> Result<(), CertificateFault> {
-        let usage = match role {
-            Role::Client => KeyUsage::client_auth(),
-            Role::Server => KeyUsage::server_auth(),
+        let (usage, needed) = match role {
+            Role::Client => (KeyUsage::client_auth(), "clientAuth"),
+            Role::Server => (KeyUsage::server_auth(), "serverAuth"),
         };
-        self.verify_for(trust, &[usage], now)?;
+        self.verify_for(trust, &[usage], needed, now)?;
         let names = self.names();
         if hosts.iter().any(|host| names.prove_host(host)) {
             return Ok(());
@@ -227,19 +230,30 @@ impl PeerCertificates {
     }
 
     /// True when the chain ends at an anchor and is good for one of the purposes.
-    fn verify_for(&self, trust: &Trust, usages: &[KeyUsage], now: Duration) -> Result<(), CertificateFault> {
+    fn verify_for(
+        &self,
+        trust: &Trust,
+        usages: &[KeyUsage],
+        needed: &'static str,
+        now: Duration,
+    ) -> Result<(), CertificateFault> {
         let (first, others) = self.chain.split_first().ok_or(CertificateFault::None)?;
-        let not_trusted = |error: webpki::Error| CertificateFault::NotTrusted(error.to_string());
-        let certificate = EndEntityCert::try_from(first).map_err(not_trusted)?;
-        if !leaf::may_sign(first) {
-            return Err(CertificateFault::NotTrusted("the key is not for signatures".to_owned()));
+        let explained = |error: &webpki::Error| explain(error, &self.chain, needed, &trust.anchors.name, now);
+        let read = trust.anchors.read.load();
+        if read.certificates.contains(first) {
+            // The administrator named this very certificate. Servers that sign their own say CA:TRUE in it.
+            return leaf::validity_error(first, now).map_or(Ok(()), |error| Err(explained(&error)));
         }
-        let roots = trust.anchors.roots.load();
-        let mut result = Err(CertificateFault::None);
+        let certificate = EndEntityCert::try_from(first).map_err(|error| explained(&error))?;
+        if !leaf::may_sign(first) {
+            let subject = leaf::subject(first);
+            return Err(CertificateFault::KeyUsage { subject });
+        }
+        let mut worst: Option<webpki::Error> = None;
         for usage in usages {
             let outcome = certificate.verify_for_usage(
                 ALGORITHMS.all,
-                &roots.roots,
+                &read.roots.roots,
                 others,
                 UnixTime::since_unix_epoch(now),
                 *usage,
@@ -248,10 +262,12 @@ impl PeerCertificates {
             );
             match outcome {
                 Ok(_) => return Ok(()),
-                Err(error) => result = Err(not_trusted(error)),
+                // What is wrong whatever the purpose goes before a purpose that was one of several to try.
+                Err(error) if worst.as_ref().is_none_or(is_about_purpose) => worst = Some(error),
+                Err(_) => {}
             }
         }
-        result
+        Err(worst.map_or(CertificateFault::None, |error| explained(&error)))
     }
 
     /// The SIP domains that a trusted certificate proves; none without one.
@@ -261,6 +277,30 @@ impl PeerCertificates {
             Err(_) => Vec::new(),
         }
     }
+}
+
+/// The first certificate, those that lead from it upward, then the rest: what is not needed takes no place of what is.
+fn path_first<'a, 'b>(chain: &'a [CertificateDer<'b>]) -> Vec<&'a CertificateDer<'b>> {
+    let Some((first, others)) = chain.split_first() else { return Vec::new() };
+    let mut order = vec![first];
+    let mut left: Vec<(Option<leaf::Ends>, &CertificateDer<'_>)> =
+        others.iter().take(MAX_OFFERED).map(|certificate| (leaf::ends(certificate), certificate)).collect();
+    let mut issuer = leaf::ends(first).map(|ends| ends.issuer);
+    while order.len() < MAX_CERTIFICATES
+        && let Some(wanted) = issuer.take()
+        && let Some(at) =
+            left.iter().position(|(ends, _)| ends.as_ref().is_some_and(|ends| ends.subject == wanted))
+    {
+        let (ends, certificate) = left.remove(at);
+        issuer = ends.map(|ends| ends.issuer);
+        order.push(certificate);
+    }
+    order.extend(left.into_iter().map(|(_, certificate)| certificate));
+    order
+}
+
+fn is_about_purpose(error: &webpki::Error) -> bool {
+    matches!(error, webpki::Error::RequiredEkuNotFoundContext(_) | webpki::Error::EmptyEkuExtension)
 }
 
 static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> =
@@ -274,4 +314,6 @@ const SYSTEM_FILES: [&str; 3] =
 const SIP_DOMAIN: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x14];
 
 /// S2S takes certificates from anybody, so chains are short (RUSTSEC-2023-0052).
-const MOST_CERTIFICATES: usize = 8;
+const MAX_CERTIFICATES: usize = 8;
+/// Of how many more the chain is picked.
+const MAX_OFFERED: usize = 64;

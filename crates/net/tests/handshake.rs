@@ -104,11 +104,12 @@ async fn a_chain_of_another_authority_or_out_of_date_proves_nothing() {
     let client = side(theirs.path(), &["c.example"]);
     let (of_client, _) = handshake(&server, &client, Some("c.example"), "a.example").await;
     let verdict = xmpp(&of_client, &server.trust, "c.example", Role::Client);
-    assert!(matches!(verdict, Err(CertificateFault::NotTrusted(_))), "{verdict:?}");
+    // Both authorities have one name.
+    assert!(matches!(verdict, Err(CertificateFault::BadSignature { .. })), "{verdict:?}");
     let (_, of_server) = handshake(&server, &server, None, "a.example").await;
     let far = Duration::from_secs(200_000_000_000);
     let verdict = of_server.certificates.verify(&server.trust, Role::Server, false, false, far);
-    assert!(matches!(verdict, Err(CertificateFault::NotTrusted(_))), "{verdict:?}");
+    assert!(matches!(verdict, Err(CertificateFault::Expired { .. })), "{verdict:?}");
     assert_eq!(
         PeerCertificates::default().sip_domains(&server.trust, Role::Client, NOW),
         Vec::<String>::new()
@@ -207,4 +208,65 @@ async fn an_authority_is_the_same_after_it_is_opened_again() {
     let again = side(folder.path(), &["a.example", "new.example"]);
     let (_, of_server) = handshake(&again, &first, None, "new.example").await;
     assert_eq!(xmpp(&of_server, &first.trust, "new.example", Role::Server), Ok(true));
+}
+
+/// The certificate of a key in X.509 version 1: no version, no extensions. Whoever signed it is not looked at here.
+fn in_version_1(der: &[u8]) -> Vec<u8> {
+    use x509_cert::der::{AnyRef, Decode, Encode, Reader, SliceReader, Tag, Tagged};
+    let outer = AnyRef::from_der(der).expect("DER");
+    let mut outer = SliceReader::new(outer.value()).expect("short");
+    let body = AnyRef::decode(&mut outer).expect("a body");
+    let mut fields = SliceReader::new(body.value()).expect("short");
+    let mut kept = Vec::new();
+    while !fields.is_finished() {
+        let field = AnyRef::decode(&mut fields).expect("a field");
+        if !field.tag().is_context_specific() {
+            kept.extend(field.to_der().expect("encodes"));
+        }
+    }
+    let sequence =
+        |octets: &[u8]| AnyRef::new(Tag::Sequence, octets).expect("short").to_der().expect("encodes");
+    let mut all = sequence(&kept);
+    while !outer.is_finished() {
+        all.extend(AnyRef::decode(&mut outer).expect("a field").to_der().expect("encodes"));
+    }
+    sequence(&all)
+}
+
+/// Dialback needs a key and nothing else of a certificate.
+#[tokio::test]
+async fn a_certificate_that_no_path_builder_reads_still_proves_its_key() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let client = side(folder.path(), &["c.example"]);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).expect("a name");
+    let plain = params.self_signed(&key).expect("signed").der().to_vec();
+    let mut unknown = rcgen::CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![0x05, 0x00]);
+    unknown.set_criticality(true);
+    params.custom_extensions.push(unknown);
+    let critical = params.self_signed(&key).expect("signed").der().to_vec();
+    for certificate in [in_version_1(&plain), critical] {
+        let own = |key: &rcgen::KeyPair| {
+            let secret = rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+            let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&secret).expect("supported");
+            Arc::new(rustls::sign::CertifiedKey::new(vec![certificate.clone().into()], signer))
+        };
+        for versions in [[&rustls::version::TLS12], [&rustls::version::TLS13]] {
+            let answers = |key| {
+                let mut config = rustls::ServerConfig::builder_with_protocol_versions(&versions)
+                    .with_no_client_auth()
+                    .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(own(key))));
+                config.send_tls13_tickets = 0;
+                Arc::new(config)
+            };
+            let (_, of_server) =
+                meet(answers(&key), client_config(None, &[]), "a.example").await.expect("TLS");
+            assert!(!of_server.certificates.is_empty());
+            let fault = of_server.certificates.verify(&client.trust, Role::Server, false, false, NOW);
+            assert!(fault.is_err(), "and proves no domain");
+            // A key that is not the one of the certificate is still noticed.
+            let stranger = rcgen::KeyPair::generate().expect("a key");
+            assert!(meet(answers(&stranger), client_config(None, &[]), "a.example").await.is_none());
+        }
+    }
 }

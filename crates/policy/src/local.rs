@@ -152,7 +152,7 @@ pub enum NextHopError {
     #[error("the only parameter of a next hop is transport")]
     UnknownParameter,
     /// A transport that we do not speak, or one that `sips:` forbids.
-    #[error("a transport is tls, tcp or udp, and only tls with sips:")]
+    #[error("a transport is tls, tcp or udp, and not udp with sips:")]
     UnknownTransport,
 }
 
@@ -184,9 +184,12 @@ impl FromStr for NextHop {
         }
         let is_transport_named = transport.is_some();
         let transport = transport.unwrap_or(SipTransport::Tls);
-        if is_sips && transport != SipTransport::Tls {
-            return Err(NextHopError::UnknownTransport);
-        }
+        // With sips the transport names what TLS runs over (RFC 3261 §26.2.2).
+        let transport = match (is_sips, transport) {
+            (true, SipTransport::Udp) => return Err(NextHopError::UnknownTransport),
+            (true, _) => SipTransport::Tls,
+            (false, transport) => transport,
+        };
         Ok(Self { host: host.into(), port, transport, is_transport_named })
     }
 }

@@ -117,8 +117,8 @@ fn basis(settings: &Settings, source: Source) -> io::Result<Basis> {
             servers => Resolver::with_servers(servers),
         }
     };
-    let xmpp_trust = settings.xmpp.as_ref().map(|xmpp| trust(&xmpp.trust)).transpose()?;
-    let sip_trust = settings.sip.as_ref().map(|sip| trust(&sip.trust)).transpose()?;
+    let xmpp_trust = settings.xmpp.as_ref().map(|xmpp| trust("xmpp.trust", &xmpp.trust)).transpose()?;
+    let sip_trust = settings.sip.as_ref().map(|sip| trust("sip.trust", &sip.trust)).transpose()?;
     Ok(Basis {
         xmpp_trust,
         sip_trust,
@@ -132,12 +132,13 @@ fn basis(settings: &Settings, source: Source) -> io::Result<Basis> {
     })
 }
 
-fn trust(setting: &TrustSetting) -> io::Result<Trust> {
+/// `name` is the setting as faults of certificates call it.
+fn trust(name: &str, setting: &TrustSetting) -> io::Result<Trust> {
     let trust = match setting {
         TrustSetting::System => Trust::system(),
         TrustSetting::File(path) => Trust::from_pem_file(path),
     };
-    trust.map_err(|error| io::Error::other(error.to_string()))
+    trust.map(|trust| trust.called(name)).map_err(|error| io::Error::other(format!("{name}: {error}")))
 }
 
 fn trust_of(trust: &Option<Trust>) -> io::Result<Trust> {
@@ -407,6 +408,7 @@ fn files(
         broker,
         xmpp,
         book,
+        health: basis.metrics.health().clone(),
     };
     Arc::new(Files::new(basis.source.clone(), settings.clone(), basis.clock.clone(), parts))
 }

@@ -10,21 +10,23 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use tombolo_admin::{
-    DecisionAnswer, FrontEndAnswer, PartnerAnswer, PendingAnswer, RegistrationsAnswer, ReloadAnswer,
-    SessionAnswer, StatusAnswer, UserAnswer,
+    CertificateAnswer, DecisionAnswer, FrontEndAnswer, PartnerAnswer, PendingAnswer, RegistrationsAnswer,
+    ReloadAnswer, SessionAnswer, StatusAnswer, UserAnswer,
     client::{AskError, ask, order, segment},
 };
-use tombolo_config::Role;
+use tombolo_config::{Checked, Role, Settings, Severity, load, report};
 
-use crate::run::{self, DEFAULT_DATA_DIR, settings_of};
+use crate::run::{self, default_data_dir, settings_of, wall};
 
 /// Joins SIP/SIMPLE enterprises to XMPP domains.
 #[derive(Debug, Parser)]
 #[command(name = "tombolo", version, about)]
 pub struct CommandLine {
     /// The data directory of the running process that is asked.
-    #[arg(long, global = true, env = "TOMBOLO_DATA_DIR", default_value = DEFAULT_DATA_DIR)]
-    data_dir: PathBuf,
+    ///
+    /// Else the environment variable TOMBOLO_DATA_DIR, else `tombolo-data`.
+    #[arg(long, global = true)]
+    data_dir: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -94,6 +96,9 @@ enum Command {
     /// Read certificates, authorities, accounts and partners again, without a restart; exit code 1 when something could
     /// not be used and what was there stays.
     Reload {
+        /// Take a certificate that has expired, or does not hold yet, in the place of one that holds.
+        #[arg(long)]
+        force: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -196,17 +201,23 @@ enum UserCommand {
 impl CommandLine {
     /// Does what was asked.
     pub fn run(self) -> ExitCode {
+        let is_named = self.data_dir.is_some();
+        let data_dir = self.data_dir.unwrap_or_else(default_data_dir);
         let outcome = match self.command {
+            Command::Run { config: Some(config), .. } if is_named => Err(format!(
+                "--data-dir goes with the embedded defaults only: set data_dir in {}, or leave out --data-dir",
+                config.display()
+            )),
             Command::Run { config, role, new_store } => {
                 let role = role.map(|role| match role {
                     RoleName::AllInOne => Role::AllInOne,
                     RoleName::Edge => Role::Edge,
                     RoleName::Gateway => Role::Gateway,
                 });
-                settings_of(config.as_deref(), role, Some(&self.data_dir))
-                    .and_then(|settings| run::run(&settings, config.map(|config| (config, role)), new_store))
+                settings_of(config.as_deref(), role, &data_dir)
+                    .and_then(|checked| run::run(&checked, config.map(|config| (config, role)), new_store))
             }
-            Command::Check { file } => settings_of(Some(&file), None, None).map(|settings| {
+            Command::Check { file } => checked(&file).map(|settings| {
                 say!(
                     "{}: good; role {}, {} local domains, {} partners",
                     file.display(),
@@ -215,7 +226,7 @@ impl CommandLine {
                     settings.partners.len()
                 );
             }),
-            command => ask_running(command, &self.data_dir),
+            command => ask_running(command, &data_dir),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -225,6 +236,19 @@ impl CommandLine {
             }
         }
     }
+}
+
+/// The settings of a file, with everything that was found in it told: what keeps `run` from starting, and what would not
+/// work, are errors here; advice is only printed.
+fn checked(file: &Path) -> Result<Settings, String> {
+    let Checked { settings, findings } = load(file, None, wall()).map_err(|errors| report(&errors))?;
+    if findings.iter().any(|finding| finding.severity > Severity::Advice) {
+        return Err(report(&findings));
+    }
+    if !findings.is_empty() {
+        say!("{}", report(&findings).trim_end());
+    }
+    Ok(settings)
 }
 
 fn ask_running(command: Command, data_dir: &Path) -> Result<(), String> {
@@ -263,8 +287,8 @@ async fn asked(command: Command, data_dir: &Path) -> Result<(), AskError> {
             if json { print_json(&answer) } else { print_explanation(&answer) }
         }
         Command::User { command } => ask_about_user(command, data_dir).await?,
-        Command::Reload { json } => {
-            let answer: ReloadAnswer = order(data_dir, "/api/v1/reload", &json!({})).await?;
+        Command::Reload { force, json } => {
+            let answer: ReloadAnswer = order(data_dir, "/api/v1/reload", &json!({ "force": force })).await?;
             return print_reload(&answer, json);
         }
         Command::Shutdown => {
@@ -408,7 +432,17 @@ fn print_status(status: &StatusAnswer) {
     status.front_ends.iter().for_each(print_front_end);
     status.sessions.iter().for_each(print_session);
     for certificate in &status.certificates {
-        say!("certificate {}: {} days left", certificate.name, certificate.days_left);
+        say!("certificate {}: {}", certificate.name, validity(certificate));
+    }
+}
+
+/// `until 2027-02-28, 90 days left`; of an end that is years away the day is enough.
+fn validity(certificate: &CertificateAnswer) -> String {
+    let CertificateAnswer { days_left, until, file, .. } = certificate;
+    match days_left {
+        ..0 => format!("EXPIRED on {until}: renew {file}"),
+        0..1000 => format!("until {until}, {days_left} days left"),
+        _ => format!("until {until}"),
     }
 }
 

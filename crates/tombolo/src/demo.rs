@@ -25,7 +25,22 @@ use tombolo_xmpp::stanza::{MessageStanza, PresenceKind, PresenceStanza, StanzaHe
 
 /// Runs the play once. The error says what did not happen, and what to look at.
 pub async fn demo(data_dir: &Path, json: bool) -> Result<(), String> {
-    let mut stage = Stage::set(data_dir, json).await?;
+    // New names each time, so that nothing is left over from the play before.
+    let mark = format!("{:04x}", rand::random::<u16>());
+    let played = play(data_dir, &mark, json).await;
+    for name in PLAYERS {
+        let path = format!("/api/v1/users/{}/remove", segment(&format!("{name}-{mark}@{SIP}")));
+        // Where the play broke off before a user was added, there is none to remove.
+        let removed: Result<Value, _> = order(data_dir, &path, &json!({})).await;
+        if played.is_ok() {
+            removed.map_err(|error| error.to_string())?;
+        }
+    }
+    played
+}
+
+async fn play(data_dir: &Path, mark: &str, json: bool) -> Result<(), String> {
+    let mut stage = Stage::set(data_dir, mark, json).await?;
     stage.xmpp_watches_sip().await?;
     stage.sip_watches_xmpp().await?;
     stage.messages().await?;
@@ -47,6 +62,7 @@ struct Stage {
     begun: Instant,
 }
 
+const PLAYERS: [&str; 2] = ["alice", "bob"];
 const SIP: &str = "sip.localhost";
 const XMPP: &str = "xmpp.localhost";
 const JULIET: &str = "juliet@xmpp.localhost";
@@ -54,10 +70,8 @@ const JULIET: &str = "juliet@xmpp.localhost";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Stage {
-    async fn set(data_dir: &Path, json: bool) -> Result<Self, String> {
-        // New names each time, so that nothing is left over from the play before.
-        let mark = format!("{:04x}", rand::random::<u16>());
-        for name in ["alice", "bob"] {
+    async fn set(data_dir: &Path, mark: &str, json: bool) -> Result<Self, String> {
+        for name in PLAYERS {
             let path = format!("/api/v1/users/{}/add", segment(&format!("{name}-{mark}@{SIP}")));
             let body = json!({ "password": "demo", "approve": "partner" });
             let _: Value = order(data_dir, &path, &body).await.map_err(|error| error.to_string())?;

@@ -15,6 +15,7 @@ mod book;
 pub mod commands;
 mod data_dir;
 mod demo;
+mod expiry;
 mod reload;
 pub mod run;
 mod store_file;

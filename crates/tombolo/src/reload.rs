@@ -14,13 +14,17 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tombolo_admin::{CertificateAnswer, ReloadAnswer, Reloadable};
 use tombolo_broker::Broker;
-use tombolo_config::{Role, Settings, load_as, report};
+use tombolo_config::{Checked, Role, Settings, load, report};
 use tombolo_edge::{LinkIdentity, XmppEdge};
-use tombolo_net::{CertificateStore, Trust};
+use tombolo_net::{CertificateStore, Expiry, Replace, Trust, date};
 use tombolo_policy::Table;
 use tombolo_runtime::Clock;
+use tombolo_telemetry::{Health, Part, PartState};
 
-use crate::book::Book;
+use crate::{
+    book::Book,
+    expiry::{self, ExpiryWatch, Notice, Stage},
+};
 
 /// Where settings come from: a file with the role of the command line, or the embedded defaults.
 pub type Source = Option<(PathBuf, Option<Role>)>;
@@ -38,6 +42,9 @@ pub struct Files {
     broker: Option<Arc<Broker>>,
     xmpp: Option<Arc<XmppEdge>>,
     book: Option<Arc<Book>>,
+    watch: Mutex<ExpiryWatch>,
+    /// The part `certificates` of the process's health.
+    health: Part,
 }
 
 /// What [`Files`] is made of.
@@ -56,20 +63,36 @@ pub struct Parts {
     pub xmpp: Option<Arc<XmppEdge>>,
     /// The accounts.
     pub book: Option<Arc<Book>>,
+    /// Where it is told how our certificates are.
+    pub health: Health,
 }
 
 impl Files {
     /// The files of a role that runs with these settings.
     pub fn new(source: Source, settings: Settings, clock: Clock, parts: Parts) -> Self {
-        let Parts { certificates, link, trusts, policy, broker, xmpp, book } = parts;
+        let Parts { certificates, link, trusts, policy, broker, xmpp, book, health } = parts;
         let settings = Mutex::new(settings);
-        Self { source, settings, clock, certificates, link, trusts, policy, broker, xmpp, book }
+        let (watch, health) = (Mutex::default(), health.part("certificates"));
+        Self {
+            source,
+            settings,
+            clock,
+            certificates,
+            link,
+            trusts,
+            policy,
+            broker,
+            xmpp,
+            book,
+            watch,
+            health,
+        }
     }
 
     /// Takes in certificates whose files have changed, and says so in the log.
     pub fn reload_changed(&self) {
         for store in self.stores() {
-            let (taken, faults) = store.reload_changed();
+            let (taken, faults) = store.reload_changed(self.clock.now().wall);
             for domain in taken {
                 tracing::info!(domain, "a changed certificate is in use");
             }
@@ -79,15 +102,36 @@ impl Files {
         }
     }
 
-    /// Says in the log which certificates run out soon.
-    pub fn warn_of_ends(&self) {
-        for CertificateAnswer { name, days_left } in self.certificates() {
-            if days_left < 0 {
-                tracing::error!(certificate = name, days_left, "a certificate has run out");
-            } else if days_left < DAYS_OF_WARNING {
-                tracing::warn!(certificate = name, days_left, "a certificate runs out soon");
+    /// Says in the log and in the health of the process which certificates run out.
+    pub fn watch_ends(&self) {
+        let (expiries, now) = (self.expiries(), self.clock.now().wall);
+        for Notice { expiry, stage } in self.watch.lock().notices(&expiries, now) {
+            let Expiry { name, file, until } = expiry;
+            let (file, until) = (file.display(), date(until));
+            match stage {
+                Stage::Ended => {
+                    tracing::error!(certificate = name, %file, until, "a certificate has expired; peers refuse it");
+                }
+                Stage::Day | Stage::Days => {
+                    tracing::error!(certificate = name, %file, until, "a certificate expires soon")
+                }
+                Stage::Fortnight | Stage::Month => {
+                    tracing::warn!(certificate = name, %file, until, "a certificate expires soon");
+                }
             }
         }
+        match expiry::summary(&expiries, now) {
+            Some((Stage::Ended, note)) => self.health.set(PartState::Degraded, note),
+            Some((_, note)) => self.health.set(PartState::Noted, note),
+            None => self.health.set_up(),
+        };
+    }
+
+    /// The first to run out first.
+    fn expiries(&self) -> Vec<Expiry> {
+        let mut expiries: Vec<Expiry> = self.stores().flat_map(CertificateStore::expiries).collect();
+        expiries.sort_by_key(|expiry| expiry.until);
+        expiries
     }
 
     fn stores(&self) -> impl Iterator<Item = &CertificateStore> {
@@ -96,8 +140,8 @@ impl Files {
 
     /// The settings file and what it changes.
     fn reload_settings(&self, path: &Path, role: Option<Role>, answer: &mut ReloadAnswer) {
-        let new = match load_as(path, role) {
-            Ok(new) => new,
+        let new = match load(path, role, self.clock.now().wall) {
+            Ok(Checked { settings, .. }) => settings,
             Err(errors) => return answer.errors.push(report(&errors).trim_end().to_owned()),
         };
         let mut settings = self.settings.lock();
@@ -162,7 +206,7 @@ impl Files {
 }
 
 impl Reloadable for Files {
-    fn reload(&self) -> ReloadAnswer {
+    fn reload(&self, is_forced: bool) -> ReloadAnswer {
         let mut answer = ReloadAnswer::default();
         // Accounts first: the policy is judged by what they say.
         self.reload_accounts(&mut answer);
@@ -170,8 +214,9 @@ impl Reloadable for Files {
             self.reload_settings(path, *role, &mut answer);
         }
         let mut count = 0;
+        let replace = if is_forced { Replace::ByAny } else { Replace::OnlyByValid };
         for store in self.stores() {
-            let faults = store.reload();
+            let faults = store.reload(replace, self.clock.now().wall);
             count += store.expiries().len() - faults.len();
             answer.errors.extend(faults.iter().map(ToString::to_string));
         }
@@ -187,17 +232,19 @@ impl Reloadable for Files {
         }
         let (taken, restart) = (answer.taken.join(", "), answer.needs_restart.join(", "));
         tracing::info!(taken, restart, "reloaded");
-        self.warn_of_ends();
+        self.watch_ends();
         answer
     }
 
     fn certificates(&self) -> Vec<CertificateAnswer> {
         let wall = self.clock.now().wall;
-        let link = self.link.iter().flat_map(|link| link.certificates.expiries());
-        let mut ends: Vec<_> = link.chain(self.certificates.expiries()).collect();
-        ends.sort_by_key(|(_, end)| *end);
-        let answer = |(name, end): (String, Duration)| CertificateAnswer { name, days_left: days(wall, end) };
-        ends.into_iter().map(answer).collect()
+        let answer = |expiry: Expiry| CertificateAnswer {
+            name: expiry.name,
+            days_left: days(wall, expiry.until),
+            until: date(expiry.until),
+            file: expiry.file.display().to_string(),
+        };
+        self.expiries().into_iter().map(answer).collect()
     }
 }
 
@@ -208,10 +255,8 @@ fn days(now: Duration, end: Duration) -> i64 {
 
 /// How often the files of certificates are looked at.
 pub const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// How often it is said that a certificate runs out.
-pub const WARN_EVERY: Duration = Duration::from_secs(86_400);
-/// From how many days on.
-const DAYS_OF_WARNING: i64 = 21;
+/// How often it is looked whether a certificate runs out.
+pub const WATCH_EVERY: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

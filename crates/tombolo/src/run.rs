@@ -14,31 +14,39 @@ use tokio::{
 };
 use tombolo_admin::Reloadable;
 use tombolo_admin::client::socket_of;
-use tombolo_config::{LogFormat as FormatSetting, Role, Settings, embedded_defaults, load_as, report};
+use tombolo_config::{Checked, LogFormat as FormatSetting, Role, Settings, embedded_defaults, load, report};
+use tombolo_runtime::Clock;
 use tombolo_telemetry::{LogFormat, LogSettings, init_logs, tell_left_out};
 
 use crate::{
     assembly::assemble,
     data_dir,
-    reload::{Files, LOOK_EVERY, Source, WARN_EVERY},
+    reload::{Files, LOOK_EVERY, Source, WATCH_EVERY},
 };
 
-/// What is run when no file is named keeps its data here.
-pub const DEFAULT_DATA_DIR: &str = "tombolo-data";
+/// The data directory where none is named: what TOMBOLO_DATA_DIR says, else `tombolo-data`.
+pub fn default_data_dir() -> PathBuf {
+    std::env::var_os("TOMBOLO_DATA_DIR")
+        .filter(|path| !path.is_empty())
+        .unwrap_or("tombolo-data".into())
+        .into()
+}
+
 /// How often it is looked for log lines that were left out.
 const LEFT_OUT_EVERY: Duration = Duration::from_secs(5);
 
+/// The wall time since the Unix epoch.
+pub(crate) fn wall() -> Duration {
+    Clock::system().now().wall
+}
+
 /// The settings of a file, or the embedded defaults. The error is the report for the operator.
-pub fn settings_of(
-    config: Option<&Path>,
-    role: Option<Role>,
-    data_dir: Option<&Path>,
-) -> Result<Settings, String> {
+pub fn settings_of(config: Option<&Path>, role: Option<Role>, data_dir: &Path) -> Result<Checked, String> {
     match config {
-        Some(path) => load_as(path, role).map_err(|errors| report(&errors)),
+        Some(path) => load(path, role, wall()).map_err(|errors| report(&errors)),
         None => match role {
             None | Some(Role::AllInOne) => {
-                Ok(embedded_defaults(data_dir.unwrap_or(Path::new(DEFAULT_DATA_DIR))))
+                Ok(Checked { settings: embedded_defaults(data_dir), findings: Vec::new() })
             }
             Some(role) => Err(format!(
                 "role {} needs a settings file: tombolo run --role {} --config FILE; see config/{}.toml",
@@ -54,11 +62,12 @@ pub fn settings_of(
 ///
 /// `source` is where the settings came from: nothing for the embedded defaults. `begins_anew` orders an empty store
 /// where one is missing.
-pub fn run(settings: &Settings, source: Source, begins_anew: bool) -> Result<(), String> {
+pub fn run(checked: &Checked, source: Source, begins_anew: bool) -> Result<(), String> {
+    let Checked { settings, findings } = checked;
     let is_embedded = source.is_none();
     let format = match settings.log.format {
-        // The setting's default is for people; output that nobody reads is for programs.
-        FormatSetting::Text => LogFormat::Auto,
+        FormatSetting::Auto => LogFormat::Auto,
+        FormatSetting::Text => LogFormat::Human,
         FormatSetting::Json => LogFormat::Json,
     };
     init_logs(&LogSettings {
@@ -66,6 +75,9 @@ pub fn run(settings: &Settings, source: Source, begins_anew: bool) -> Result<(),
         level: settings.log.level.as_str().to_owned(),
         shows_addresses: settings.log.show_addresses,
     })?;
+    for finding in findings {
+        tracing::warn!(error = %finding, "the settings can be used, but something in them will not work");
+    }
     data_dir::prepare(&settings.data_dir).map_err(|error| error.to_string())?;
     if is_embedded {
         data_dir::make_certificates(settings).map_err(|error| error.to_string())?;
@@ -111,19 +123,24 @@ async fn serve(settings: &Settings, source: Source, begins_anew: bool) -> Result
 /// Reloads on SIGHUP, takes in certificates whose files have changed, and says when one is about to run out.
 fn keep_files(files: Arc<Files>) -> Result<impl Future<Output = ()>, String> {
     let mut hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
-    let (mut look, mut warn) = (interval(LOOK_EVERY), interval(WARN_EVERY));
+    let (mut look, mut warn) = (interval(LOOK_EVERY), interval(WATCH_EVERY));
     Ok(async move {
         loop {
             let files = files.clone();
             let work: Box<dyn FnOnce() + Send> = tokio::select! {
-                Some(()) = hangup.recv() => Box::new(move || _ = files.reload()),
+                Some(()) = hangup.recv() => Box::new(move || _ = files.reload(false)),
                 _ = look.tick() => Box::new(move || files.reload_changed()),
-                _ = warn.tick() => Box::new(move || files.warn_of_ends()),
+                _ = warn.tick() => Box::new(move || files.watch_ends()),
             };
             // Reading files may take a moment; a panic there is in the log and ends nothing else.
             let _ = tokio::task::spawn_blocking(work).await;
         }
     })
+}
+
+/// This program as a shell in the same directory finds it.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "tombolo".to_owned())
 }
 
 /// What it listens on, and what to try next.
@@ -145,10 +162,12 @@ fn announce(
     if is_embedded {
         writeln!(
             out,
-            "Next, in another terminal: tombolo demo    (two phones and a partner, as it happens)"
+            "Next, in another terminal: {} --data-dir {} demo    (two phones and a partner, as it happens)",
+            program(),
+            data_dir.display()
         )?;
     } else {
-        writeln!(out, "Next: tombolo --data-dir {} status", data_dir.display())?;
+        writeln!(out, "Next: {} --data-dir {} status", program(), data_dir.display())?;
     }
     out.flush()
 }

@@ -104,6 +104,33 @@ fn a_user_is_added_and_removed_only_by_an_address_that_the_accounts_file_can_hol
 }
 
 #[test]
+fn a_data_directory_beside_a_settings_file_is_refused_by_name() {
+    let running = Running::start(&["one.example"]);
+    let settings = running.path("tombolo.toml").display().to_string();
+    let refused = running.order(&["run", "--config", &settings]);
+    assert!(!refused.status.success());
+    let told = text(&refused.stderr);
+    assert!(told.contains("--data-dir") && told.contains(&settings), "{told}");
+}
+
+#[test]
+fn check_opens_what_the_settings_name_and_run_only_warns_of_what_it_can_use() {
+    let running = Running::start(&["one.example"]);
+    let settings = running.path("tombolo.toml").display().to_string();
+    let good = running.order(&["check", &settings]);
+    assert!(good.status.success(), "{}", text(&good.stderr));
+    common::show_other(running.folder.path(), "other", "elsewhere.example");
+    let refused = running.order(&["check", &settings]);
+    let told = text(&refused.stderr);
+    assert!(!refused.status.success(), "{told}");
+    assert!(told.contains("is for elsewhere.example, not for corp.example"), "{told}");
+    assert!(told.contains("tombolo.toml:5:15"), "its place: {told}");
+
+    let second = Running::start_in(running.folder_again());
+    assert!(second.logged("is for elsewhere.example, not for corp.example"), "it starts all the same");
+}
+
+#[test]
 fn an_explanation_shows_what_is_true_and_who_does_not_exist() {
     let running = Running::start(&["one.example"]);
     running.order(&["user", "add", "alice@corp.example", "--password", "secret"]);

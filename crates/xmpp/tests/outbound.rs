@@ -150,7 +150,8 @@ fn a_peer_whose_certificate_names_another_domain_is_left() {
     side.hear(&(response(PEER, US, "1") + FEATURES_TLS));
     side.hear(PROCEED);
     side.start_tls();
-    assert_eq!(fault(&side), &StreamFault::Certificate { domain: domain(PEER) });
+    let reason = format!("it is for other.example, not for {PEER}").into();
+    assert_eq!(fault(&side), &StreamFault::Certificate { domain: domain(PEER), reason });
     assert_eq!(side.error_sent(), Some("not-authorized"));
     assert_eq!(refusal(&side), None, "nothing was promised");
 }

@@ -81,7 +81,8 @@ pub(super) fn domains(
             Some(Role::Gateway) => speaks_tls || front_end_by_tls,
             None => false,
         };
-        let certificate = context.certificate(&section, needs_certificate);
+        let own = name.as_ref().map(|name| name.value.as_str());
+        let certificate = context.certificate(&section, needs_certificate, own);
         section.finish();
         if let Some(name) = name {
             domains.push(DomainSettings { name: name.value, home, certificate });

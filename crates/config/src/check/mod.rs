@@ -1,6 +1,7 @@
 //! A parsed file becomes settings: one function per part of the file, every error noted.
 
 mod domain;
+mod listeners;
 mod partner;
 mod rest;
 mod streams;
@@ -13,10 +14,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tombolo_net::{FileFault, FileProblem, FileRole};
 use toml::de::DeTable;
 
 use crate::{
-    error::{ConfigError, Reason, Source},
+    error::{ConfigError, Reason, Severity, Source},
     files::Files,
     section::Section,
     settings::{CertificateFiles, Role, Settings, Trust},
@@ -59,16 +61,27 @@ impl<'a> Context<'a> {
         Some(path)
     }
 
-    /// `certificate` and `key` of a section: both or, where they are not `needed`, neither.
-    fn certificate(&self, section: &Section<'_>, needed: bool) -> Option<CertificateFiles> {
+    /// `certificate` and `key` of a section: both or, where they are not `needed`, neither. They should prove `domain`.
+    fn certificate(
+        &self,
+        section: &Section<'_>,
+        needed: bool,
+        domain: Option<&str>,
+    ) -> Option<CertificateFiles> {
         let (has_certificate, has_key) = (section.has("certificate"), section.has("key"));
+        let before = self.errors.borrow().len();
         let (certificate, key) = (self.file(section, "certificate"), self.file(section, "key"));
+        let are_there = self.errors.borrow().len() == before;
         for (is_there, name) in [(has_certificate, "certificate"), (has_key, "key")] {
             if !is_there && (needed || has_certificate || has_key) {
                 section.missing(name);
             }
         }
-        Some(CertificateFiles { certificate: certificate?, key: key? })
+        let files = CertificateFiles { certificate: certificate?, key: key? };
+        if are_there {
+            self.note_file_faults(section, &self.files.pair_faults(&files.certificate, &files.key, domain));
+        }
+        Some(files)
     }
 
     /// `trust`: the word `system`, or a file.
@@ -76,7 +89,39 @@ impl<'a> Context<'a> {
         if section.text("trust")?.value == "system" {
             return Some(Trust::System);
         }
-        self.file(section, "trust").map(Trust::File)
+        self.trust_file(section).map(Trust::File)
+    }
+
+    /// `trust`, which is a file.
+    fn trust_file(&self, section: &Section<'_>) -> Option<PathBuf> {
+        let before = self.errors.borrow().len();
+        let path = self.file(section, "trust")?;
+        if self.errors.borrow().len() == before {
+            self.note_file_faults(section, &self.files.trust_faults(&path));
+        }
+        Some(path)
+    }
+
+    fn note_file_faults(&self, section: &Section<'_>, faults: &[FileFault]) {
+        for fault in faults {
+            let key = match fault.file {
+                FileRole::Certificate => "certificate",
+                FileRole::Key => "key",
+                FileRole::Trust => "trust",
+            };
+            let severity = match &fault.problem {
+                _ if fault.prevents_use() => Severity::Error,
+                FileProblem::NoAuthority { .. } => Severity::Advice,
+                _ => Severity::Problem,
+            };
+            let reason = Reason::File {
+                key: section.path(key),
+                path: fault.path.display().to_string(),
+                problem: fault.text(),
+            };
+            let span = section.value_span(key).unwrap_or_else(|| section.span.clone());
+            section.note(severity, span, reason, crate::described::accepted(section.name(), key));
+        }
     }
 }
 
@@ -88,21 +133,67 @@ pub(crate) fn table<'a>(source: &'a Source, context: &Context<'_>) -> Option<DeT
     if faults.is_empty() {
         return Some(table.into_inner());
     }
-    for fault in faults {
-        let reason = Reason::Syntax { cause: fault.message().to_owned() };
-        let error = source.error(fault.span().unwrap_or(0..0), reason, "TOML 1.0".into());
+    // What the parser finds behind the first fault is mostly a consequence of it.
+    if let Some(fault) = faults.first() {
+        let span = fault.span().unwrap_or(0..0);
+        let error = match single_brackets(&source.text, span.start) {
+            Some((name, at)) => {
+                let line = source.place(at).0;
+                source.error(
+                    at..at + name.len() + 2,
+                    Reason::SingleBrackets { name, line },
+                    format!("[[{name}]]").into(),
+                )
+            }
+            None => {
+                source.error(span, Reason::Syntax { cause: fault.message().to_owned() }, "TOML 1.0".into())
+            }
+        };
         context.errors.borrow_mut().push(error);
     }
     None
 }
 
+/// The header `[name]` of an entry that is written `[[name]]`, where the line of `at` or one before it has one.
+///
+/// TOML takes the second `[domain]` for a repetition of the first; what is wrong is the first.
+fn single_brackets(text: &str, at: usize) -> Option<(&'static str, usize)> {
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        if start > at {
+            break;
+        }
+        let header = line.split('#').next().unwrap_or_default().trim();
+        let name = header.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).map(str::trim);
+        if let Some(name) = ENTRIES.into_iter().find(|entry| Some(*entry) == name) {
+            return Some((name, start + line.find('[').unwrap_or(0)));
+        }
+        start += line.len();
+    }
+    None
+}
+
+/// Tables of which a file may have several.
+const ENTRIES: [&str; 3] = ["domain", "partner", "account"];
+
+/// Settings that a process can start with, and what was found that does not keep it from starting.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// The settings.
+    pub settings: Settings,
+    /// Problems and advice, in the order of the places.
+    pub findings: Vec<ConfigError>,
+}
+
 /// Checks a whole file, with the partner files that it names. `role` goes before the file's own.
+///
+/// The error holds everything that was found, when something among it prevents the start.
 pub(crate) fn check(
     text: &str,
     file_name: &str,
     role: Option<Role>,
     files: &dyn Files,
-) -> Result<Settings, Vec<ConfigError>> {
+) -> Result<Checked, Vec<ConfigError>> {
     let source = Source::new(file_name, text);
     let context = Context::new(file_name, files);
     let settings = table(&source, &context)
@@ -116,7 +207,9 @@ pub(crate) fn check(
     };
     errors.sort_by_key(place);
     match settings {
-        Some(settings) if errors.is_empty() => Ok(settings),
+        Some(settings) if errors.iter().all(|error| error.severity < Severity::Error) => {
+            Ok(Checked { settings, findings: errors })
+        }
         _ => Err(errors),
     }
 }
@@ -144,6 +237,7 @@ fn read(top: &Section<'_>, role: Option<Role>, context: &Context<'_>) -> Option<
     let accounts = rest::accounts(top, &data_dir, context);
     let (dns, admin, log) = (rest::dns(top), rest::admin(top), rest::log(top));
     let memory = crate::memory::memory(top);
+    listeners::each_once(top);
     top.finish();
 
     let role = role?;

@@ -9,7 +9,7 @@ use tombolo_policy::{
 use super::{Context, domain::Claims, domain::prepared, table};
 use crate::{
     described::{self, PARTNER_FILE},
-    error::{ConfigError, Reason, Source},
+    error::{ConfigError, Reason, Severity, Source},
     section::{Found, Section},
 };
 
@@ -28,6 +28,11 @@ pub(super) fn partners(top: &Section<'_>, claims: &mut Claims, context: &Context
         top.error(directory.span, reason, described::accepted("", "partners"));
         return partners;
     };
+    let others = context.files.other_files(&path);
+    if !others.is_empty() {
+        let reason = Reason::IgnoredFiles { files: others.join(", ") };
+        top.note(Severity::Advice, directory.span.clone(), reason, "files whose names end in .toml");
+    }
     for path in files {
         partners.extend(of_file(&path, claims, context));
     }

@@ -24,8 +24,8 @@ pub(super) fn link(top: &Section<'_>, context: &Context<'_>) -> Option<LinkSetti
         top.missing("link");
     }
     let section = top.section("link", "link")?;
-    let certificate = context.certificate(&section, true);
-    let trust = context.file(&section, "trust");
+    let certificate = context.certificate(&section, true, None);
+    let trust = context.trust_file(&section);
     let listen = section.parsed("listen", str::parse::<SocketAddr>);
     let edges = section.list("edges", str::parse::<Proxy>);
     let gateways = section.list("gateways", host);
@@ -129,7 +129,8 @@ pub(super) fn admin(top: &Section<'_>) -> AdminSettings {
 pub(super) fn log(top: &Section<'_>) -> LogSettings {
     let default = LogSettings::default();
     let Some(section) = top.section("log", "log") else { return default };
-    let format = section.word("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    let format = section
+        .word("format", &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)]);
     let level = section.word(
         "level",
         &[

@@ -46,7 +46,11 @@ const DOMAIN: &str =
     "domain = [{ name = \"c.example\", home = { kind = \"built-in\" }, certificate = \"c\", key = \"k\" }]\n";
 
 fn check(text: &str) -> Result<Settings, Vec<ConfigError>> {
-    super::check(text, "etc/t.toml", None, &AllThere)
+    with_files(text, &AllThere)
+}
+
+fn with_files(text: &str, files: &dyn Files) -> Result<Settings, Vec<ConfigError>> {
+    super::check(text, "etc/t.toml", None, files).map(|checked| checked.settings)
 }
 
 /// The errors of `text`, written after a domain that is in order; `text` begins on line 2.
@@ -68,14 +72,12 @@ fn accepted(text: &str) -> Settings {
 }
 
 #[test]
-fn a_text_that_is_no_toml_gives_each_place() {
+fn a_text_that_is_no_toml_gives_its_first_fault() {
     assert_eq!(
         whole_errors("a = \nb = 1\nb = 2\n"),
-        [
-            "1:5: this is not TOML: string values must be quoted, expected literal string; accepted: TOML 1.0",
-            "3:1: this is not TOML: duplicate key; accepted: TOML 1.0",
-        ]
+        ["1:5: this is not TOML: string values must be quoted, expected literal string; accepted: TOML 1.0"]
     );
+    assert_eq!(whole_errors("b = 1\nb = 2\n"), ["2:1: this is not TOML: duplicate key; accepted: TOML 1.0"]);
 }
 
 #[test]
@@ -126,7 +128,11 @@ fn a_wrong_type_gives_what_is_accepted() {
 fn a_section_that_is_no_list_of_tables_is_refused() {
     assert_eq!(
         errors("[partner]\ndomain = \"p.example\"\n"),
-        ["2:1: `partner` is of type table; accepted: [[partner]] tables"]
+        ["2:1: [partner] at line 2 needs two brackets: [[partner]]; accepted: [[partner]]"]
+    );
+    assert_eq!(
+        whole_errors("partner = 1\ndomain = []\n"),
+        ["1:11: `partner` is of type integer; accepted: [[partner]] tables"]
     );
 }
 
@@ -136,7 +142,7 @@ fn a_bad_word_gives_the_words() {
         errors("role = \"proxy\"\n[log]\nformat = \"xml\"\nlevel = \"warning\"\n"),
         [
             "2:8: `role` cannot be \"proxy\"; accepted: all-in-one, edge, gateway",
-            "4:10: `log.format` cannot be \"xml\"; accepted: text, json",
+            "4:10: `log.format` cannot be \"xml\"; accepted: auto, text, json",
             "5:9: `log.level` cannot be \"warning\"; accepted: error, warn, info, debug, trace",
         ]
     );
@@ -206,7 +212,7 @@ fn a_missing_certificate_file_gives_the_whole_path() {
                 [xmpp]\ntrust = \"ca.pem\"\n";
     let here = files(&[("etc/c.pem", "")]);
     assert_eq!(
-        lines(super::check(text, "etc/t.toml", None, &here)),
+        lines(with_files(text, &here)),
         [
             "5:7: `domain.key` names /k.pem, which is no readable file; accepted: a PEM file",
             "7:9: `xmpp.trust` names etc/ca.pem, which is no readable file; accepted: system, or a PEM file",
@@ -374,7 +380,7 @@ fn errors_in_partner_files_name_that_file() {
         ("etc/partners.d/c.toml", "role = \"edge\"\n[[partner]]\ndomain = \"three.example\"\n"),
     ]);
     assert_eq!(
-        lines(super::check(&text, "etc/t.toml", None, &here)),
+        lines(with_files(&text, &here)),
         [
             "3:1: unknown key `roll`; accepted: role, data_dir, domain, xmpp, sip, memory, partner, partners, dns, link, store, \
              accounts, admin, log",
@@ -386,7 +392,7 @@ fn errors_in_partner_files_name_that_file() {
             "etc/partners.d/c.toml:1:1: unknown key `role`; accepted: partner",
         ]
     );
-    let missing = super::check(&format!("{DOMAIN}partners = \"nowhere\"\n"), "etc/t.toml", None, &here);
+    let missing = with_files(&format!("{DOMAIN}partners = \"nowhere\"\n"), &here);
     assert_eq!(
         lines(missing),
         ["2:12: `partners` names etc/nowhere, which is no readable directory; accepted: a directory"]
@@ -492,7 +498,7 @@ fn the_embedded_defaults_are_what_a_file_would_say() {
         [[partner]]\ndomain = \"xmpp.localhost\"\nkind = \"federated\"\nauthenticate = [\"sasl-external\", \"tls-dialback\"]\n\
         proxy = \"127.0.0.1:15269\"\n[store]\npath = \"tombolo-data/state.redb\"\n\
         [accounts]\nfile = \"tombolo-data/accounts.toml\"\n[admin]\nlisten = \"127.0.0.1:8086\"\n";
-    let written = super::check(text, "t.toml", None, &AllThere).expect("in order");
+    let written = super::check(text, "t.toml", None, &AllThere).expect("in order").settings;
     assert_eq!(embedded_defaults(Path::new("tombolo-data")), written);
     assert!(written.has_built_in_home());
 }
@@ -505,4 +511,42 @@ fn the_report_shows_the_line_of_every_error_and_the_place_in_the_text() {
     {
         assert!(report.contains(part), "{part} in {report}");
     }
+}
+
+#[test]
+fn one_syntax_error_is_told_once_and_single_brackets_by_their_line() {
+    let twice = "[domain]\nname = \"a.example\"\n\n[domain]\nname = \"b.example\"\n";
+    assert_eq!(
+        whole_errors(twice),
+        ["1:1: [domain] at line 1 needs two brackets: [[domain]]; accepted: [[domain]]"]
+    );
+    let once = "# ours\n[domain]\nname = \"a.example\"\n";
+    let told = whole_errors(once);
+    assert_eq!(told, ["2:1: [domain] at line 2 needs two brackets: [[domain]]; accepted: [[domain]]"]);
+    let partner = errors("[partner]\ndomain = \"p.example\"\n");
+    assert_eq!(partner, ["2:1: [partner] at line 2 needs two brackets: [[partner]]; accepted: [[partner]]"]);
+    let broken = errors("[xmpp\nlisten = [\"[::]:5269\"\ntrust = \n[sip]\nlisten = 5\n");
+    assert_eq!(broken.len(), 1, "{broken:?}");
+}
+
+#[test]
+fn no_address_and_port_is_listened_on_twice() {
+    assert_eq!(
+        errors(
+            "[xmpp]\nlisten = [\"0.0.0.0:5269\", \"[::]:5269\"]\ndirect_tls_listen = [\"127.0.0.1:5269\"]\n"
+        ),
+        [
+            "4:22: 127.0.0.1:5269 is already taken by the listener at 3:11; accepted: each address and port once"
+        ]
+    );
+    assert_eq!(
+        errors(
+            "[sip]\nlisten = [\"tcp:127.0.0.1:5060\", \"udp:127.0.0.1:5060\", \"tls:127.0.0.1:5060\"]\n[admin]\nlisten = \"127.0.0.1:5060\"\n"
+        ),
+        [
+            "3:55: tls:127.0.0.1:5060 is already taken by the listener at 3:11; accepted: each address and port once",
+            "5:10: 127.0.0.1:5060 is already taken by the listener at 3:11; accepted: each address and port once",
+        ]
+    );
+    accepted("[xmpp]\nlisten = [\"127.0.0.1:0\"]\ndirect_tls_listen = [\"127.0.0.1:0\"]\n");
 }

@@ -46,8 +46,13 @@ pub fn settings(partners: &[&str], stanza_bytes: usize) -> String {
 
 /// Puts the certificate that is called so, and its key, where the process looks.
 pub fn show(folder: &Path, name: &str) {
+    show_other(folder, name, "corp.example");
+}
+
+/// The same, for any domain.
+pub fn show_other(folder: &Path, name: &str, domain: &str) {
     let authority = Authority::open_or_create(&folder.join("authority")).expect("an authority");
-    let (certificate, key) = authority.issue(name, &["corp.example"]).expect("issued");
+    let (certificate, key) = authority.issue(name, &[domain]).expect("issued");
     fs::copy(key, folder.join("shown.key")).expect("copied");
     fs::copy(certificate, folder.join("shown.pem")).expect("copied");
     fs::copy(authority.certificate(), folder.join("ca.pem")).expect("copied");
@@ -58,6 +63,11 @@ impl Running {
         let folder = tempfile::tempdir().expect("a folder");
         show(folder.path(), "first");
         fs::write(folder.path().join("tombolo.toml"), settings(partners, 20_000)).expect("written");
+        Self::start_in(folder)
+    }
+
+    /// Starts what a folder holds already.
+    pub fn start_in(folder: tempfile::TempDir) -> Self {
         let mut child = Command::new(PROGRAM)
             .args(["run", "--config"])
             .arg(folder.path().join("tombolo.toml"))
@@ -84,6 +94,18 @@ impl Running {
         let (xmpp, sip, admin) = (at("XMPP partners"), at("SIP over TLS"), at("administration"));
         assert!(said.any(|line| line.expect("text").starts_with("Next:")), "it is up");
         Self { child, folder, sip, xmpp, admin, log }
+    }
+
+    /// A folder of its own with the same files, for another process.
+    pub fn folder_again(&self) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        for entry in fs::read_dir(self.folder.path()).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_file() {
+                fs::copy(&path, folder.path().join(path.file_name().expect("a name"))).expect("copied");
+            }
+        }
+        folder
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

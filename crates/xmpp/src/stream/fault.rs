@@ -59,10 +59,12 @@ pub enum StreamFault {
     #[error("the namespaces of the stream header are too long")]
     HeaderNamespaces,
     /// The peer's certificate does not prove its domain, and nothing else is allowed.
-    #[error("the peer's certificate does not prove {domain}")]
+    #[error("the peer's certificate does not prove {domain}: {reason}")]
     Certificate {
         /// The domain that it should prove.
         domain: Domain,
+        /// Why it does not, for the administrators of both sides.
+        reason: Box<str>,
     },
     /// Too many failed attempts of SASL.
     #[error("SASL failed {attempts} times")]

@@ -308,11 +308,11 @@ impl InboundStream {
             && !is_proved
             && !terms.allow_dialback(true)
         {
-            return Err(StreamFault::Certificate { domain: remote.clone() });
+            return Err(security.certificate_fault(remote));
         }
         let may_external = is_proved && terms.is_some_and(|terms| terms.external);
         if let (Some(remote), false) = (&authenticated, may_external) {
-            return Err(StreamFault::Certificate { domain: remote.clone() });
+            return Err(security.certificate_fault(remote));
         }
 
         let id = self.ids.next_id();

@@ -162,11 +162,14 @@ impl OutboundStream {
         write_header(&mut self.wire.output, &self.dial.pair);
         let security = Security::Tls(facts.certificate);
         let is_proved = security.proves(&self.dial.pair.remote);
+        let fault = (!is_proved).then(|| security.certificate_fault(&self.dial.pair.remote));
         self.state = State::AwaitHeader { security, sasl: Sasl::Ahead, until };
         match policy.terms(&self.dial.pair.local, &self.dial.pair.remote) {
             None => self.fail(self.unknown_partner()),
-            Some(terms) if !is_proved && !terms.allow_dialback(true) => {
-                self.fail(StreamFault::Certificate { domain: self.dial.pair.remote.clone() });
+            Some(terms) if !terms.allow_dialback(true) => {
+                if let Some(fault) = fault {
+                    self.fail(fault);
+                }
             }
             Some(_) => {}
         }

@@ -1,9 +1,9 @@
 //! What a stream asks its surroundings: which domains are served, on which terms a partner may come, what a
-//! certificate proves. All answers are immediate and without side effects.
+//! certificate proves. All answers are immediate and change nothing.
 
 use std::{fmt, sync::Arc};
 
-use super::Method;
+use super::{Method, StreamFault};
 use crate::jid::Domain;
 
 /// Terms on which a partner may talk to one of our domains.
@@ -58,6 +58,10 @@ pub trait StreamPolicy {
 pub trait PeerCertificate: fmt::Debug + Send + Sync {
     /// True when the certificate is valid and names `domain` (RFC 6120 §13.7), or is pinned for it.
     fn proves(&self, domain: &Domain) -> bool;
+
+    /// Why it does not prove `domain`, in words that name the certificate, a date or an authority. Asked only after
+    /// [`PeerCertificate::proves`] said no.
+    fn fault(&self, domain: &Domain) -> Box<str>;
 }
 
 /// No certificate, or one that proves nothing.
@@ -67,6 +71,10 @@ pub struct NoCertificate;
 impl PeerCertificate for NoCertificate {
     fn proves(&self, _domain: &Domain) -> bool {
         false
+    }
+
+    fn fault(&self, _domain: &Domain) -> Box<str> {
+        "the peer showed no certificate".into()
     }
 }
 
@@ -95,5 +103,14 @@ impl Security {
             Self::Plain => false,
             Self::Tls(certificate) => certificate.proves(domain),
         }
+    }
+
+    /// The fault of a stream whose peer should have proved `domain` by its certificate.
+    pub(super) fn certificate_fault(&self, domain: &Domain) -> StreamFault {
+        let reason = match self {
+            Self::Plain => "the stream has no TLS".into(),
+            Self::Tls(certificate) => certificate.fault(domain),
+        };
+        StreamFault::Certificate { domain: domain.clone(), reason }
     }
 }

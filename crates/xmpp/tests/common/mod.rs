@@ -92,6 +92,10 @@ impl PeerCertificate for Names {
     fn proves(&self, domain: &Domain) -> bool {
         self.0.contains(&domain.as_str())
     }
+
+    fn fault(&self, domain: &Domain) -> Box<str> {
+        format!("it is for {}, not for {domain}", self.0.join(", ")).into()
+    }
 }
 
 pub fn facts(names: &[&'static str]) -> TlsFacts {

@@ -52,7 +52,9 @@ fn a_home_takes_only_what_belongs_to_its_kind() {
     );
     assert_eq!(
         whole_errors(&front_end("{ kind = \"front-end\" }")),
-        ["2:8: missing key `domain.home.next_hop`; accepted: sip:HOST[:PORT][;transport=tls|tcp|udp]"]
+        [
+            "2:8: missing key `domain.home.next_hop`; accepted: sip:HOST[:PORT][;transport=tls|tcp|udp], or sips:HOST[:PORT]"
+        ]
     );
     assert_eq!(
         whole_errors(&front_end(
@@ -67,7 +69,7 @@ fn a_home_takes_only_what_belongs_to_its_kind() {
         [
             "2:8: missing key `domain.home.kind`; accepted: built-in, front-end",
             "2:21: `domain.home.next_hop` cannot be \"pool.c.example:5061\"; accepted: \
-             sip:HOST[:PORT][;transport=tls|tcp|udp]",
+             sip:HOST[:PORT][;transport=tls|tcp|udp], or sips:HOST[:PORT]",
         ]
     );
 }
@@ -174,7 +176,8 @@ fn an_all_in_one_has_no_link() {
 #[test]
 fn the_role_of_the_command_line_goes_before_the_files() {
     let text = format!("role = \"edge\"\n{DOMAIN}");
-    let settings = super::super::check(&text, "t.toml", Some(Role::AllInOne), &AllThere).expect("in order");
+    let settings =
+        super::super::check(&text, "t.toml", Some(Role::AllInOne), &AllThere).expect("in order").settings;
     assert_eq!(settings.role, Role::AllInOne);
     assert!(
         super::super::check(DOMAIN, "t.toml", Some(Role::Edge), &AllThere).is_err(),
