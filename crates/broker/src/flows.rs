@@ -8,11 +8,12 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
+    time::Instant,
 };
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tombolo_edge::{FlowFacts, FlowId};
 use tombolo_interwork::{address::address_of_uri, owner::PeerKey};
 use tombolo_presence::Address;
@@ -45,8 +46,8 @@ struct Line {
     unwritten: AtomicU32,
     /// NOTIFYs that it handed over and that nothing by the flow has answered.
     unanswered: AtomicU32,
-    /// Something came by the flow since [`Flows::take_heard`] was asked last.
-    is_heard: AtomicBool,
+    /// When something came by the flow last, unless [`Flows::take_heard`] was asked since.
+    heard: Mutex<Option<Instant>>,
 }
 
 impl Line {
@@ -77,7 +78,7 @@ impl Flows {
             branch_prefix: branch_prefix.into(),
             unwritten: AtomicU32::new(0),
             unanswered: AtomicU32::new(0),
-            is_heard: AtomicBool::new(false),
+            heard: Mutex::default(),
         });
         true
     }
@@ -135,17 +136,17 @@ impl Flows {
     }
 
     /// Something came by a flow that its peers are not handed.
-    pub fn note_heard(&self, flow: FlowId) {
+    pub fn note_heard(&self, flow: FlowId, now: Instant) {
         for line in self.by_flow.read().get(&flow).into_iter().flat_map(|carrier| &carrier.lines) {
-            line.is_heard.store(true, Ordering::Relaxed);
+            *line.heard.lock() = Some(now);
         }
     }
 
-    /// True when [`Flows::note_heard`] was called for a flow since this peer asked last.
-    pub fn take_heard(&self, flow: FlowId, peer: &PeerKey) -> bool {
+    /// When [`Flows::note_heard`] was called for a flow last, if that was since this peer asked.
+    pub fn take_heard(&self, flow: FlowId, peer: &PeerKey) -> Option<Instant> {
         let by_flow = self.by_flow.read();
         let mut lines = by_flow.get(&flow).into_iter().flat_map(|carrier| &carrier.lines);
-        lines.find(|line| line.peer == *peer).is_some_and(|line| line.is_heard.swap(false, Ordering::Relaxed))
+        lines.find(|line| line.peer == *peer)?.heard.lock().take()
     }
 
     /// The peer that a message by a flow is for: the front end of the domain that a request's From names, else the

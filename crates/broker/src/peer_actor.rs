@@ -164,12 +164,12 @@ impl PeerActor {
     }
 
     /// What its flows brought that went to shards at once.
-    fn note_heard(&mut self, now: Instant) {
+    fn note_heard(&mut self) {
         let flows = &self.directory.flows;
-        let heard: Vec<FlowId> =
-            self.peer.flows().filter(|flow| flows.take_heard(*flow, &self.key)).collect();
-        for flow in heard {
-            self.peer.handle_heard(flow, now);
+        let heard = |flow| Some((flow, flows.take_heard(flow, &self.key)?));
+        let heard: Vec<(FlowId, Instant)> = self.peer.flows().filter_map(heard).collect();
+        for (flow, at) in heard {
+            self.peer.handle_heard(flow, at);
         }
     }
 
@@ -205,7 +205,7 @@ impl Alarmed for PeerActor {
 
     fn handle_alarm(&mut self, ctx: &mut Context<Self>) {
         let now = self.directory.clock.now().instant;
-        self.note_heard(now);
+        self.note_heard();
         self.peer.handle_timeout(now);
         while let Some(output) = self.peer.poll_output() {
             self.carry(output);
@@ -274,7 +274,7 @@ impl Handler<ToPeer> for PeerActor {
             }
             ToPeer::Request { requester, uri, draft } => {
                 self.directory.metrics.requests_out(SipMethod::of(draft.method), 1);
-                self.note_heard(now);
+                self.note_heard();
                 self.peer.handle_request(requester, uri, draft, now);
             }
             ToPeer::Respond { reply, bytes } => {

@@ -392,7 +392,7 @@ impl Router {
             }
         }
         if !answers.is_empty() {
-            directory.flows.note_heard(flow.flow);
+            directory.flows.note_heard(flow.flow, directory.clock.now().instant);
             let peers = directory.flows.peers(flow.flow);
             for (shard, answers) in answers.into_iter().enumerate().filter(|(_, answers)| !answers.is_empty())
             {

@@ -872,3 +872,39 @@ fn the_connection_that_one_domain_dialled_is_no_way_to_another_domains_next_hop(
         assert!(gateway.heard(&other).iter().any(|message| message.method_text() == "SUBSCRIBE"));
     });
 }
+
+#[test]
+fn sip_d_17_answers_to_notifys_count_as_heard_from_when_they_came() {
+    run(async {
+        tokio::time::pause();
+        let mut gateway = Gateway::start(Approve::Partner);
+        gateway.settle().await;
+        let next_hop = gateway.front_end_answered(1);
+        gateway.settle().await;
+        gateway.answer_all(&next_hop, 200);
+        let text = gateway.request("SUBSCRIBE", "x", JULIET, EVENT, "");
+        gateway.says(&next_hop, &text.replace("<sip:x@sip.example>", "<sip:benvolio@corp.example>"));
+        gateway.settle().await;
+        gateway.answer_all(&next_hop, 200);
+        tokio::time::advance(Duration::from_secs(20)).await;
+        let stream = gateway.stream_from_partner(CORP);
+        gateway.stanzas_come(
+            stream,
+            &[&format!("<presence from='{JULIET}' to='benvolio@corp.example' type='subscribed'/>")],
+        );
+        gateway.settle().await;
+        let methods = |heard: Vec<tombolo_sip::message::Message>| -> Vec<String> {
+            heard.iter().map(|message| message.method_text().to_owned()).collect()
+        };
+        assert!(methods(gateway.answer_all(&next_hop, 200)).contains(&"NOTIFY".to_owned()));
+        for (seconds, is_asked) in [(29, false), (2, true)] {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            gateway.settle().await;
+            assert_eq!(
+                methods(gateway.heard(&next_hop)).contains(&"OPTIONS".to_owned()),
+                is_asked,
+                "{seconds}"
+            );
+        }
+    });
+}

@@ -214,9 +214,12 @@ impl FrontEndHealth {
         self.ask_if_due(now);
     }
 
-    /// Something came by the connection.
+    /// Something came by the connection, perhaps a while ago: then it is no answer to what was asked since.
     pub fn handle_heard(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else { return };
+        if connection.asked.unwrap_or(connection.since) > now {
+            return;
+        }
         connection.is_heard = true;
         connection.asked = None;
         connection.unanswered = 0;
@@ -453,6 +456,16 @@ mod tests {
             (100, Leave),
         ];
         assert_eq!(passed, expected);
+    }
+
+    #[test]
+    fn what_came_before_a_question_is_no_answer_to_it_and_the_next_one_is_due_30_s_after_it() {
+        let mut stage = Stage::up();
+        stage.now += s(25);
+        stage.health.handle_heard(stage.begun + s(10));
+        assert_eq!(stage.pass(s(15)), [(40, Ask)]);
+        stage.health.handle_heard(stage.begun + s(39));
+        assert_eq!(stage.pass(s(10)), [(50, Changed(Doubtful)), (50, Ask)]);
     }
 
     #[test]
