@@ -365,6 +365,56 @@ async def partner_killed_and_started_again(world):
         steps.check(f"{name}no dialog was ended", not ended, [n.start for n in ended])
 
 
+async def path_to_partner_dies(world):
+    """No packet passes between edge and partner, and nobody is told: half-open streams on both sides."""
+    steps, places = world.steps, world.places
+    mercutio, alice, bob = await world.client("mercutio"), await world.phone("alice"), await world.phone("bob")
+    etag, dialog = await watched_both_ways(world, mercutio, alice, bob)
+    if dialog is None:
+        return
+    await bob.message(f"sip:{mercutio.boundjid.bare}", "before")
+    await steps.step("a message passes", mercutio.until("message", jid(bob), test=lambda e: e.body == "before"))
+    # The streams are young: no ping but the first was due yet.
+    gateway = world.tombolo.daemons["gateway"]
+    mark, begin = bob.mark, asyncio.get_running_loop().time()
+    places.cut_outer()
+
+    def since():
+        return asyncio.get_running_loop().time() - begin
+
+    answer = await steps.step("SIP user writes into the dead path", bob.message(
+        f"sip:{mercutio.boundjid.bare}", "lost?", timeout=60))
+    if answer is not None and answer.status < 300:
+        cause = await steps.step("and is told that it may not have arrived", bob.until(
+            "MESSAGE", lambda m: mercutio.boundjid.bare in m.get("from"), mark, timeout=70))
+        steps.check("with a text", cause is not None and cause.text.strip(), cause and cause.text)
+    steps.check("within 75 s", since() < 75, f"{since():.1f} s")
+    await steps.step("the product noticed by itself", said(gateway, "the partner does not answer any more", 75 - since()))
+    await steps.step("SIP watcher sees the contact closed after the grace", bob.until(
+        "NOTIFY", lambda m: m.get("call-id") == dialog.call_id and "<basic>open" not in m.text
+        and m.get("subscription-state").startswith("active"), mark, timeout=150 - since()))
+    places.mend_outer()
+    begin = asyncio.get_running_loop().time()
+    mark_client, mark = mercutio.mark, bob.mark
+    await alice.publish(pidf(alice.aor, "open", "mended"), etag)
+    await steps.step("the path is mended: XMPP user sees what changed meanwhile", mercutio.until(
+        "available", jid(alice), mark_client, timeout=75, test=lambda e: e.status == "mended"))
+    await steps.step("SIP watcher sees the contact again, in the dialog it had", bob.notified(
+        dialog, "active", "<basic>open", mark, timeout=100))
+    print(f"       whole again {since():.1f} s after the path was", flush=True)
+    asked = mercutio.saw("subscribe", since=mark_client) + mercutio.saw("unsubscribed", since=mark_client)
+    steps.check("XMPP user was asked and refused nothing", not asked, list(map(str, asked)))
+
+
+async def said(daemon, text, seconds):
+    """Waits until a line of the daemon's log holds `text`."""
+    deadline = asyncio.get_running_loop().time() + max(seconds, 1)
+    while text not in daemon.tail(20_000):
+        if asyncio.get_running_loop().time() > deadline:
+            raise TimeoutError(f"the log does not say \"{text}\"")
+        await asyncio.sleep(0.5)
+
+
 async def first_of(*waits):
     """What ends first and well; the failure of the last where none does."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]

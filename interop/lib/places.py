@@ -19,6 +19,7 @@ EDGE_LINKS = ("127.0.0.21", "10.77.2.21")     # where the edge awaits the gatewa
 
 CLONE_NEWNET = 0x40000000
 NETNS = "/run/netns"
+NOBODY = "02:00:00:00:00:99"
 
 
 class Namespace:
@@ -67,6 +68,19 @@ class Places:
         "baresip": "127.0.0.55", "sipp": "127.0.0.62", "eve": "127.0.0.56"})
     dmz: Namespace = HERE
     inside: Namespace = HERE
+
+    def cut_outer(self):
+        """From now on packets between the edge and everything outside vanish, both ways and without a word: each end sends
+        them to a hardware address that nobody has."""
+        _ip("neighbour", "replace", self.edge, "lladdr", NOBODY, "dev", "outer0", "nud", "permanent")
+        for address in (self.dns, self.prosody):
+            _ip("-n", "dmz", "neighbour", "replace", address, "lladdr", NOBODY, "dev", "outer1", "nud", "permanent")
+
+    def mend_outer(self):
+        """Packets arrive again."""
+        _ip("neighbour", "del", self.edge, "dev", "outer0")
+        for address in (self.dns, self.prosody):
+            _ip("-n", "dmz", "neighbour", "del", address, "dev", "outer1")
 
     @property
     def is_split(self):

@@ -106,7 +106,7 @@ impl Outbox {
         self.is_closing.load(Ordering::Acquire)
     }
 
-    /// Octets that wait; another thread may have changed it meanwhile.
+    #[cfg(test)]
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.queue.lock().bytes
     }

@@ -20,10 +20,24 @@ pub(super) enum LinkFrame {
     ToEdge(ToEdge),
     /// From the gateway: whom the edge may talk to.
     Partners(PartnerRows),
+    /// Behind the hello of each side, the gateway's first: which link this is, and whether it goes on.
+    Resume {
+        /// Chosen by the gateway when the link began; it outlives connections.
+        session: u128,
+        /// Frames of the other side that were taken.
+        received: u64,
+        /// The edge knows the link: what each side lacks of the other's frames is sent again.
+        is_resumed: bool,
+    },
+    /// So many frames of the other side were taken, since the link began.
+    Ack {
+        /// Frames.
+        received: u64,
+    },
 }
 
 /// The version of this form. Ends of different versions part at once.
-pub(super) const VERSION: u16 = 4;
+pub(super) const VERSION: u16 = 5;
 
 /// Why bytes are no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +52,16 @@ pub(super) enum FrameFault {
 const LIMIT: usize = 32 << 20;
 
 impl LinkFrame {
+    /// True for what must not be lost with a connection, so that it is counted and acknowledged.
+    pub(super) fn is_counted(&self) -> bool {
+        match self {
+            Self::FromEdge(value) => !matches!(value, FromEdge::Beat),
+            Self::ToEdge(value) => !matches!(value, ToEdge::Beat),
+            Self::Partners(_) => true,
+            Self::Hello { .. } | Self::Resume { .. } | Self::Ack { .. } => false,
+        }
+    }
+
     /// The frame's octets; a fault when the other end would not take so many.
     pub(super) fn encode(&self) -> Result<Bytes, FrameFault> {
         let mut bytes =

@@ -6,36 +6,64 @@ use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
-    sync::{Arc, OnceLock, Weak},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
+    time::timeout,
 };
 use tombolo_net::{AnyStream, Role, accept_tls, server_config};
 use tombolo_policy::Table;
 use tombolo_runtime::{Clock, Placement};
 
 use super::{
-    BULK_BYTES, CREDIT_BYTES, LinkIdentity, MOST_HANDSHAKES, TLS_LIMIT,
+    BULK_BYTES, CREDIT_BYTES, LINK_GRACE, LinkIdentity, MOST_HANDSHAKES, TLS_LIMIT,
     frame::LinkFrame,
-    wire::{End, carry, greeted, push},
+    journal::Journal,
+    wire::{End, Greeting, carry, read_greeting, send_greeting},
 };
-use crate::{EdgePort, FromEdge, StreamId, StreamSink, ToEdge, XmppEdge, outbox::Outbox};
+use crate::{EdgePort, FromEdge, StreamId, StreamSink, ToEdge, XmppEdge};
 
 #[derive(Default)]
 struct Shared {
-    /// The gateway that is linked, if one is.
-    gateway: Mutex<Option<Arc<Outbox>>>,
+    link: Mutex<Link>,
     /// Octets of each stream that are on their way and not taken.
     on_their_way: Mutex<HashMap<StreamId, usize>>,
+    /// The gateway of the link has given its table.
+    has_table: AtomicBool,
     /// Whose streams these are; it holds us too, so we hold it weakly.
     xmpp: OnceLock<Weak<XmppEdge>>,
+}
+
+/// The link to the gateway.
+#[derive(Clone, Default)]
+enum Link {
+    /// No gateway knows of our streams.
+    #[default]
+    None,
+    Up(Arc<Journal>),
+    /// Its connection broke: streams wait for the next one.
+    Broken(Arc<Journal>),
+    /// For too long: streams are closed, and their ends are kept for the gateway.
+    Closed(Arc<Journal>),
+}
+
+impl Link {
+    fn journal(&self) -> Option<&Arc<Journal>> {
+        match self {
+            Self::None => None,
+            Self::Up(journal) | Self::Broken(journal) | Self::Closed(journal) => Some(journal),
+        }
+    }
 }
 
 /// Where an edge's streams hand what they bring.
@@ -45,22 +73,24 @@ pub struct LinkSink {
 
 impl StreamSink for LinkSink {
     fn offer(&self, value: FromEdge) -> Result<(), FromEdge> {
-        let gateway = self.shared.gateway.lock().clone();
-        match (gateway, value) {
-            (Some(gateway), FromEdge::Stanzas { stream, first, stanzas }) => self
-                .offer_stanzas(&gateway, stream, first, stanzas)
+        let link = self.shared.link.lock().clone();
+        match (link, value) {
+            (Link::Up(journal), FromEdge::Stanzas { stream, first, stanzas }) => self
+                .offer_stanzas(&journal, stream, first, stanzas)
                 .map_err(|stanzas| FromEdge::Stanzas { stream, first, stanzas }),
-            (None, value @ FromEdge::Stanzas { .. }) => Err(value),
-            (gateway, value) => {
+            (_, value @ FromEdge::Stanzas { .. }) => Err(value),
+            (link, value) => {
                 match &value {
                     FromEdge::StreamDown { stream, .. } => {
                         self.shared.on_their_way.lock().remove(stream);
                     }
-                    FromEdge::StreamUp { stream, .. } if gateway.is_none() => self.shared.close(*stream),
+                    FromEdge::StreamUp { stream, .. } if matches!(link, Link::None | Link::Closed(_)) => {
+                        self.shared.close(*stream);
+                    }
                     _ => {}
                 }
-                if let Some(gateway) = gateway {
-                    push(&gateway, &LinkFrame::FromEdge(value));
+                if let Some(journal) = link.journal() {
+                    journal.push(&LinkFrame::FromEdge(value));
                 }
                 Ok(())
             }
@@ -71,12 +101,12 @@ impl StreamSink for LinkSink {
 impl LinkSink {
     fn offer_stanzas(
         &self,
-        gateway: &Outbox,
+        journal: &Journal,
         stream: StreamId,
         first: u64,
         stanzas: Vec<Bytes>,
     ) -> Result<(), Vec<Bytes>> {
-        if gateway.is_closing() || gateway.waiting_bytes() > BULK_BYTES {
+        if journal.is_over() || journal.waiting_bytes() > BULK_BYTES {
             return Err(stanzas);
         }
         let bytes = stanzas.iter().map(Bytes::len).sum::<usize>();
@@ -88,7 +118,7 @@ impl LinkSink {
             }
             *sum += bytes;
         }
-        push(gateway, &LinkFrame::FromEdge(FromEdge::Stanzas { stream, first, stanzas }));
+        journal.push(&LinkFrame::FromEdge(FromEdge::Stanzas { stream, first, stanzas }));
         Ok(())
     }
 }
@@ -100,6 +130,15 @@ impl Shared {
             xmpp.send(ToEdge::Close { stream });
         }
     }
+}
+
+/// A gateway that proved itself and said which link it comes for.
+struct Arrival {
+    stream: AnyStream,
+    /// What came behind its greeting.
+    buffer: BytesMut,
+    greeting: Greeting,
+    remote: SocketAddr,
 }
 
 /// Waits for gateways.
@@ -151,9 +190,18 @@ impl LinkListener {
         let helpers = placement.helpers();
         helpers.spawn(accept(listener, Arc::new((identity, gateways)), clock, proved));
         helpers.spawn(async move {
-            while let Some((stream, remote)) = arrived.recv().await {
-                tracing::info!(%remote, "gateway linked");
-                let error = serve(stream, &shared, &xmpp, &policy).await;
+            let (mut session, mut next) = (None, None);
+            while let Some(arrival) = shared.next_arrival(&mut next, &mut arrived, &xmpp).await {
+                let is_resumed = session == Some(arrival.greeting.session)
+                    && shared.resume(arrival.greeting.received, &xmpp);
+                if !is_resumed {
+                    shared.begin(&xmpp);
+                }
+                session = Some(arrival.greeting.session);
+                let remote = arrival.remote;
+                tracing::info!(%remote, is_resumed, "gateway linked");
+                let error;
+                (error, next) = serve(arrival, is_resumed, &mut arrived, &shared, &xmpp, &policy).await;
                 tracing::warn!(%remote, %error, "link ended");
             }
         });
@@ -165,7 +213,7 @@ async fn accept(
     listener: TcpListener,
     whom: Arc<(LinkIdentity, Vec<String>)>,
     clock: Clock,
-    proved: mpsc::Sender<(AnyStream, SocketAddr)>,
+    proved: mpsc::Sender<Arrival>,
 ) {
     let handshakes = Arc::new(Semaphore::new(MOST_HANDSHAKES));
     loop {
@@ -176,11 +224,11 @@ async fn accept(
         let Ok(permit) = handshakes.clone().try_acquire_owned() else { continue };
         let (whom, clock, proved) = (whom.clone(), clock.clone(), proved.clone());
         tokio::spawn(async move {
-            let outcome = prove(socket, &whom.0, &whom.1, &clock).await;
+            let outcome = prove(socket, remote, &whom.0, &whom.1, &clock).await;
             drop(permit);
             match outcome {
                 // Waits its turn while another gateway is linked.
-                Ok(stream) => drop(proved.send((stream, remote)).await),
+                Ok(arrival) => drop(proved.send(arrival).await),
                 Err(error) => tracing::warn!(%remote, %error, "link refused"),
             }
         });
@@ -189,36 +237,121 @@ async fn accept(
 
 async fn prove(
     socket: TcpStream,
+    remote: SocketAddr,
     identity: &LinkIdentity,
     gateways: &[String],
     clock: &Clock,
-) -> io::Result<AnyStream> {
+) -> io::Result<Arrival> {
     socket.set_nodelay(true)?;
     let config = server_config(&identity.certificates, &[]);
-    let (stream, facts) = accept_tls(socket, config, TLS_LIMIT).await.map_err(io::Error::other)?;
+    let (mut stream, facts) = accept_tls(socket, config, TLS_LIMIT).await.map_err(io::Error::other)?;
     facts
         .certificates
         .verify_host(&identity.trust, Role::Client, gateways, clock.now().wall)
         .map_err(io::Error::other)?;
-    Ok(stream)
+    let mut buffer = BytesMut::new();
+    let greeting = read_greeting(&mut stream, &mut buffer).await?;
+    Ok(Arrival { stream, buffer, greeting, remote })
 }
 
-/// Serves one gateway until its link ends; why it did.
-async fn serve(stream: AnyStream, shared: &Shared, xmpp: &XmppEdge, policy: &ArcSwap<Table>) -> io::Error {
-    let outbox = greeted();
-    *shared.gateway.lock() = Some(outbox.clone());
-    let error = carry(stream, End::Edge, outbox, |frame| {
-        shared.take(frame, xmpp, policy);
-        std::future::ready(())
-    })
-    .await;
-    *shared.gateway.lock() = None;
-    xmpp.let_in(false);
-    shared.on_their_way.lock().clear();
-    // Its end ends its streams: nobody is left who knows what they are for. What they have not written yet, their gateway
-    // sends again by others.
-    xmpp.abandon_all();
-    error
+/// Serves one gateway until its connection ends: why it did, and who came meanwhile.
+async fn serve(
+    arrival: Arrival,
+    is_resumed: bool,
+    arrived: &mut mpsc::Receiver<Arrival>,
+    shared: &Shared,
+    xmpp: &XmppEdge,
+    policy: &ArcSwap<Table>,
+) -> (io::Error, Option<Arrival>) {
+    let Arrival { mut stream, buffer, greeting, .. } = arrival;
+    let Some(journal) = shared.link.lock().journal().cloned() else {
+        return (io::Error::other("no link"), None);
+    };
+    let own = Greeting { received: journal.received(), is_resumed, ..greeting };
+    let carried = async {
+        if let Err(error) = send_greeting(&mut stream, own).await {
+            return error;
+        }
+        *shared.link.lock() = Link::Up(journal.clone());
+        carry(stream, buffer, End::Edge, journal.clone(), |frame| {
+            shared.take(frame, xmpp, policy);
+            std::future::ready(())
+        })
+        .await
+    };
+    let mut carried = std::pin::pin!(carried);
+    let mut next = None;
+    let error = loop {
+        tokio::select! {
+            error = &mut carried => break error,
+            Some(other) = arrived.recv(), if next.is_none() => {
+                // The same gateway found the connection dead before we did. Any other waits its turn.
+                let is_same = other.greeting.session == greeting.session;
+                next = Some(other);
+                if is_same {
+                    break io::Error::other("the gateway came by another connection");
+                }
+            }
+        }
+    };
+    *shared.link.lock() = if journal.is_over() { Link::None } else { Link::Broken(journal.clone()) };
+    if journal.is_over() {
+        shared.close_streams(xmpp);
+    }
+    (error, next)
+}
+
+impl Shared {
+    /// The next gateway. While a broken link may go on its streams wait, and then they are closed.
+    async fn next_arrival(
+        &self,
+        known: &mut Option<Arrival>,
+        arrived: &mut mpsc::Receiver<Arrival>,
+        xmpp: &XmppEdge,
+    ) -> Option<Arrival> {
+        if known.is_some() {
+            return known.take();
+        }
+        let broken = match &*self.link.lock() {
+            Link::Broken(journal) => Some(journal.clone()),
+            _ => None,
+        };
+        if let Some(journal) = broken {
+            if let Ok(arrival) = timeout(LINK_GRACE, arrived.recv()).await {
+                return arrival;
+            }
+            tracing::warn!("the gateway did not come back: its streams are closed");
+            *self.link.lock() = Link::Closed(journal);
+            self.close_streams(xmpp);
+        }
+        arrived.recv().await
+    }
+
+    /// The link goes on; `false` when it cannot.
+    fn resume(&self, received: u64, xmpp: &XmppEdge) -> bool {
+        let link = self.link.lock().clone();
+        let is_resumed = link.journal().is_some_and(|journal| !journal.is_over() && journal.resume(received));
+        if is_resumed && self.has_table.load(Ordering::Acquire) {
+            xmpp.let_in(true);
+        }
+        is_resumed
+    }
+
+    /// A new link: nobody is left who knows what the streams of the old one are for.
+    fn begin(&self, xmpp: &XmppEdge) {
+        let before = std::mem::replace(&mut *self.link.lock(), Link::Broken(Arc::default()));
+        self.has_table.store(false, Ordering::Release);
+        self.on_their_way.lock().clear();
+        if before.journal().is_some() {
+            self.close_streams(xmpp);
+        }
+    }
+
+    /// Closes all streams in order. What they have not written yet, their gateway sends again by others.
+    fn close_streams(&self, xmpp: &XmppEdge) {
+        xmpp.let_in(false);
+        xmpp.abandon_all();
+    }
 }
 
 impl Shared {
@@ -238,12 +371,16 @@ impl Shared {
                         "partner table"
                     );
                     policy.store(Arc::new(table));
+                    self.has_table.store(true, Ordering::Release);
                     xmpp.policy_changed();
                     xmpp.let_in(true);
                 }
                 None => tracing::error!("the gateway's partner table contradicts itself"),
             },
-            LinkFrame::Hello { .. } | LinkFrame::FromEdge(_) => {}
+            LinkFrame::Hello { .. }
+            | LinkFrame::Resume { .. }
+            | LinkFrame::Ack { .. }
+            | LinkFrame::FromEdge(_) => {}
         }
     }
 }
@@ -261,10 +398,10 @@ mod tests {
         }
     }
 
-    fn linked() -> (LinkSink, Arc<Outbox>) {
-        let (shared, outbox) = (Arc::new(Shared::default()), greeted());
-        *shared.gateway.lock() = Some(outbox.clone());
-        (LinkSink { shared }, outbox)
+    fn linked() -> (LinkSink, Arc<Journal>) {
+        let (shared, journal) = (Arc::new(Shared::default()), Arc::<Journal>::default());
+        *shared.link.lock() = Link::Up(journal.clone());
+        (LinkSink { shared }, journal)
     }
 
     #[test]
@@ -282,25 +419,37 @@ mod tests {
 
     #[test]
     fn a_link_full_of_stanzas_still_takes_everything_else_and_is_not_lost() {
-        let (sink, outbox) = linked();
+        let (sink, journal) = linked();
         let mut stream = 0;
-        while outbox.waiting_bytes() <= BULK_BYTES {
+        while journal.waiting_bytes() <= BULK_BYTES {
             stream += 1;
             assert!(sink.offer(stanzas(stream, 64 << 10)).is_ok());
         }
         assert!(sink.offer(stanzas(stream + 1, 10)).is_err(), "no more stanzas");
-        let before = outbox.waiting_bytes();
+        let before = journal.waiting_bytes();
         let written = FromEdge::Written { stream: StreamId(1), last: 1, bytes: STREAM_WINDOW_BYTES };
         assert!(sink.offer(written).is_ok());
-        assert!(outbox.waiting_bytes() > before, "the report waits behind the stanzas");
-        assert!(!outbox.is_closing());
+        assert!(journal.waiting_bytes() > before, "the report waits behind the stanzas");
+        assert!(!journal.is_over());
+    }
+
+    #[test]
+    fn a_broken_link_takes_no_stanzas_and_keeps_everything_else_for_the_next_connection() {
+        let (sink, journal) = linked();
+        let before = journal.waiting_bytes();
+        *sink.shared.link.lock() = Link::Broken(journal.clone());
+        assert!(sink.offer(stanzas(1, 10)).is_err());
+        assert_eq!(journal.waiting_bytes(), before);
+        let written = FromEdge::Written { stream: StreamId(1), last: 1, bytes: 10 };
+        assert!(sink.offer(written).is_ok());
+        assert!(journal.waiting_bytes() > before, "what was written is told at the next connection");
     }
 
     #[test]
     fn without_a_gateway_stanzas_are_given_back_and_the_end_of_a_stream_is_forgotten() {
         let (sink, _) = linked();
         sink.offer(stanzas(1, 10)).expect("taken");
-        *sink.shared.gateway.lock() = None;
+        *sink.shared.link.lock() = Link::None;
         assert!(sink.offer(stanzas(1, 10)).is_err());
         let down = FromEdge::StreamDown { stream: StreamId(1), end: StreamEnd::Closed, last_written: 0 };
         assert!(sink.offer(down).is_ok());

@@ -1,7 +1,13 @@
 //! The inside link between an edge and a gateway: versioned frames over mutual TLS, opened by the gateway, so that the
 //! firewall needs no hole from the outside inward.
+//!
+//! A link outlives its connections. When one breaks, both ends keep what the other has not acknowledged ([`journal`]) and
+//! all streams stay as they are; the edge reads nothing more from partners. A new connection within [`LINK_GRACE`] goes
+//! on where the old one broke. After that the edge closes its streams, and the gateway's sessions are told
+//! [`crate::StreamEnd::LinkLost`]. A new process at either end is a new link.
 
 mod frame;
+mod journal;
 mod listener;
 mod partners;
 mod port;
@@ -50,6 +56,8 @@ impl LinkIdentity {
     }
 }
 
+/// How long streams outlive the connection of their link.
+pub const LINK_GRACE: Duration = Duration::from_secs(10);
 /// Under what name our own certificate is kept.
 const OWN: &str = "link";
 /// A handshake takes so long at most.

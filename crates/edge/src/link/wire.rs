@@ -1,4 +1,4 @@
-//! One link's bytes: frames in, frames out, and the beat of both sides.
+//! One connection of a link: greetings first, then frames in, frames out, and the beat of both sides.
 
 use std::{io, sync::Arc};
 
@@ -9,8 +9,11 @@ use tokio::{
 };
 use tombolo_net::AnyStream;
 
-use super::frame::{LinkFrame, VERSION};
-use crate::{BEAT, BEAT_LOST, FromEdge, STREAM_WINDOW_BYTES, ToEdge, outbox::Outbox};
+use super::{
+    frame::{LinkFrame, VERSION},
+    journal::Journal,
+};
+use crate::{BEAT, BEAT_LOST, FromEdge, ToEdge};
 
 /// Which end we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,31 +22,76 @@ pub(super) enum End {
     Gateway,
 }
 
-/// The outbox of a link that begins. The hello is in it from the start, so that nothing can come before it.
-pub(super) fn greeted() -> Arc<Outbox> {
-    let outbox = Outbox::with_limit(LIMIT_BYTES);
-    push(&outbox, &LinkFrame::Hello { version: VERSION });
-    Arc::new(outbox)
+/// What an end says before anything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Greeting {
+    /// Which link this is; a connection that ended may have been of the same.
+    pub(super) session: u128,
+    /// Frames of the other end that were taken.
+    pub(super) received: u64,
+    /// The link goes on. Only the edge knows.
+    pub(super) is_resumed: bool,
 }
 
-/// Hands a frame to a link. One for which there is no room ends it, for the other end takes next to nothing; one that the
-/// other end would not take is left out.
-pub(super) fn push(outbox: &Outbox, frame: &LinkFrame) {
-    match frame.encode() {
-        Ok(bytes) => {
-            if !outbox.push(bytes, 0) {
-                outbox.close();
+/// Says who we are and how far we got. The gateway begins.
+pub(super) async fn send_greeting(stream: &mut AnyStream, greeting: Greeting) -> io::Result<()> {
+    let Greeting { session, received, is_resumed } = greeting;
+    let mut bytes = BytesMut::new();
+    for frame in [LinkFrame::Hello { version: VERSION }, LinkFrame::Resume { session, received, is_resumed }]
+    {
+        bytes.extend_from_slice(&frame.encode().expect("greetings are small"));
+    }
+    let written = async {
+        stream.write_all(&bytes).await?;
+        stream.flush().await
+    };
+    timeout(BEAT_LOST, written).await.map_err(|_| takes_nothing())?
+}
+
+/// The greeting of the other end; what came behind it stays in `buffer`.
+pub(super) async fn read_greeting(stream: &mut AnyStream, buffer: &mut BytesMut) -> io::Result<Greeting> {
+    let mut is_greeted = false;
+    loop {
+        match LinkFrame::decode(buffer).map_err(|fault| io::Error::other(fault.to_string()))? {
+            None => {}
+            Some(LinkFrame::Hello { version: VERSION }) if !is_greeted => {
+                is_greeted = true;
+                continue;
             }
+            Some(LinkFrame::Hello { version }) => {
+                return Err(io::Error::other(format!(
+                    "the other end speaks version {version}, we {VERSION}"
+                )));
+            }
+            Some(LinkFrame::Resume { session, received, is_resumed }) if is_greeted => {
+                return Ok(Greeting { session, received, is_resumed });
+            }
+            Some(_) => return Err(io::Error::other("a frame before the hello")),
         }
-        Err(error) => tracing::error!(%error, "a frame is left out of the link"),
+        match timeout(BEAT_LOST, stream.read_buf(buffer)).await {
+            Err(_) => return Err(silent()),
+            Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => _ = read?,
+        }
     }
 }
 
-/// Carries frames until the link ends; why it did. `outbox` is a [`greeted`] one. `take` is given every frame but hellos and beats, and waited for.
+fn silent() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no beat from the other end")
+}
+
+fn takes_nothing() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the other end takes nothing")
+}
+
+/// Carries frames behind the greetings until the connection ends; why it did. `buffer` holds what came behind the other
+/// end's greeting. `take` is given every frame that counts, and waited for; a frame is noted as received when `take` was
+/// polled once, so what it awaits must not lose the frame.
 pub(super) async fn carry<F>(
     stream: AnyStream,
+    mut buffer: BytesMut,
     end: End,
-    outbox: Arc<Outbox>,
+    journal: Arc<Journal>,
     mut take: impl FnMut(LinkFrame) -> F,
 ) -> io::Error
 where
@@ -51,30 +99,25 @@ where
 {
     let (mut reader, mut writer) = split(stream);
     let reading = async {
-        let mut buffer = BytesMut::new();
-        let mut is_greeted = false;
         loop {
+            match LinkFrame::decode(&mut buffer) {
+                Ok(Some(frame)) if frame.is_counted() => {
+                    journal.note_received();
+                    take(frame).await;
+                    continue;
+                }
+                Ok(Some(LinkFrame::Ack { received })) if journal.handle_ack(received) => continue,
+                Ok(Some(LinkFrame::FromEdge(FromEdge::Beat) | LinkFrame::ToEdge(ToEdge::Beat))) => continue,
+                Ok(Some(_)) => return io::Error::other("a frame that has no place here"),
+                Err(fault) => return io::Error::other(fault.to_string()),
+                Ok(None) => {}
+            }
             buffer.reserve(64 << 10);
             match timeout(BEAT_LOST, reader.read_buf(&mut buffer)).await {
-                Err(_) => return io::Error::new(io::ErrorKind::TimedOut, "no beat from the other end"),
+                Err(_) => return silent(),
                 Ok(Err(error)) => return error,
                 Ok(Ok(0)) => return io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the other end"),
                 Ok(Ok(_)) => {}
-            }
-            loop {
-                match LinkFrame::decode(&mut buffer) {
-                    Ok(None) => break,
-                    Ok(Some(LinkFrame::Hello { version })) if version == VERSION => is_greeted = true,
-                    Ok(Some(LinkFrame::Hello { version })) => {
-                        return io::Error::other(format!(
-                            "the other end speaks version {version}, we {VERSION}"
-                        ));
-                    }
-                    Ok(Some(_)) if !is_greeted => return io::Error::other("a frame before the hello"),
-                    Ok(Some(LinkFrame::FromEdge(FromEdge::Beat) | LinkFrame::ToEdge(ToEdge::Beat))) => {}
-                    Ok(Some(frame)) => take(frame).await,
-                    Err(fault) => return io::Error::other(fault.to_string()),
-                }
             }
         }
     };
@@ -88,9 +131,9 @@ where
         let mut beats = interval(BEAT);
         loop {
             let bytes = tokio::select! {
-                taken = outbox.take() => match taken {
-                    Some((bytes, _)) => bytes,
-                    None => return io::Error::other("closed"),
+                taken = journal.take() => match taken {
+                    Some(bytes) => bytes,
+                    None => return io::Error::other("more waits for the other end than may"),
                 },
                 _ = beats.tick() => beat.clone(),
             };
@@ -101,7 +144,7 @@ where
             match timeout(BEAT_LOST, written).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return error,
-                Err(_) => return io::Error::new(io::ErrorKind::TimedOut, "the other end takes nothing"),
+                Err(_) => return takes_nothing(),
             }
         }
     };
@@ -110,9 +153,6 @@ where
         error = writing => error,
     }
 }
-
-/// Octets that may wait for the other end: the windows of 4,096 streams. Past it the other end is lost.
-const LIMIT_BYTES: usize = 4096 * STREAM_WINDOW_BYTES as usize;
 
 #[cfg(test)]
 mod tests {
@@ -124,16 +164,26 @@ mod tests {
     use super::*;
     use crate::StreamId;
 
+    const OWN: Greeting = Greeting { session: 7, received: 0, is_resumed: false };
+
     /// The end of a link that `other` is at the other end of, and the frames that came until then.
     async fn carried<F: Future<Output = ()>>(other: impl FnOnce(TcpStream) -> F) -> (io::Error, Vec<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let far = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("a listener");
         let (near, _) = listener.accept().await.expect("accepted");
         let taken = Mutex::new(Vec::new());
-        let carrying = carry(AnyStream::Plain(near), End::Edge, greeted(), |frame| {
-            taken.lock().push(format!("{frame:?}"));
-            std::future::ready(())
-        });
+        let carrying = async {
+            let (mut stream, mut buffer) = (AnyStream::Plain(near), BytesMut::new());
+            if let Err(error) = read_greeting(&mut stream, &mut buffer).await {
+                return error;
+            }
+            send_greeting(&mut stream, OWN).await.expect("written");
+            carry(stream, buffer, End::Edge, Arc::default(), |frame| {
+                taken.lock().push(format!("{frame:?}"));
+                std::future::ready(())
+            })
+            .await
+        };
         let (error, ()) = tokio::join!(carrying, other(far));
         (error, taken.into_inner())
     }
@@ -142,26 +192,40 @@ mod tests {
         LinkFrame::ToEdge(ToEdge::Close { stream: StreamId(stream) })
     }
 
+    fn hello() -> [LinkFrame; 2] {
+        [
+            LinkFrame::Hello { version: VERSION },
+            LinkFrame::Resume { session: 7, received: 0, is_resumed: false },
+        ]
+    }
+
     async fn send(socket: &mut TcpStream, frames: &[LinkFrame]) {
         for frame in frames {
             socket.write_all(&frame.encode().expect("small")).await.expect("written");
         }
     }
 
-    #[tokio::test]
-    async fn frames_behind_the_hello_are_taken_and_beats_are_not_told() {
-        let (error, taken) = carried(|mut far| async move {
-            let frames =
-                [LinkFrame::Hello { version: VERSION }, LinkFrame::ToEdge(ToEdge::Beat), close(1), close(2)];
-            send(&mut far, &frames).await;
-            far.shutdown().await.expect("closed");
-            // Our side speaks first too: its hello is there before anything else.
-            let mut buffer = BytesMut::new();
-            while buffer.len() < 4 || LinkFrame::decode(&mut buffer.clone()).expect("frames").is_none() {
-                assert_ne!(far.read_buf(&mut buffer).await.expect("read"), 0);
+    async fn next(socket: &mut TcpStream, buffer: &mut BytesMut) -> LinkFrame {
+        loop {
+            if let Some(frame) = LinkFrame::decode(buffer).expect("frames") {
+                return frame;
             }
-            let first = LinkFrame::decode(&mut buffer).expect("frames").expect("whole");
+            assert_ne!(socket.read_buf(buffer).await.expect("read"), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_behind_the_greeting_are_taken_and_acknowledged_and_beats_are_not_told() {
+        let (error, taken) = carried(|mut far| async move {
+            send(&mut far, &hello()).await;
+            send(&mut far, &[LinkFrame::ToEdge(ToEdge::Beat), close(1), close(2)]).await;
+            let mut buffer = BytesMut::new();
+            let first = next(&mut far, &mut buffer).await;
             assert!(matches!(first, LinkFrame::Hello { version: VERSION }), "{first:?}");
+            let second = next(&mut far, &mut buffer).await;
+            assert!(matches!(second, LinkFrame::Resume { session: 7, .. }), "{second:?}");
+            while !matches!(next(&mut far, &mut buffer).await, LinkFrame::Ack { received: 2 }) {}
+            far.shutdown().await.expect("closed");
         })
         .await;
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
@@ -170,9 +234,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_of_another_version_or_without_a_hello_is_left_before_it_has_said_anything() {
+        let [hello, resume] = hello();
         let strangers = [
-            vec![LinkFrame::Hello { version: VERSION + 1 }, close(1)],
-            vec![close(1), LinkFrame::Hello { version: VERSION }],
+            vec![LinkFrame::Hello { version: VERSION + 1 }, resume.clone(), close(1)],
+            vec![close(1), hello.clone(), resume.clone()],
+            vec![resume, hello, close(1)],
         ];
         for frames in strangers {
             let (error, taken) = carried(|mut far| async move {
@@ -187,20 +253,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn octets_that_are_no_frame_end_the_link() {
+    async fn octets_that_are_no_frame_and_acknowledgements_of_nothing_end_the_link() {
         let (error, _) = carried(|mut far| async move {
             far.write_all(&[0xff; 64]).await.expect("written");
             let _ = far.read_to_end(&mut Vec::new()).await;
         })
         .await;
         assert!(error.to_string().contains("over the limit"), "{error}");
+        let (error, _) = carried(|mut far| async move {
+            send(&mut far, &hello()).await;
+            send(&mut far, &[LinkFrame::Ack { received: 1 }]).await;
+            let _ = far.read_to_end(&mut Vec::new()).await;
+        })
+        .await;
+        assert!(error.to_string().contains("no place"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_end_that_is_silent_for_15_seconds_is_lost_and_hears_beats_meanwhile() {
         let begun = tokio::time::Instant::now();
         let (error, _) = carried(|mut far| async move {
-            send(&mut far, &[LinkFrame::Hello { version: VERSION }]).await;
+            send(&mut far, &hello()).await;
             let mut heard = Vec::new();
             // Ends when the other side hangs up; no octet is lost on the way.
             far.read_to_end(&mut heard).await.expect("read");

@@ -1,6 +1,12 @@
 //! A TCP relay that can be cut, in place of a cable.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -11,6 +17,7 @@ use tokio::{
 pub struct Relay {
     pub address: SocketAddr,
     cut: watch::Sender<u64>,
+    is_held: Arc<AtomicBool>,
 }
 
 impl Relay {
@@ -18,8 +25,13 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let (cut, cuts) = watch::channel(0);
+        let is_held = Arc::<AtomicBool>::default();
+        let held = is_held.clone();
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
+                if held.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let mut cuts = cuts.clone();
                 cuts.mark_unchanged();
                 tokio::spawn(async move {
@@ -31,7 +43,12 @@ impl Relay {
                 });
             }
         });
-        Self { address, cut }
+        Self { address, cut, is_held }
+    }
+
+    /// Whether new connections are hung up on.
+    pub fn hold(&self, is_held: bool) {
+        self.is_held.store(is_held, Ordering::Relaxed);
     }
 
     /// Ends every connection at once.
