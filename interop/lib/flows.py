@@ -4,6 +4,8 @@ whether the product is one process or two; the cases run them.
 A flow makes its own users, so that flows can follow each other in one case.
 """
 import asyncio
+import os
+import signal
 
 from .places import SIP_DOMAIN, XMPP_DOMAIN
 from .sipmessage import pidf
@@ -404,6 +406,42 @@ async def path_to_partner_dies(world):
     print(f"       whole again {since():.1f} s after the path was", flush=True)
     asked = mercutio.saw("subscribe", since=mark_client) + mercutio.saw("unsubscribed", since=mark_client)
     steps.check("XMPP user was asked and refused nothing", not asked, list(map(str, asked)))
+
+
+async def gateway_stands_still(world):
+    """The gateway is stopped until the edge takes the link for broken, and goes on: streams, states and messages do too."""
+    steps = world.steps
+    mercutio, alice, bob = await world.client("mercutio"), await world.phone("alice"), await world.phone("bob")
+    etag, dialog = await watched_both_ways(world, mercutio, alice, bob)
+    if dialog is None:
+        return
+    for count in range(5):
+        await bob.message(f"sip:{mercutio.boundjid.bare}", f"before {count}")
+    gateway, edge = world.tombolo.daemons["gateway"], world.tombolo.daemons["edge"]
+    mark_client, mark = mercutio.mark, bob.mark
+    os.kill(gateway.pid, signal.SIGSTOP)
+    for count in range(5):
+        mercutio.say(jid(bob), f"meanwhile {count}")
+    mercutio.send_presence(pstatus="still here")
+    await steps.step("the edge takes the link for broken", said(edge, "link ended", 25))
+    await asyncio.sleep(3)
+    os.kill(gateway.pid, signal.SIGCONT)
+    await steps.step("the gateway goes on: SIP user sees the XMPP user's change", bob.notified(
+        dialog, "active", "still here", mark, timeout=15))
+    await steps.step("the messages arrive", bob.until("MESSAGE", lambda m: m.text == "meanwhile 4", mark))
+    order = [m.text for m in bob.log[mark:] if m.method == "MESSAGE"]
+    steps.check("once each and in order, and none of his own came back", order == [f"meanwhile {n}" for n in range(5)], order)
+    await alice.publish(pidf(alice.aor, "open", "after"), etag)
+    await steps.step("XMPP user sees the SIP user's change", mercutio.until(
+        "available", jid(alice), mark_client, test=lambda e: e.status == "after"))
+    answer = await steps.step("SIP user writes", bob.message(f"sip:{mercutio.boundjid.bare}", "after"))
+    steps.check("which is accepted", answer is not None and answer.status in (200, 202), answer and answer.start)
+    await steps.step("and arrives", mercutio.until("message", jid(bob), mark_client, test=lambda e: e.body == "after"))
+    errors = [e for e in mercutio.log if e.kind == "message" and e.type == "error"]
+    steps.check("nobody was told of a loss", not errors, list(map(str, errors)))
+    steps.check("the partner was not lost", "partner is lost" not in gateway.tail(20_000))
+    steps.check("the link went on", "is_resumed" in edge.tail(20_000) and "true" in
+                [line for line in edge.tail(20_000).splitlines() if "is_resumed" in line][-1])
 
 
 async def said(daemon, text, seconds):

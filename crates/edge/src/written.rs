@@ -36,7 +36,7 @@ pub(crate) async fn write_counted(
 pub(crate) fn whole_stanzas(octets: &[u8]) -> u64 {
     // They are ours: only their ends are looked for.
     let mut framer = Framer::new(XmlLimits::UNAUTHENTICATED.with_element_bytes(usize::MAX));
-    framer.push(b"<stream:stream>");
+    framer.push(HEADER);
     framer.push(octets);
     let mut count = 0;
     while let Ok(Some(frame)) = framer.next_frame() {
@@ -45,6 +45,10 @@ pub(crate) fn whole_stanzas(octets: &[u8]) -> u64 {
     count
 }
 
+/// A stream whose prefixes are those of our streams.
+const HEADER: &[u8] =
+    b"<stream:stream xmlns='jabber:server' xmlns:stream='http://etherx.jabber.org/streams' \
+    xmlns:db='jabber:server:dialback'>";
 /// One record of TLS: a peer takes it whole or not at all.
 const PIECE_BYTES: usize = 16 << 10;
 

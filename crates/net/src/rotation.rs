@@ -11,9 +11,10 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
-    /// Turns the addresses of `host`.
+    /// Turns the addresses of `host`, in an order that does not change with the answers of its name server.
     pub(crate) fn turn(&self, host: &str, addresses: &mut [IpAddr]) {
         if let (Some(start), 1..) = (self.starts.get(host), addresses.len()) {
+            addresses.sort_by_key(|address| (address.is_ipv4(), *address));
             addresses.rotate_left(start % addresses.len());
         }
     }

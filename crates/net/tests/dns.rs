@@ -167,6 +167,25 @@ async fn a_failure_is_told_apart_from_a_name_that_does_not_exist() {
 }
 
 #[tokio::test]
+async fn of_a_hosts_many_addresses_the_next_attempt_begins_behind_those_that_led_nowhere() {
+    let host = "many.example";
+    let zone = |first: u8| {
+        records((0..20).map(|n| RData::A(A::new(192, 0, 2, 1 + (first + n) % 20))).collect::<Vec<_>>())
+    };
+    let server = serve(&[(host, zone(0))]).await;
+    let address = |n: u8| SocketAddr::from(([192, 0, 2, n], 5269));
+    let found = server.resolver.addresses(host, 5269).await.expect("addresses");
+    assert_eq!(found, (1..=20).map(address).collect::<Vec<_>>(), "all of them");
+    server.resolver.pass_over(host, 16);
+    // Its name server begins with another one each time.
+    server.zone.lock().expect("no panic").insert(format!("{host}."), zone(7));
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let found = server.resolver.addresses(host, 5269).await.expect("addresses");
+    assert_eq!(found, (17..=20).chain(1..=16).map(address).collect::<Vec<_>>());
+    assert_eq!(server.resolver.addresses("192.0.2.9", 5269).await, Ok(vec![address(9)]));
+}
+
+#[tokio::test]
 async fn stox_a_03_a_learned_answer_is_kept_for_its_life_and_then_asked_for_again() {
     let host = "x.p.example";
     let server = serve(&[(host, records([RData::A(A::new(192, 0, 2, 1))]))]).await;
