@@ -96,17 +96,19 @@ impl Wire {
                 ReadEnd::Gone(cause) => cause,
                 ReadEnd::HalfClosed => {
                     // Its request may still be answered (SIP-TLS-13).
-                    let _ = timeout(HALF_CLOSED_LIMIT, writing).await;
+                    let _ = timeout(ANSWER_LIMIT, writing).await;
                     "closed by the peer".to_owned()
                 }
                 ReadEnd::Faulty(cause, reader) => {
-                    self.outbox.close();
-                    // A close with unread octets would take back what was just said, so the rest is read away.
-                    let farewell = async {
-                        writing.await;
-                        drain(reader).await;
+                    // Requests in front of the fault were handed over: their answers are still to come.
+                    let wait = if self.asked_just_now() { ANSWER_LIMIT } else { Duration::ZERO };
+                    let closing = async {
+                        sleep(wait).await;
+                        self.outbox.close();
                     };
-                    let _ = timeout(CLOSE_LIMIT, farewell).await;
+                    // A close with unread octets would take back what was just said, so the rest is read away.
+                    let farewell = async { tokio::join!(closing, writing, drain(reader)) };
+                    let _ = timeout(wait + CLOSE_LIMIT, farewell).await;
                     cause
                 }
             },
@@ -203,8 +205,12 @@ impl Wire {
     /// True where a peer that writes nothing more may still read: it asked something just now. A partner that goes is
     /// replaced at once.
     fn may_await_answer(&self) -> bool {
-        let asked = self.heard.get().request;
-        !self.is_partner() && asked.is_some_and(|asked| asked.elapsed() < HALF_CLOSED_LIMIT)
+        !self.is_partner() && self.asked_just_now()
+    }
+
+    /// Whether a request came so lately that its answer may still be on its way.
+    fn asked_just_now(&self) -> bool {
+        self.heard.get().request.is_some_and(|asked| asked.elapsed() < ANSWER_LIMIT)
     }
 
     /// What is whole in the framer, and what broke it.
@@ -377,8 +383,8 @@ const STRANGER_LIMIT: Duration = Duration::from_secs(30);
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// A keep-alive is answered in this time (RFC 5626 §4.4.1).
 const PONG_LIMIT: Duration = Duration::from_secs(10);
-/// How long a peer that closed its half may wait for an answer.
-const HALF_CLOSED_LIMIT: Duration = Duration::from_secs(1);
+/// How long an answer is awaited where nothing more is read: the peer closed its half, or sent what is no message.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// How long a connection rests when its receiver is full.
 const FULL_PAUSE: Duration = Duration::from_millis(2);

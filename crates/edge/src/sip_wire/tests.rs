@@ -272,6 +272,30 @@ async fn sip_t_03_a_request_whose_length_is_negative_missing_or_told_twice_is_an
 }
 
 #[tokio::test(start_paused = true)]
+async fn requests_in_front_of_a_fault_are_answered_before_the_close() {
+    for fault in [refused_request(), "\u{0}\u{1}\r\n\r\n".to_owned(), "GET / HTTP/1.1\r\n\r\n".to_owned()] {
+        // A front end's connection too.
+        for proved in [&[][..], &["d.example"]] {
+            let (stage, fault) = (stage(proved), &fault);
+            let answering = async {
+                // Whoever serves a message may wait a while for an error.
+                sleep(Duration::from_millis(600)).await;
+                stage.outbox.push(Bytes::from_static(b"SIP/2.0 202 Accepted\r\n\r\n"), 1);
+            };
+            let playing = stage.play(|mut peer| async move {
+                let whole = request("MESSAGE", "", "one") + fault + &"x".repeat(10_000);
+                peer.write_all(whole.as_bytes()).await.expect("written");
+                read_all(peer).await
+            });
+            let begin = Instant::now();
+            let (_, (_, text)) = tokio::join!(answering, playing);
+            assert!(text.contains("SIP/2.0 202 Accepted"), "{text}");
+            assert!(begin.elapsed() <= ANSWER_LIMIT + CLOSE_LIMIT);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn garbage_ends_the_connection_without_a_word() {
     for garbage in ["\u{0}\u{1}\u{2}\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "SIP/2.0 abc\r\n\r\n"] {
         let stage = stage(&[]);
