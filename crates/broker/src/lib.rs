@@ -5,6 +5,7 @@
 mod accounts;
 mod alarm;
 mod bindings;
+mod body_forms;
 mod broker;
 mod budgets;
 mod directory;

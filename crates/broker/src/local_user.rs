@@ -62,6 +62,17 @@ pub enum UserOutput {
         /// The status for its sender; `None` when there is no phone to ask.
         status: Option<u16>,
     },
+    /// The user is somewhere else, as a phone says.
+    Moved {
+        /// The shard that sent the message.
+        shard: ShardIndex,
+        /// The message.
+        message: MessageId,
+        /// The status, 300 to 399.
+        status: u16,
+        /// The URI where the user is.
+        contact: String,
+    },
     /// A message finds no room, since too many are on their way.
     NotTaken {
         /// The shard that sent it.
@@ -88,6 +99,8 @@ struct Fork {
     /// One a branch: its final status.
     branches: Vec<Option<u16>>,
     is_answered: bool,
+    /// Where the user is, as the first phone says that says so, and its status.
+    moved_to: Option<(u16, String)>,
     /// For the heads of its requests; their body is one for all, and paid for by the shard.
     _held: Charge,
 }
@@ -224,8 +237,26 @@ impl LocalUser {
                 draft,
             });
         }
-        self.forks.push(Fork { number, shard, message, branches, is_answered: false, _held: held });
+        self.forks.push(Fork {
+            number,
+            shard,
+            message,
+            branches,
+            is_answered: false,
+            moved_to: None,
+            _held: held,
+        });
         self.end_if_decided(self.forks.len() - 1);
+    }
+
+    /// A phone answered that its user is elsewhere: `status` is 300 to 399, `contact` the URI.
+    pub fn handle_redirect(&mut self, fork: u64, branch: usize, status: u16, contact: &str) {
+        if let Some(fork) = self.forks.iter_mut().find(|known| known.number == fork)
+            && contact.len() <= MAX_CONTACT_LEN
+        {
+            fork.moved_to.get_or_insert_with(|| (status, contact.to_owned()));
+        }
+        self.handle_outcome(fork, branch, Ok(status));
     }
 
     /// A phone answered, or did not.
@@ -244,13 +275,17 @@ impl LocalUser {
 
     /// Ends a fork whose branches have all ended.
     fn end_if_decided(&mut self, at: usize) {
-        let Some(fork) = self.forks.get(at).filter(|fork| fork.branches.iter().all(Option::is_some)) else {
+        let Some(fork) = self.forks.get_mut(at).filter(|fork| fork.branches.iter().all(Option::is_some))
+        else {
             return;
         };
         if !fork.is_answered {
             let status = best(fork.branches.iter().flatten().copied());
             let (shard, message) = (fork.shard, fork.message);
-            self.out.push_back(UserOutput::Delivered { shard, message, status: Some(status) });
+            self.out.push_back(match fork.moved_to.take().filter(|(moved, _)| *moved == status) {
+                Some((status, contact)) => UserOutput::Moved { shard, message, status, contact },
+                None => UserOutput::Delivered { shard, message, status: Some(status) },
+            });
         }
         self.forks.swap_remove(at);
     }
@@ -291,6 +326,8 @@ fn best(statuses: impl Iterator<Item = u16>) -> u16 {
 
 /// A MESSAGE that is longer, with its head, goes by no datagram (RFC 3428 §8).
 const MOST_DATAGRAM_BYTES: usize = 1300;
+/// Octets of a URI to which a phone may send a message on.
+const MAX_CONTACT_LEN: usize = 1024;
 /// Messages to one user that are on their way.
 const MOST_FORKS: usize = 256;
 /// Octets of the heads of their requests.

@@ -35,7 +35,7 @@ use self::{
     front_end::{FrontEnd, leads_to_front_end},
     health::FrontEndHealth,
 };
-use crate::{messages::Requester, session::ShardIndex};
+use crate::{body_forms::BodyForms, messages::Requester, session::ShardIndex};
 
 mod elsewhere;
 mod front_end;
@@ -143,6 +143,7 @@ pub struct Peer {
     granted: Vec<(ShardIndex, usize)>,
     waiting: VecDeque<Sent>,
     elsewhere: Elsewhere,
+    forms: BodyForms,
     out: VecDeque<PeerOutput>,
 }
 
@@ -161,6 +162,7 @@ impl Peer {
             granted: Vec::new(),
             waiting: VecDeque::new(),
             elsewhere: Elsewhere::default(),
+            forms: BodyForms::default(),
             out: VecDeque::new(),
         }
     }
@@ -346,6 +348,7 @@ impl Peer {
                 let reply = ReplyTo(number);
                 match uas::check(&message) {
                     Verdict::Accept => {
+                        self.forms.note(&message);
                         let message = Box::new(message);
                         self.out.push_back(PeerOutput::Serve { reply, flow: flow.clone(), message });
                     }
@@ -415,6 +418,10 @@ impl Peer {
         // Copies for a front end go to the address that the first went to; a phone is where it was met last.
         let pinned = self.front_end.is_some().then_some(flow.flow.0);
         let (draft, uri) = (sent.draft.clone(), sent.uri.clone());
+        let draft = match self.forms.in_form_of_recipient(&draft, uri.as_deref(), way.is_reliable) {
+            Some(wrapped) => Arc::new(wrapped),
+            None => draft,
+        };
         let method = Method::parse(draft.method).unwrap_or(Method::Options);
         self.transactions.send(sent, method, pinned, way.is_reliable, now, |branch| {
             let rport = if way.is_reliable { "" } else { ";rport" };

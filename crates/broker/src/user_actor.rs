@@ -141,6 +141,9 @@ impl UserActor {
                 }
                 UserOutput::Present(peer) => self.tell_shard(&peer, Input::PhoneRegistered),
                 UserOutput::Gone(peer) => self.tell_shard(&peer, Input::PhoneGone),
+                UserOutput::Moved { shard, message, status, contact } => {
+                    self.directory.tell_shard(shard, Input::Moved { message, status, contact });
+                }
                 UserOutput::Delivered { shard, message, status } => {
                     self.directory.tell_shard(shard, Input::Delivered { message, status });
                 }
@@ -201,8 +204,17 @@ impl Handler<ToUser> for UserActor {
                 self.user.handle_message(shard, message, device.as_deref(), &draft, now);
             }
             ToUser::Outcome { fork, branch, outcome } => {
-                let outcome = outcome.map(|message| message.status().unwrap_or(500));
-                self.user.handle_outcome(fork, branch, outcome);
+                let redirect = outcome.as_ref().ok().and_then(|message| {
+                    let status = message.status().filter(|status| (300..400).contains(status))?;
+                    Some((status, message.contacts().flatten().next()?.uri.as_str()))
+                });
+                match redirect {
+                    Some((status, contact)) => self.user.handle_redirect(fork, branch, status, contact),
+                    None => {
+                        let outcome = outcome.map(|message| message.status().unwrap_or(500));
+                        self.user.handle_outcome(fork, branch, outcome);
+                    }
+                }
             }
             ToUser::MustDecide(watcher) => {
                 let (aor, watcher) = (Redacted(&self.aor), Redacted(&watcher));

@@ -117,6 +117,32 @@ pub fn sip_uri_of_xmpp_uri(uri: &str) -> Option<String> {
     Some(uri_of_device(&address, jid.resource()))
 }
 
+/// The `xmpp:` URI of whom a SIP URI means (RFC 5122); `None` when it names nobody.
+pub fn xmpp_uri_of_sip_uri(uri: &str) -> Option<String> {
+    let addressee = address_of_uri(&UriRef::parse(uri.trim()).ok()?).ok()?;
+    let (local, _) = addressee.address.as_str().rsplit_once('@')?;
+    let mut xmpp = "xmpp:".to_owned();
+    push_escaped(local, &mut xmpp);
+    xmpp.push('@');
+    xmpp.push_str(&sip_domain(addressee.address.domain()));
+    if let Some(device) = addressee.device {
+        xmpp.push('/');
+        push_escaped(&device, &mut xmpp);
+    }
+    Some(xmpp)
+}
+
+/// Appends a local part or a resource as a path of RFC 5122 has it.
+fn push_escaped(text: &str, uri: &mut String) {
+    for octet in text.bytes() {
+        if octet.is_ascii_alphanumeric() || b"-._~!$()*+,;=".contains(&octet) {
+            uri.push(char::from(octet));
+        } else {
+            write!(uri, "%{octet:02X}").expect("a String takes everything");
+        }
+    }
+}
+
 /// A domain as SIP writes it: A-labels (STOX-A-17).
 pub fn sip_domain(domain: &str) -> String {
     idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.to_owned())
@@ -235,6 +261,23 @@ mod tests {
             ("xmpp:x@y%0D%0AVia: z", None),
         ] {
             assert_eq!(sip_uri_of_xmpp_uri(xmpp).as_deref(), sip, "{xmpp}");
+        }
+    }
+
+    #[test]
+    fn a_sip_uri_of_a_user_becomes_an_xmpp_uri_and_back() {
+        for (sip, xmpp) in [
+            ("sip:romeo@example.net", "xmpp:romeo@example.net"),
+            ("sips:romeo@example.net:5061;transport=tls", "xmpp:romeo@example.net"),
+            ("sip:romeo@example.net;gr=orchard%20x", "xmpp:romeo@example.net/orchard%20x"),
+            ("sip:r%C3%A9mi@example.net", "xmpp:r%C3%A9mi@example.net"),
+        ] {
+            assert_eq!(xmpp_uri_of_sip_uri(sip).as_deref(), Some(xmpp), "{sip}");
+            let back = sip_uri_of_xmpp_uri(xmpp).expect("a user");
+            assert_eq!(xmpp_uri_of_sip_uri(&back).as_deref(), Some(xmpp), "{back}");
+        }
+        for nobody in ["", "tel:+1", "sip:example.net", "sip:%00@example.net", "romeo@example.net"] {
+            assert_eq!(xmpp_uri_of_sip_uri(nobody), None, "{nobody:?}");
         }
     }
 

@@ -21,4 +21,4 @@ mod tuple_id;
 pub mod typed_address;
 mod xmpp_error;
 
-pub use message_to_sip::head_len;
+pub use message_to_sip::{head_len, in_cpim};

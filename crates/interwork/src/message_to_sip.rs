@@ -1,7 +1,10 @@
 //! A page-mode message as a SIP MESSAGE (RFC 7572 §4, RFC 3428).
 
 use tombolo_presence::Address;
-use tombolo_sip::headers::is_language_tag;
+use tombolo_sip::{
+    body::cpim,
+    headers::{NameAddr, is_language_tag},
+};
 
 use crate::{address::sip_domain, request::RequestDraft};
 
@@ -53,13 +56,22 @@ pub fn draft(message: &PageMessage<'_>) -> RequestDraft {
     }
 }
 
+/// The same message in CPIM (RFC 3862); `None` for a request that is no message of plain text.
+pub fn in_cpim(draft: &RequestDraft) -> Option<RequestDraft> {
+    let content_type = draft.content_type.as_deref().filter(|_| draft.method == "MESSAGE")?;
+    let text = std::str::from_utf8(&draft.body).ok().filter(|_| content_type.starts_with("text/plain"))?;
+    let uri = |party: &str| NameAddr::parse(party).ok().map(|party| party.uri.as_str().to_owned());
+    let body = cpim::write(&uri(&draft.from)?, &uri(&draft.to)?, content_type, text);
+    Some(RequestDraft { content_type: Some(cpim::MEDIA_TYPE.to_owned()), body: body.into(), ..draft.clone() })
+}
+
 /// Octets of the request's head, with the longest Via that we write (STOX-M-12).
 pub fn head_len(draft: &RequestDraft) -> usize {
     draft.render(&"v".repeat(VIA_LEN), "").len() - draft.body.len()
 }
 
 /// The Call-ID that stands for a thread between two users: legal whatever the thread holds, and theirs alone
-/// (STOX-M-04).
+/// (STOX-M-04). A thread that is not too long can be read from it again, so nothing need be remembered for a reply.
 pub fn call_id_of_thread(thread: &str, contact: &Address, user: &Address) -> String {
     use sha2::{Digest, Sha256};
     let mut digest = Sha256::new();
@@ -67,10 +79,37 @@ pub fn call_id_of_thread(thread: &str, contact: &Address, user: &Address) -> Str
         digest.update(part.len().to_be_bytes());
         digest.update(part.as_bytes());
     }
-    let mut call_id: String = digest.finalize()[..16].iter().map(|octet| format!("{octet:02x}")).collect();
+    let mut call_id = String::with_capacity(2 * MAX_THREAD_LEN + 64);
+    if thread.len() <= MAX_THREAD_LEN {
+        push_hex(thread.as_bytes(), &mut call_id);
+        call_id.push('-');
+    }
+    push_hex(&digest.finalize()[..16], &mut call_id);
     call_id.push('@');
     call_id.push_str(&sip_domain(contact.domain()));
     call_id
+}
+
+/// The thread for which [`call_id_of_thread`] made a Call-ID between these two; `None` for any other Call-ID.
+pub fn thread_of_call_id(call_id: &str, contact: &Address, user: &Address) -> Option<String> {
+    let (digits, _) = call_id.split_once('-')?;
+    let octets = digits.as_bytes().chunks(2).map(|pair| {
+        let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
+        u8::from_str_radix(pair, 16).ok()
+    });
+    let thread = String::from_utf8(octets.collect::<Option<Vec<u8>>>()?).ok()?;
+    let ours = call_id_of_thread(&thread, contact, user);
+    // Each phone of a user sees a Call-ID with a number of its own behind it.
+    let rest = call_id.strip_prefix(&*ours)?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
+    (rest.is_empty() || rest.strip_prefix('.').is_some_and(is_number)).then_some(thread)
+}
+
+fn push_hex(octets: &[u8], out: &mut String) {
+    use std::fmt::Write as _;
+    for octet in octets {
+        write!(out, "{octet:02x}").expect("a String takes everything");
+    }
 }
 
 /// Line feeds as SIP text has them (STOX-M-19).
@@ -82,6 +121,8 @@ fn one_line(text: &str) -> String {
     text.split(['\r', '\n']).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
+/// Octets of a thread that fits into a Call-ID; twice as many as the identifiers that clients make.
+const MAX_THREAD_LEN: usize = 80;
 /// Room for a Via with a long host name and our branch.
 const VIA_LEN: usize = 160;
 
@@ -129,7 +170,38 @@ mod tests {
             assert!(call_id.bytes().all(|b| b.is_ascii_alphanumeric() || b".@-".contains(&b)), "{call_id}");
             assert_eq!(call_id, call_id_of_thread(thread, &juliet, &romeo));
             assert_ne!(call_id, call_id_of_thread(thread, &romeo, &juliet));
+            for seen in [call_id.clone(), format!("{call_id}.0"), format!("{call_id}.12")] {
+                assert_eq!(thread_of_call_id(&seen, &juliet, &romeo).as_deref(), Some(thread), "{seen}");
+                assert_eq!(thread_of_call_id(&seen, &romeo, &juliet), None, "it is another two's");
+            }
+            for other in
+                [format!("{call_id}.x"), format!("{call_id}."), format!("0{call_id}"), "6162-0@x".into()]
+            {
+                assert_eq!(thread_of_call_id(&other, &juliet, &romeo), None, "{other}");
+            }
         }
+        let long = "x".repeat(MAX_THREAD_LEN + 1);
+        let call_id = call_id_of_thread(&long, &juliet, &romeo);
+        assert!(call_id.len() < 60, "{call_id}");
+        assert_eq!(thread_of_call_id(&call_id, &juliet, &romeo), None);
+    }
+
+    #[test]
+    fn sip_m_06_a_message_in_cpim_says_the_same() {
+        let plain = draft(&page("Proč?\nnaive"));
+        let wrapped = in_cpim(&plain).expect("a message");
+        let text = String::from_utf8(wrapped.render("v", "h")).expect("UTF-8");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head ends");
+        assert!(head.contains("\r\nContent-Type: message/cpim\r\n"), "{head}");
+        assert!(head.ends_with(&format!("\r\nContent-Length: {}", body.len())), "{head}");
+        assert_eq!(
+            body,
+            "From: <sip:juliet@example.com;gr=balcony>\r\nTo: <sip:romeo@example.net>\r\n\r\n\
+             Content-Type: text/plain;charset=UTF-8\r\nContent-Length: 13\r\n\r\nProč?\r\nnaive"
+        );
+        assert_eq!(in_cpim(&wrapped), None, "it is in CPIM already");
+        let notify = RequestDraft { method: "NOTIFY", ..plain };
+        assert_eq!(in_cpim(&notify), None);
     }
 
     #[test]

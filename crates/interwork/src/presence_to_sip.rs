@@ -1,5 +1,7 @@
 //! A presence state as a PIDF document and back (RFC 8048 §6.2, RFC 3863, RFC 4480).
 
+use std::borrow::Cow;
+
 use sha2::{Digest, Sha256};
 use tombolo_fanout::ViewId;
 use tombolo_presence::{Address, Availability, Device, Note, PresenceState};
@@ -201,11 +203,25 @@ pub fn in_language(mut state: PresenceState, lang: Option<&str>) -> PresenceStat
     state
 }
 
-/// The language of a document as a whole: the one that all of its notes are in.
-pub fn language_of(state: &PresenceState) -> Option<&str> {
+/// Content-Language of a document: the languages of its notes (RFC 3261 §20.13). `None` where one of them is not told.
+pub fn language_of(state: &PresenceState) -> Option<Cow<'_, str>> {
     let mut notes = state.devices.iter().flat_map(|device| &device.notes).chain(&state.notes);
-    let lang = notes.next()?.lang.as_deref().filter(|lang| is_language_tag(lang))?;
-    notes.all(|note| note.lang.as_deref() == Some(lang)).then_some(lang)
+    let first = tag_of(notes.next()?)?;
+    if notes.clone().all(|note| note.lang.as_deref() == Some(first)) {
+        return Some(Cow::Borrowed(first));
+    }
+    let mut tags = vec![first];
+    for note in notes {
+        let tag = tag_of(note)?;
+        if !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
+    (tags.len() <= MAX_LANGUAGES).then(|| Cow::Owned(tags.join(", ")))
+}
+
+fn tag_of(note: &Note) -> Option<&str> {
+    note.lang.as_deref().filter(|lang| is_language_tag(lang))
 }
 
 fn note_in(note: &pidf::Note) -> Note {
@@ -257,6 +273,8 @@ pub fn xmpp_priority(thousandths: u16) -> i8 {
 
 /// The namespace that RFC 8048 §6.2 gives `<show/>` in a PIDF document, whatever the stanza's was.
 const CLIENT_NAMESPACE: &str = "jabber:client";
+/// Languages that one header field tells of.
+const MAX_LANGUAGES: usize = 8;
 const DEVICES_PER_DOCUMENT: usize = 32;
 
 #[cfg(test)]
@@ -344,6 +362,26 @@ mod tests {
         ];
         state.set(phone);
         assert_eq!(round_trip(&state), state);
+    }
+
+    #[test]
+    fn stox_p_48_a_document_tells_every_language_of_its_notes_or_none() {
+        let state = |langs: &[Option<&str>]| {
+            let notes = langs.iter().map(|lang| Note { lang: lang.map(Into::into), text: "x".into() });
+            PresenceState { notes: notes.collect(), ..PresenceState::default() }
+        };
+        for (langs, expected) in [
+            (&[][..], None),
+            (&[Some("cs")], Some("cs")),
+            (&[Some("cs"), Some("cs")], Some("cs")),
+            (&[Some("cs"), Some("en"), Some("cs")], Some("cs, en")),
+            (&[Some("cs"), None], None),
+            (&[None, Some("cs")], None),
+            (&[Some("cs"), Some("e\r\nX: y")], None),
+            (&["a", "b", "c", "d", "e", "f", "g", "h", "i"].map(Some), None),
+        ] {
+            assert_eq!(language_of(&state(langs)).as_deref(), expected, "{langs:?}");
+        }
     }
 
     #[test]

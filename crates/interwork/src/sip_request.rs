@@ -8,7 +8,7 @@ use tombolo_sip::{
     uri::Scheme,
 };
 
-use crate::address::address_of_uri;
+use crate::address::{address_of_uri, xmpp_uri_of_sip_uri};
 
 /// Why a request cannot be served, and how it is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,6 +217,13 @@ pub fn min_expires(message: &Message) -> Option<u32> {
 /// Retry-After of a response, in seconds.
 pub fn retry_after(message: &Message) -> Option<u32> {
     message.retry_after()
+}
+
+/// Where a response says that its request should have gone (RFC 3261 §21.3), as an `xmpp:` URI: the first Contact of a 3xx
+/// that can be one.
+pub fn new_address(response: &Message) -> Option<String> {
+    response.status().filter(|status| (300..400).contains(status))?;
+    response.contacts().flatten().find_map(|contact| xmpp_uri_of_sip_uri(contact.uri.as_str()))
 }
 
 fn bad_event() -> RequestFault {

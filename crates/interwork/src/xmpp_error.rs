@@ -8,9 +8,20 @@ use tombolo_xmpp::{
 
 /// The error that answers `stanza`, with a condition by name; `None` when it may not be answered (STOX-E-10).
 pub fn reply(stanza: &[u8], condition: &str, text: Option<&str>) -> Option<Vec<u8>> {
+    reply_moved(stanza, condition, text, None)
+}
+
+/// The same with the `xmpp:` URI where the recipient is now, which only `gone` and `redirect` carry.
+pub fn reply_moved(
+    stanza: &[u8],
+    condition: &str,
+    text: Option<&str>,
+    new_address: Option<&str>,
+) -> Option<Vec<u8>> {
     let head = StanzaHead::read(stanza).ok()?;
     let mut out = Vec::new();
-    error_reply(&mut out, &head, &content(condition, text)).then_some(out)
+    let content = ErrorContent { new_address, ..content(condition, text) };
+    error_reply(&mut out, &head, &content).then_some(out)
 }
 
 /// As much of a message as [`reply`] needs later: its addresses and its id. Empty when it may not be answered.
@@ -23,10 +34,10 @@ pub fn without_content(stanza: &[u8]) -> Bytes {
     out.into()
 }
 
-/// An error presence from `from` to `to`, both bare.
-pub fn presence_error(from: &str, to: &str, condition: &str) -> Vec<u8> {
+/// An error presence from `from` to `to`, both bare; `new_address` as in [`reply_moved`].
+pub fn presence_error(from: &str, to: &str, condition: &str, new_address: Option<&str>) -> Vec<u8> {
     let mut inner = Vec::new();
-    error_content(&mut inner, &content(condition, None));
+    error_content(&mut inner, &ErrorContent { new_address, ..content(condition, None) });
     let mut out = Vec::new();
     presence(&mut out, &Head { from, to, id: None, lang: None }, PresenceKind::Error, &inner);
     out
@@ -76,7 +87,7 @@ mod tests {
         ];
         for (error_type, conditions) in types {
             for condition in conditions {
-                let text = String::from_utf8(presence_error("r@s", "j@x", condition)).expect("UTF-8");
+                let text = String::from_utf8(presence_error("r@s", "j@x", condition, None)).expect("UTF-8");
                 let expected = format!("<error type='{error_type}'><{condition} ");
                 assert!(text.contains(&expected), "{text}");
             }

@@ -68,6 +68,43 @@ fn statuses(user: &mut LocalUser) -> Vec<Option<u16>> {
 }
 
 #[test]
+fn a_phone_whose_user_is_elsewhere_says_where_unless_another_answers_better() {
+    let now = start();
+    let register_two = || {
+        let mut user = LocalUser::new(Account::new("forks", usize::MAX));
+        for name in ["a", "b"] {
+            user.handle_register(&register(name, 1, 600), now);
+        }
+        user.handle_message(0, MessageId(1), None, &draft(), now);
+        user
+    };
+    let fate = |user: &mut LocalUser| {
+        std::iter::from_fn(|| user.poll_output())
+            .filter_map(|output| match output {
+                UserOutput::Moved { status, contact, .. } => Some((status, contact)),
+                UserOutput::Delivered { status, .. } => Some((status.unwrap_or(0), String::new())),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    for (other, expected) in [
+        (Ok(486), (301, "sip:alice@new.example")),
+        (Err(NoResponse::Timeout), (301, "sip:alice@new.example")),
+        (Ok(200), (200, "")),
+        (Ok(603), (603, "")),
+    ] {
+        let mut user = register_two();
+        user.handle_redirect(1, 0, 301, "sip:alice@new.example");
+        user.handle_outcome(1, 1, other);
+        assert_eq!(fate(&mut user), [(expected.0, expected.1.to_owned())], "{other:?}");
+    }
+    let mut user = register_two();
+    user.handle_redirect(1, 0, 301, &format!("sip:{}@new.example", "a".repeat(2000)));
+    user.handle_outcome(1, 1, Ok(486));
+    assert_eq!(fate(&mut user), [(301, String::new())], "too long to be kept");
+}
+
+#[test]
 fn sip_d_21_register_fetch_and_remove() {
     let (mut user, now) = (LocalUser::new(Account::new("forks", usize::MAX)), start());
     let one = vec![("sip:alice@a".to_owned(), 600)];

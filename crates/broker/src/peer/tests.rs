@@ -96,6 +96,41 @@ fn a_request_to_a_phone_that_is_gone_fails_at_once() {
     assert!(matches!(&out[..], [PeerOutput::Ended { outcome: Err(NoResponse::Transport), .. }]), "{out:?}");
 }
 
+#[test]
+fn sip_m_06_who_writes_in_cpim_is_written_to_in_cpim() {
+    let now = start();
+    let mut peer = Peer::phone("p", now);
+    peer.handle_flow_up(flow(1), now);
+    let write = |peer: &mut Peer| {
+        let plain = RequestDraft {
+            content_type: Some("text/plain".into()),
+            body: Bytes::from_static(b"hi"),
+            ..*draft()
+        };
+        peer.handle_request(Requester::Shard(0, RequestId(1)), None, Box::new(plain), now);
+        let sent = outputs(peer).into_iter().find_map(|output| match output {
+            PeerOutput::Bytes { bytes, .. } => Some(String::from_utf8_lossy(&bytes).into_owned()),
+            _ => None,
+        });
+        sent.expect("a request")
+    };
+    assert!(write(&mut peer).ends_with("Content-Type: text/plain\r\nContent-Length: 2\r\n\r\nhi"));
+    for (content_type, form) in [("message/cpim", "message/cpim"), ("text/plain", "text/plain")] {
+        let text = format!(
+            "MESSAGE sip:x@y SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK{form}\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:x@y>\r\n\
+             Call-ID: {form}\r\nCSeq: 1 MESSAGE\r\nContent-Type: {content_type}\r\n\r\n"
+        )
+        .replace("z9hG4bKmessage/", "z9hG4bKm")
+        .replace("z9hG4bKtext/", "z9hG4bKt");
+        let message = read_datagram(text.into(), &MessageLimits::default()).expect("legal");
+        peer.handle_message(&flow(1), message, now);
+        outputs(&mut peer);
+        let sent = write(&mut peer);
+        assert!(sent.contains(&format!("\r\nContent-Type: {form}\r\n")), "{sent}");
+        assert!(sent.ends_with("hi"), "{sent}");
+    }
+}
+
 fn ended(out: &[PeerOutput]) -> Vec<&Result<Box<Message>, NoResponse>> {
     let mut ended = Vec::new();
     for output in out {

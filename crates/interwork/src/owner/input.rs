@@ -93,6 +93,15 @@ pub enum Input {
         /// The SIP status that the sender gets; `None` when the user has no phone to ask.
         status: Option<u16>,
     },
+    /// The recipient of a message that went out as [`super::Output::Deliver`] is somewhere else now.
+    Moved {
+        /// Names the message.
+        message: MessageId,
+        /// A SIP status of 300 to 399.
+        status: u16,
+        /// The URI where the recipient's phone says that it is.
+        contact: String,
+    },
     /// The recipient of a message that went out as [`super::Output::Deliver`] has no room for it: too many are on their way.
     NotTaken {
         /// Names the message.

@@ -167,6 +167,7 @@ impl Owner {
             })),
             view: self.shard.views.hold(ViewId::EMPTY),
             timer: None,
+            resumes_at: 0,
         };
         let at = self.upstreams.insert(upstream);
         let timer = self.wheel.insert(refresh_at, Timer::Upstream(at));

@@ -28,7 +28,7 @@ use super::{
     watchers::{HOMES_NOT_JOINED, came_back},
 };
 use crate::{
-    address::{sip_uri_of_xmpp_uri, uri_of, uri_of_device},
+    address::{sip_uri_of_xmpp_uri, uri_of, uri_of_device, xmpp_uri_of_sip_uri},
     error::{Target, condition_of, status_of},
     message_to_sip::{self, PageMessage},
     message_to_xmpp::{self, IncomingMessage},
@@ -236,15 +236,34 @@ impl Owner {
         }
     }
 
-    /// The SIP side answered a message; or a MESSAGE between two local users is decided.
-    pub(super) fn handle_message_status(&mut self, message: MessageId, status: u16, _now: Now) {
+    /// The SIP side answered a message, perhaps with where its recipient is now; or a MESSAGE between two local users is
+    /// decided.
+    pub(super) fn handle_message_status(
+        &mut self,
+        message: MessageId,
+        status: u16,
+        new_address: Option<&str>,
+    ) {
         if let Some(sent) = self.mail.to_xmpp.remove(&message.0) {
             if let Some((request, _)) = sent.request {
                 self.answer(&request, Reply::status(status), "the message could not be delivered");
             }
             return;
         }
-        self.end_letter(message, condition_of(status), "the SIP side refused the message");
+        self.end_letter(message, condition_of(status), "the SIP side refused the message", new_address);
+    }
+
+    /// A phone of the recipient says that the recipient is elsewhere (RFC 7247 §7.2).
+    pub(super) fn handle_message_moved(&mut self, message: MessageId, status: u16, contact: &str) {
+        if let Some(sent) = self.mail.to_xmpp.remove(&message.0) {
+            if let Some((request, _)) = sent.request {
+                let headers = [("Contact", format!("<{contact}>"))];
+                let answer = Reply { headers: &headers, ..Reply::status(status) };
+                self.answer(&request, answer, "the recipient is elsewhere");
+            }
+            return;
+        }
+        self.handle_message_status(message, status, xmpp_uri_of_sip_uri(contact).as_deref());
     }
 
     /// The recipient has no phone: to a contact it is as if there were no such user (XP-34).
@@ -254,7 +273,7 @@ impl Owner {
                 self.answer(&request, Reply::status(480), UNREACHABLE);
             }
             Some(_) => {}
-            None => self.end_letter(message, Some("service-unavailable"), UNREACHABLE),
+            None => self.end_letter(message, Some("service-unavailable"), UNREACHABLE, None),
         }
     }
 
@@ -263,18 +282,28 @@ impl Owner {
         match self.mail.to_xmpp.remove(&message.0) {
             Some(ToXmpp { request: Some((request, _)), .. }) => self.refuse_for_room(&request),
             Some(_) => {}
-            None => self.end_letter(message, Some("resource-constraint"), "too many messages wait"),
+            None => self.end_letter(message, Some("resource-constraint"), "too many messages wait", None),
         }
     }
 
     /// The message in flight has its fate, and the next one leaves.
-    fn end_letter(&mut self, message: MessageId, condition: Option<&'static str>, reason: &'static str) {
+    fn end_letter(
+        &mut self,
+        message: MessageId,
+        condition: Option<&'static str>,
+        reason: &'static str,
+        new_address: Option<&str>,
+    ) {
         let Some(key) = self.mail.to_sip.remove(&message.0) else { return };
         let Some(queue) = self.mail.queues.get_mut(&key) else { return };
         let Some(letter) = queue.in_flight.take_if(|letter| letter.number == message.0) else { return };
         if let Some(condition) = condition {
             let (contact, user) = &key;
-            self.bounce(&letter.stanza, user, contact, condition, reason);
+            self.event(OwnerEvent::StanzaRefused { reason });
+            let error = xmpp_error::reply_moved(&letter.stanza, condition, Some(reason), new_address);
+            if let Some(bytes) = error {
+                self.say(user, contact, bytes);
+            }
         }
         self.send_next(&key);
     }
@@ -295,7 +324,7 @@ impl Owner {
 
     /// MESSAGE from a local user.
     pub(super) fn handle_message_request(&mut self, request: SipRequest, now: Now) {
-        let incoming = match IncomingMessage::read(&request.message, now) {
+        let mut incoming = match IncomingMessage::read(&request.message, now) {
             Ok(incoming) => incoming,
             Err(refusal) => {
                 return self.answer_fault(&request, &refusal);
@@ -303,6 +332,9 @@ impl Owner {
         };
         let user = request.identity.clone();
         let contact = incoming.target.clone();
+        if let Some(thread) = message_to_sip::thread_of_call_id(&incoming.thread, &contact, &user) {
+            incoming.thread = thread;
+        }
         if came_back(&request, &contact) {
             return self.answer(
                 &request,

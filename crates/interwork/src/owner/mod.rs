@@ -23,7 +23,8 @@ mod addresses;
 mod budgets;
 mod dialog_life;
 mod dialogs;
-pub mod input;
+pub mod fetch;
+mod input;
 pub mod keys;
 mod load;
 mod mail;
@@ -308,9 +309,12 @@ impl Owner {
             Input::ContactsDoubtful { lane } => self.handle_contacts_doubtful(&lane),
             Input::MessageFate { message, fate } => self.handle_message_fate(message, fate, now),
             Input::Delivered { message, status } => match status {
-                Some(status) => self.handle_message_status(message, status, now),
+                Some(status) => self.handle_message_status(message, status, None),
                 None => self.handle_message_unreachable(message),
             },
+            Input::Moved { message, status, contact } => {
+                self.handle_message_moved(message, status, &contact);
+            }
             Input::NotTaken { message } => self.handle_message_not_taken(message),
             Input::Persisted { token, is_stored } => self.handle_persisted(token, is_stored, now),
             Input::Decide { user, watcher, is_approved, asker } => {

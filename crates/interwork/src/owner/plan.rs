@@ -293,7 +293,8 @@ impl Owner {
             return;
         }
         let (user, contact) = self.names_of(id);
-        let bytes = crate::xmpp_error::presence_error(user.as_str(), contact.as_str(), "resource-constraint");
+        let bytes =
+            crate::xmpp_error::presence_error(user.as_str(), contact.as_str(), "resource-constraint", None);
         self.say(&user, &contact, bytes);
     }
 

@@ -234,11 +234,11 @@ impl Owner {
             return self.say(user, contact, bytes);
         }
         if pair.may_see() && self.is_behind_front_end(pair) {
-            // Without a live dialog one is started; its first NOTIFY is the answer (STOX-P-07, STOX-P-20).
+            // Without a live dialog the front end is asked once; its NOTIFY is the answer (STOX-P-07, STOX-P-20).
             if self.is_upstream_live(pair.upstream) {
                 self.shard.mark_whole(watch);
             } else {
-                self.start_upstream(id, now);
+                self.fetch_upstream(id, now);
             }
         } else {
             self.shard.mark_whole(watch);

@@ -96,10 +96,10 @@ impl Owner {
             written.push((at, update.watch));
             if way.is_reliable {
                 let before = out.len();
-                notify.write(dialog, &way, lang, body, &mut out);
+                notify.write(dialog, &way, lang.as_deref(), body, &mut out);
                 out.len() - before
             } else {
-                let draft = notify.draft(dialog, lang, body);
+                let draft = notify.draft(dialog, lang.as_deref(), body);
                 let len = draft.body.len() + 600;
                 drafts.push((dialog.row, dialog.local_cseq, draft));
                 len

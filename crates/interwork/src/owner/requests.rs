@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error::NoResponse,
     sip_reply::Reply,
-    sip_request::{Publish, Subscribe, retry_after},
+    sip_request::{Publish, Subscribe, new_address, retry_after},
     token::TokenKind,
 };
 
@@ -100,7 +100,9 @@ impl Owner {
                     self.handle_notify_outcome(at, cseq, status, retry_after, now);
                 }
             }
-            Asked::Message(message) => self.handle_message_status(message, status, now),
+            Asked::Message(id) => {
+                self.handle_message_status(id, status, message.and_then(new_address).as_deref())
+            }
             Asked::Nothing => {}
         }
     }

@@ -16,6 +16,7 @@ mod messages;
 mod notify_mapping;
 mod phones;
 mod policy_changes;
+mod probes;
 mod restart;
 mod sip_dialogs;
 mod sip_messages;

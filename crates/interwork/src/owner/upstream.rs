@@ -18,6 +18,7 @@ use tombolo_wheel::TimerId;
 use super::{
     Asked, Owner, PeerKey, Timer,
     dialogs::Routes,
+    fetch::unix_seconds_of,
     input::SipRequest,
     output::{Output, OwnerEvent},
     pairs::{NO_DIALOG, PairId, mark},
@@ -55,6 +56,8 @@ pub struct Upstream {
     pub view: ViewId,
     /// Fires when the machine needs something.
     pub timer: Option<TimerId>,
+    /// Of a fetch: when a lasting subscription is to follow, in Unix seconds; 0 where none is.
+    pub resumes_at: u32,
 }
 
 /// What a notifier's first NOTIFY makes known (RFC 6665 §4.4.1).
@@ -165,25 +168,35 @@ impl Owner {
         let Some(pair) = self.pairs.pair(id).filter(|pair| pair.verdict.may_watch_user) else { return };
         let at = pair.upstream;
         let user = self.addresses.address(pair.user).clone();
-        if let Some(upstream) = self.upstreams.upstream(at) {
+        if let Some(upstream) = self.upstreams.upstream_mut(at) {
             // One that waits to try again tries now: somebody asked.
             if matches!(upstream.machine.state(), State::Init | State::Terminated) {
                 self.restart_upstream(at, now);
+            } else if upstream.machine.is_fetch() {
+                upstream.resumes_at = unix_seconds_of(now.instant, now);
             }
             return;
         }
         let Some(peer) = self.front_end_of(&user) else { return };
+        self.open_upstream(id, peer, self.settings.front_end_expires, now);
+    }
+
+    /// A subscription where there was none. `expires` is 0 for a fetch.
+    pub(super) fn open_upstream(&mut self, id: PairId, peer: PeerKey, expires: u32, now: Now) {
+        let Some(pair) = self.pairs.pair(id) else { return };
+        let user = self.addresses.address(pair.user).clone();
         let row = self.new_row();
         let upstream = Upstream {
             row,
             pair: id,
             peer,
-            machine: Subscriber::new(self.settings.front_end_expires),
+            machine: Subscriber::new(expires),
             call_id: self.new_call_id(&user),
             local_cseq: 0,
             dialog: None,
             view: self.shard.views.hold(ViewId::EMPTY),
             timer: None,
+            resumes_at: 0,
         };
         let at = self.upstreams.insert(upstream);
         if let Some(pair) = self.pairs.pair_mut(id) {
@@ -192,8 +205,13 @@ impl Owner {
         self.send_subscribe(at, now);
     }
 
-    /// A new dialog in place of one that is over: new Call-ID and tag, no old route set (SIP-E-10).
     pub(super) fn restart_upstream(&mut self, at: u32, now: Now) {
+        self.renew_upstream(at, self.settings.front_end_expires, now);
+    }
+
+    /// A new dialog in place of one that is over: new Call-ID and tag, no old route set (SIP-E-10). `expires` is 0 for a
+    /// fetch.
+    pub(super) fn renew_upstream(&mut self, at: u32, expires: u32, now: Now) {
         let row = self.new_row();
         let Some(upstream) = self.upstreams.upstream(at) else { return };
         let id = upstream.pair;
@@ -206,8 +224,8 @@ impl Owner {
             upstream.call_id = call_id;
             upstream.local_cseq = 0;
             upstream.dialog = None;
-            if upstream.machine.state() == State::Terminated {
-                upstream.machine = Subscriber::new(self.settings.front_end_expires);
+            if upstream.machine.state() == State::Terminated || expires == 0 {
+                upstream.machine = Subscriber::new(expires);
             }
         }
         self.send_subscribe(at, now);
@@ -222,6 +240,7 @@ impl Owner {
     pub(super) fn stop_upstream(&mut self, id: PairId, now: Now) {
         let Some(at) = self.pairs.pair(id).map(|pair| pair.upstream) else { return };
         let Some(upstream) = self.upstreams.upstream_mut(at) else { return };
+        upstream.resumes_at = 0;
         match upstream.machine.unsubscribe() {
             Unsubscription::Send => self.send_subscribe(at, now),
             Unsubscription::Later => self.arm_upstream(at),
@@ -297,6 +316,7 @@ impl Owner {
         let Some(upstream) = self.upstreams.upstream_mut(at).filter(|upstream| upstream.row == row) else {
             return;
         };
+        let is_fetch = upstream.machine.is_fetch();
         let mut is_elsewhere = false;
         // The 2xx to a refresh renews the target, as a NOTIFY does (RFC 3261 §12.2.1.2).
         if let (Some(dialog), Some(message)) = (&mut upstream.dialog, message)
@@ -316,12 +336,18 @@ impl Owner {
         let verdict =
             upstream.machine.handle_response(&response, random, now.instant, &self.settings.subscriber);
         let id = upstream.pair;
+        let new_address = message.and_then(sip_request::new_address);
         match verdict {
             ResponseVerdict::Wait | ResponseVerdict::Kept => {
                 self.arm_upstream(at);
-                if is_elsewhere {
+                if is_elsewhere && !is_fetch {
                     self.keep_upstream_row(at, now);
                 }
+            }
+            ResponseVerdict::Failed { .. } | ResponseVerdict::Stopped | ResponseVerdict::Ended
+                if is_fetch =>
+            {
+                self.fail_fetch(at, now);
             }
             ResponseVerdict::Again => self.send_subscribe(at, now),
             ResponseVerdict::Forgotten => self.leave_dialog(at),
@@ -333,7 +359,7 @@ impl Owner {
                 }
                 self.arm_upstream(at);
                 if report {
-                    self.report_failure(id, status);
+                    self.report_failure(id, status, new_address.as_deref());
                 }
             }
             ResponseVerdict::Cancelled { .. } => {
@@ -342,7 +368,7 @@ impl Owner {
             }
             ResponseVerdict::Stopped => {
                 self.lose_upstream(at);
-                self.report_failure(id, status);
+                self.report_failure(id, status, new_address.as_deref());
                 self.drop_upstream(at);
             }
             ResponseVerdict::Ended => self.finish_upstream(at, now),
@@ -350,10 +376,11 @@ impl Owner {
     }
 
     /// The front end cannot be asked: the contact is told once, with the mapped condition (STOX-P-12).
-    fn report_failure(&mut self, id: PairId, status: u16) {
+    fn report_failure(&mut self, id: PairId, status: u16, new_address: Option<&str>) {
         let Some(condition) = crate::error::condition_of(status) else { return };
         let (user, contact) = self.names_of(id);
-        let bytes = crate::xmpp_error::presence_error(user.as_str(), contact.as_str(), condition);
+        let bytes =
+            crate::xmpp_error::presence_error(user.as_str(), contact.as_str(), condition, new_address);
         self.say(&user, &contact, bytes);
     }
 
@@ -389,6 +416,7 @@ impl Owner {
         let random = self.random() as u32;
         let Some(upstream) = self.upstreams.upstream_mut(at) else { return };
         let mut is_new = upstream.dialog.is_none();
+        let is_fetch = upstream.machine.is_fetch();
         let verdict = upstream.machine.handle_notify(&news, random, now.instant, &self.settings.subscriber);
         match verdict {
             NotifyVerdict::Unknown => {
@@ -416,7 +444,7 @@ impl Owner {
                 }
             }
         }
-        let is_kept = is_new && matches!(verdict, NotifyVerdict::Accepted { .. });
+        let is_kept = is_new && !is_fetch && matches!(verdict, NotifyVerdict::Accepted { .. });
         if is_kept {
             self.keep_upstream_row(at, now);
         }
@@ -440,9 +468,20 @@ impl Owner {
                 self.drop_upstream(at);
                 self.control(id, Control::Upstream { is_granted: false }, now);
             }
-            NotifyVerdict::Ended(End::Retry) => self.leave_dialog(at),
+            NotifyVerdict::Ended(End::Retry) => {
+                self.take_last_state(at, id, body.ok().flatten());
+                self.leave_dialog(at);
+            }
             NotifyVerdict::Ended(End::Unsubscribed) => self.finish_upstream(at, now),
-            NotifyVerdict::Ended(End::Invariant | End::Fetched) => self.drop_upstream(at),
+            NotifyVerdict::Ended(End::Invariant) => {
+                self.take_last_state(at, id, body.ok().flatten());
+                self.drop_upstream(at);
+            }
+            NotifyVerdict::Ended(End::Fetched) => {
+                self.take_last_state(at, id, body.ok().flatten());
+                self.answer_probe(id);
+                self.end_fetch(at, now);
+            }
             NotifyVerdict::Unknown | NotifyVerdict::OutOfOrder | NotifyVerdict::Repeated => {}
         }
     }
@@ -475,6 +514,16 @@ impl Owner {
         }
     }
 
+    /// The body of a NOTIFY that ends a subscription is the last state that it brings (RFC 6665 §4.4.3, STOX-P-21).
+    fn take_last_state(&mut self, at: u32, id: PairId, state: Option<PresenceState>) {
+        let is_granted = self.pairs.pair(id).is_some_and(|pair| pair.subscription.is_from());
+        if let Some(state) = state.filter(|_| is_granted) {
+            let view = self.intern(state);
+            self.set_upstream_view(at, view);
+            self.show_user(id);
+        }
+    }
+
     /// Keeps what is known of the user; takes over the caller's hold.
     fn set_upstream_view(&mut self, at: u32, view: ViewId) {
         let Some(upstream) = self.upstreams.upstream_mut(at) else { return self.shard.views.release(view) };
@@ -502,6 +551,7 @@ impl Owner {
         let Some(upstream) = self.upstreams.upstream_mut(at) else { return };
         upstream.timer = None;
         let id = upstream.pair;
+        let is_fetch = upstream.machine.is_fetch();
         match upstream.machine.handle_timeout(random, now.instant, &self.settings.subscriber) {
             Due::Nothing => self.arm_upstream(at),
             // It is asked as soon as the front end is heard again, with all others.
@@ -510,12 +560,13 @@ impl Owner {
             }
             Due::Refresh => self.send_subscribe(at, now),
             Due::Subscribe => self.restart_upstream(at, now),
+            Due::Lost { .. } if is_fetch => self.fail_fetch(at, now),
             Due::Lost { report } => {
                 self.forget_upstream_row(at);
                 self.lose_unless_doubtful(at);
                 self.arm_upstream(at);
                 if report {
-                    self.report_failure(id, 408);
+                    self.report_failure(id, 408, None);
                 }
             }
             Due::Ended => self.finish_upstream(at, now),
@@ -523,7 +574,7 @@ impl Owner {
     }
 
     /// The dialog is over and another follows soon: until that fails, what was seen holds.
-    fn leave_dialog(&mut self, at: u32) {
+    pub(super) fn leave_dialog(&mut self, at: u32) {
         self.forget_upstream_row(at);
         if let Some(upstream) = self.upstreams.upstream_mut(at) {
             upstream.dialog = None;
@@ -542,7 +593,7 @@ impl Owner {
         }
     }
 
-    fn drop_upstream(&mut self, at: u32) {
+    pub(super) fn drop_upstream(&mut self, at: u32) {
         self.forget_upstream_row(at);
         let Some(upstream) = self.upstreams.remove(at) else { return };
         if let Some(timer) = upstream.timer {

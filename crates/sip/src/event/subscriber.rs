@@ -258,6 +258,22 @@ impl Subscriber {
         }
     }
 
+    /// One that has no dialog and subscribes for `expires` seconds at a time from `retry_at` on.
+    pub fn resting(expires: u32, retry_at: Instant) -> Self {
+        Self {
+            timer: Some(retry_at),
+            waits_for: Timer::Retry,
+            state: State::Terminated,
+            may_report: false,
+            ..Self::new(expires)
+        }
+    }
+
+    /// Whether it asks once only.
+    pub fn is_fetch(&self) -> bool {
+        self.asked == 0
+    }
+
     /// The state.
     pub fn state(&self) -> State {
         self.state

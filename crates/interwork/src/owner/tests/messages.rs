@@ -241,6 +241,79 @@ fn a_notification_about_a_message_is_shown_to_nobody() {
 }
 
 #[test]
+fn stox_e_06_a_recipient_who_moved_is_gone_with_the_new_address() {
+    let gone = "<gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'>xmpp:benny@new.example</gone>";
+    let redirect = gone.replace("gone", "redirect");
+    for (status, contact, expected) in [
+        (301, "Contact: <tel:+1>, \"B\" <sip:benny@new.example:5070;transport=tcp>;q=0.5\r\n", gone),
+        (302, "Contact: sip:benny@new.example\r\n", &*redirect),
+        (300, "m: <sips:benny@new.example>\r\n", &*redirect),
+        (301, "", "<gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>"),
+        (301, "Contact: <tel:+1>\r\n", "<gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>"),
+        // RFC 7247 §7.2: a 410 knows no new address.
+        (410, "Contact: <sip:benny@new.example>\r\n", "<gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>"),
+    ] {
+        let mut stage = Stage::new();
+        stage.xmpp_says(&format!(
+            "<message from='{JULIET}/b' to='{BENVOLIO}' id='1'><body>x</body></message>"
+        ));
+        stage.answer(status, contact);
+        let stanza = stage.stanza();
+        assert!(stanza.contains(expected), "{status} {contact}: {stanza}");
+        assert!(stanza.contains("id='1'") && stanza.contains("to='juliet@xmpp.example/b'"), "{stanza}");
+        let mut stage = Stage::new();
+        stage.presence(JULIET, BENVOLIO, "subscribe", "");
+        stage.answer(status, contact);
+        let stanza = stage.stanza();
+        assert!(stanza.contains(expected), "a subscription, {status} {contact}: {stanza}");
+    }
+    // A phone says it too, and a colleague gets it as SIP has it.
+    for (from, is_local) in [("juliet@xmpp.example/b", false), ("mercutio@sip.example", true)] {
+        let mut stage = Stage::new();
+        if is_local {
+            stage.message(&phone_of(from, "a"), from, ROMEO, "Content-Type: text/plain\r\n", b"x");
+        } else {
+            stage.xmpp_says(&format!("<message from='{from}' to='{ROMEO}' id='1'><body>x</body></message>"));
+        }
+        let (message, _) = stage.deliveries.pop_front().expect("for the phones");
+        stage.input(Input::Moved { message, status: 301, contact: "sip:benny@new.example".into() });
+        if is_local {
+            let response = stage.response();
+            let contact = response.contacts().next().expect("a Contact").expect("legal");
+            assert_eq!((response.status(), contact.uri.as_str()), (Some(301), "sip:benny@new.example"));
+        } else {
+            let stanza = stage.stanza();
+            assert!(stanza.contains(gone), "{stanza}");
+        }
+    }
+}
+
+#[test]
+fn stox_m_04_a_reply_with_our_call_id_is_of_the_thread_that_it_answers() {
+    let thread = "e0ffe42b28561960c6b12b944a092794b9683a38";
+    for (user, phone) in [(BENVOLIO, front_end()), (ROMEO, phone_of(ROMEO, "a"))] {
+        let mut stage = Stage::new();
+        stage.xmpp_says(&format!(
+            "<message from='{JULIET}/b' to='{user}'><body>x</body><thread>{thread}</thread></message>"
+        ));
+        let call_id = match stage.requests.front() {
+            Some((_, _, draft)) => draft.call_id.clone(),
+            // Each phone sees it with a number of its own.
+            None => format!("{}.1", stage.deliveries.front().expect("for the phones").1.call_id),
+        };
+        let text = format!(
+            "MESSAGE sip:{JULIET} SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKt\r\nFrom: <sip:{user}>;tag=m\r\n\
+             To: <sip:{JULIET}>\r\nCall-ID: {call_id}\r\nCSeq: 7 MESSAGE\r\nContent-Type: text/plain\r\n\
+             Content-Length: 1\r\n\r\ny"
+        );
+        stage.stanzas.clear();
+        stage.sip_says(&phone, user, text);
+        let stanza = stage.stanza();
+        assert!(stanza.contains(&format!("<thread>{thread}</thread>")), "{stanza}");
+    }
+}
+
+#[test]
 fn no_side_is_shown_an_empty_message() {
     let mut stage = Stage::new();
     for (headers, body) in [
