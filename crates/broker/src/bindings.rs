@@ -14,7 +14,7 @@ use tombolo_interwork::{
     owner::{PeerKey, PhoneKey},
     rows::{BindingRow, binding_key, decode, encode, table},
 };
-use tombolo_presence::{Address, Now, PARTITIONS};
+use tombolo_presence::{Address, LifetimeClock, Now, PARTITIONS};
 use tombolo_store::{Row, StateStore, StoreError};
 
 use crate::{
@@ -37,14 +37,19 @@ pub struct Restored {
 
 impl Restored {
     /// Reads what is stored.
-    pub fn load(store: &dyn StateStore, accounts: &Accounts, now: Now) -> Result<Self, StoreError> {
+    pub fn load(
+        store: &dyn StateStore,
+        accounts: &Accounts,
+        lifetimes: &LifetimeClock,
+        now: Now,
+    ) -> Result<Self, StoreError> {
         let mut restored = Self::default();
         store.load(0..=PARTITIONS - 1, table::BINDING, &mut |partition, key, value| {
             let Some(row) = decode::<BindingRow>(value) else {
                 restored.unread += 1;
                 return;
             };
-            let left = row.expires_at.saturating_sub(now.unix_seconds());
+            let left = row.expires_at.saturating_sub(lifetimes.at(now.instant));
             if left == 0 || accounts.account(&row.phone.aor).is_none() {
                 restored.over.push(Row::delete(partition, table::BINDING, key));
                 restored.gone.push(Arc::new(row.phone));
@@ -77,7 +82,7 @@ impl Restored {
 }
 
 /// The row of a binding; `None` when its peer is no phone.
-pub fn row(aor: &Address, binding: &Binding, now: Now) -> Option<Row> {
+pub fn row(aor: &Address, binding: &Binding, lifetimes: &LifetimeClock, now: Now) -> Option<Row> {
     let PeerKey::Phone(phone) = &binding.peer else { return None };
     let left = binding.expires_at.saturating_duration_since(now.instant);
     let value = BindingRow {
@@ -85,7 +90,7 @@ pub fn row(aor: &Address, binding: &Binding, now: Now) -> Option<Row> {
         contact: binding.contact.clone(),
         call_id: binding.call_id.clone(),
         cseq: binding.cseq,
-        expires_at: now.unix_seconds() + left.as_secs(),
+        expires_at: lifetimes.at(now.instant) + left.as_secs(),
         is_datagram: binding.origin.is_datagram,
         remote: binding.origin.remote,
     };
@@ -131,6 +136,7 @@ mod tests {
     #[test]
     fn what_is_still_bound_comes_back_and_the_rest_is_taken_out() {
         let now = now();
+        let lifetimes = LifetimeClock::new(now);
         let (alice, gone) = (aor("alice@sip.example"), aor("gone@sip.example"));
         let accounts: Accounts = [Account {
             aor: alice.clone(),
@@ -149,12 +155,13 @@ mod tests {
         ];
         let store = MemoryStore::new();
         let rows = [&alice, &alice, &alice, &gone].into_iter().zip(&bindings);
-        let mut rows: Vec<Row> = rows.filter_map(|(aor, binding)| row(aor, binding, now)).collect();
+        let mut rows: Vec<Row> =
+            rows.filter_map(|(aor, binding)| row(aor, binding, &lifetimes, now)).collect();
         rows.push(Row::put(alice.partition(), table::BINDING, *b"damaged", vec![99]));
         store.commit(rows, 1, Box::new(|_, result| assert!(result.is_ok())));
 
         let start = now.after(Duration::from_secs(100));
-        let restored = Restored::load(&store, &accounts, start).expect("it loads");
+        let restored = Restored::load(&store, &accounts, &lifetimes, start).expect("it loads");
         assert_eq!(restored.bindings.len(), 1);
         let mut known = restored.bindings[&alice].clone();
         known.sort_by(|one, other| other.contact.cmp(&one.contact));
@@ -170,7 +177,7 @@ mod tests {
 
         store.commit(restored.over, 2, Box::new(|_, result| assert!(result.is_ok())));
         store.commit(vec![deleted_row(&alice, "sip:udp")], 3, Box::new(|_, result| assert!(result.is_ok())));
-        let left = Restored::load(&store, &accounts, start).expect("it loads");
+        let left = Restored::load(&store, &accounts, &lifetimes, start).expect("it loads");
         assert_eq!((left.bindings[&alice].len(), left.over.len()), (1, 0));
     }
 }

@@ -14,7 +14,7 @@ use tombolo_interwork::{
     token::TokenKey,
 };
 use tombolo_policy::Table;
-use tombolo_presence::{Address, Domain};
+use tombolo_presence::{Address, Domain, LifetimeClock};
 use tombolo_runtime::{Clock, Placement};
 use tombolo_sip::digest::Algorithm;
 use tombolo_store::{StateStore, StoreError};
@@ -158,8 +158,9 @@ impl Broker {
         let approvals = Arc::new(accounts.approvals());
         authenticator.set_accounts(accounts);
         let now = clock.now();
-        store.mark_wall(now.unix_seconds());
         let meta = store.meta();
+        let lifetimes = LifetimeClock::resumed(meta.mark, clock.boot(), now);
+        store.mark_clock(lifetimes.mark(clock.boot(), now));
         let start = meta.start as u32;
         let count = placement.count();
         let directory = Directory::new(Shared {
@@ -170,6 +171,7 @@ impl Broker {
             policy: policy.clone(),
             authenticator,
             key: key.clone(),
+            lifetimes,
             session_settings: SessionSettings {
                 idle_close: settings.idle_close,
                 ping_after: settings.ping_after,
@@ -184,6 +186,14 @@ impl Broker {
                 rows[usize::from(partition) % count].push(row);
             })?;
         }
+        let damaged = store.set_damaged_aside()?;
+        for row in damaged.iter().take(MOST_NAMED) {
+            let key = row.key.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
+            tracing::error!(table = row.table, partition = row.partition, key, "a damaged row is set aside");
+        }
+        if !damaged.is_empty() {
+            tracing::error!(rows = damaged.len(), "stored rows were damaged: run tombolo store check");
+        }
         let mut shards = Vec::with_capacity(count);
         for (index, rows) in rows.into_iter().enumerate() {
             let mut own =
@@ -194,7 +204,8 @@ impl Broker {
             let MemoryLimits { messages, messages_per_partner, messages_per_user } = memory;
             own.budgets = BudgetLimits::of_shard(messages, messages_per_partner, messages_per_user, count);
             own.registration_is_presence = settings.registration_is_presence;
-            own.knows_all_grants = meta.is_complete;
+            own.lifetimes = Some(lifetimes);
+            own.knows_all_grants = meta.is_complete && damaged.is_empty();
             let mut owner = Owner::new(own, policy.load_full(), now);
             owner.handle(Input::Accounts(approvals.clone()), now);
             let unread = owner.load(rows, now);
@@ -381,7 +392,7 @@ fn restore_bindings(
     now: tombolo_presence::Now,
 ) -> Result<Vec<(PeerKey, SocketAddr)>, StoreError> {
     let accounts = directory.authenticator.accounts();
-    let restored = Restored::load(&*directory.store, &accounts, now)?;
+    let restored = Restored::load(&*directory.store, &accounts, &directory.lifetimes, now)?;
     let phones = restored.datagram_phones().into_iter().collect();
     let Restored { bindings, over, gone, unread } = restored;
     if unread > 0 {
@@ -395,7 +406,7 @@ fn restore_bindings(
     }
     if !over.is_empty() {
         // If it fails they are found over again at the next start.
-        directory.store.commit(over, 0, Box::new(|_, _| {}));
+        directory.store.keep(over, 0, Box::new(|_, _| {}));
     }
     Ok(phones)
 }
@@ -418,6 +429,8 @@ async fn meet(directory: &Directory, phones: &[(PeerKey, SocketAddr)]) {
     }
 }
 
+/// Damaged rows that are named one by one.
+const MOST_NAMED: usize = 100;
 const MEET_AT_ONCE: usize = 256;
 const MEET_PAUSE: Duration = Duration::from_millis(20);
 /// Batches that wait for a shard.

@@ -27,7 +27,7 @@ use tombolo_interwork::{
     token::TokenKey,
 };
 use tombolo_policy::Table;
-use tombolo_presence::{Address, Domain};
+use tombolo_presence::{Address, Domain, LifetimeClock};
 use tombolo_runtime::{Clock, InboxSender, Placement, Wake};
 use tombolo_sip::{headers::MAGIC_COOKIE, message::Message};
 use tombolo_store::StateStore;
@@ -47,6 +47,7 @@ use crate::{
     seen_certificates::Seen,
     session::{SessionSettings, ShardIndex},
     session_actor::SessionActor,
+    store_watch::StoreWatch,
     user_actor::UserActor,
 };
 
@@ -68,6 +69,10 @@ pub struct Directory {
     pub authenticator: Arc<Authenticator>,
     /// Signs the tokens in our tags.
     pub key: TokenKey,
+    /// In which the lifetimes of stored rows are counted.
+    pub lifetimes: LifetimeClock,
+    /// What operators were told of the store.
+    pub store_watch: Mutex<StoreWatch>,
     /// What sessions are set to.
     pub session_settings: SessionSettings,
     /// The certificates that partners have shown.
@@ -176,6 +181,8 @@ pub struct Shared {
     /// See [`Directory`].
     pub key: TokenKey,
     /// See [`Directory`].
+    pub lifetimes: LifetimeClock,
+    /// See [`Directory`].
     pub session_settings: SessionSettings,
     /// See [`Directory`].
     pub budgets: Budgets,
@@ -192,6 +199,7 @@ impl Directory {
             policy,
             authenticator,
             key,
+            lifetimes,
             session_settings,
             budgets,
         } = shared;
@@ -203,6 +211,8 @@ impl Directory {
             policy,
             authenticator,
             key,
+            lifetimes,
+            store_watch: Mutex::default(),
             session_settings,
             budgets,
             seen: Seen::default(),

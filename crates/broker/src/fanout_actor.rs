@@ -108,7 +108,7 @@ impl FanoutActor {
             Output::Deliver { user, device, message, draft } => {
                 self.directory.user(&user).do_send(ToUser::Deliver { shard, message, device, draft });
             }
-            Output::Persist { token, rows } => self.persist(token, rows, ctx),
+            Output::Persist { token, rows, is_kept } => self.persist(token, rows, is_kept, ctx),
             Output::MustDecide { user, watcher } => {
                 self.directory.user(&user).do_send(ToUser::MustDecide(watcher));
             }
@@ -137,10 +137,13 @@ impl FanoutActor {
             let now = actor.directory.clock.now().instant;
             actor.directory.metrics.lag(actor.index, now.saturating_duration_since(due));
             due = now + LAG_PERIOD;
+            if actor.index == 0 {
+                actor.directory.look_at_store();
+            }
         });
     }
 
-    fn persist(&mut self, token: PersistToken, rows: Vec<Row>, ctx: &mut Context<Self>) {
+    fn persist(&mut self, token: PersistToken, rows: Vec<Row>, is_kept: bool, ctx: &mut Context<Self>) {
         let me = ctx.address();
         let (clock, metrics) = (self.directory.clock.clone(), self.directory.metrics.clone());
         let (begun, count) = (clock.now().instant, rows.len() as u64);
@@ -151,16 +154,17 @@ impl FanoutActor {
             value: row.value,
         });
         let reply = move |token, result: Result<(), tombolo_store::StoreError>| {
-            if let Err(error) = &result {
-                tracing::error!(%error, "rows could not be stored");
-            }
+            // The store's watch tells of failures, once for all shards.
             if result.is_ok() {
                 metrics.committed(count, clock.now().instant - begun);
             }
             let (token, is_stored) = (PersistToken(token), result.is_ok());
             me.do_send(ToShard(Input::Persisted { token, is_stored }));
         };
-        self.directory.store.commit(rows.collect(), token.0, Box::new(reply));
+        match is_kept {
+            true => self.directory.store.keep(rows.collect(), token.0, Box::new(reply)),
+            false => self.directory.store.commit(rows.collect(), token.0, Box::new(reply)),
+        }
     }
 
     fn note(&self, event: &OwnerEvent) {

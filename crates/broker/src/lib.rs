@@ -22,6 +22,7 @@ mod router;
 mod seen_certificates;
 mod session;
 mod session_actor;
+mod store_watch;
 mod user_actor;
 
 pub use accounts::{Account, Accounts, Authenticator};

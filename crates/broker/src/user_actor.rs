@@ -7,7 +7,7 @@ use tombolo_edge::FlowFacts;
 use tombolo_interwork::owner::{Input, PeerKey, PhoneKey, ReplyTo};
 use tombolo_presence::Address;
 use tombolo_sip::message::Message;
-use tombolo_store::{Row, StoreError};
+use tombolo_store::Row;
 use tombolo_telemetry::Redacted;
 
 use crate::{
@@ -109,12 +109,7 @@ impl UserActor {
 
     /// Stored lazily: a phone whose binding is lost with the machine registers again in time.
     fn store(&self, row: Row) {
-        let reply = |_, result: Result<(), StoreError>| {
-            if let Err(error) = result {
-                tracing::error!(%error, "a binding could not be stored");
-            }
-        };
-        self.directory.store.commit(vec![row], 0, Box::new(reply));
+        self.directory.store.keep(vec![row], 0, Box::new(|_, _| {}));
     }
 
     fn carry(&mut self) {
@@ -128,7 +123,12 @@ impl UserActor {
                     }
                 }
                 UserOutput::Keep(binding) => {
-                    if let Some(row) = bindings::row(&self.aor, &binding, self.directory.clock.now()) {
+                    if let Some(row) = bindings::row(
+                        &self.aor,
+                        &binding,
+                        &self.directory.lifetimes,
+                        self.directory.clock.now(),
+                    ) {
                         self.store(row);
                     }
                 }

@@ -4,11 +4,13 @@
 //! may be seen of them, a [`Subscription`] is what two of them agreed on.
 
 mod address;
+mod lifetime;
 mod now;
 mod state;
 mod subscription;
 
 pub use address::{Address, AddressError, Domain, PARTITIONS, partition_of};
+pub use lifetime::{Boot, ClockMark, LifetimeClock};
 pub use now::Now;
 pub use state::{Availability, Device, Note, PresenceState};
 pub use subscription::{Step, Subscription, SubscriptionKind};

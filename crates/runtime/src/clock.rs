@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
-use tombolo_presence::Now;
+use tombolo_presence::{Boot, Now};
 
 /// Reads both clocks; cheap to clone.
 #[derive(Debug, Clone)]
@@ -46,6 +46,25 @@ impl Clock {
         };
         Now { instant: instant.into_std(), wall }
     }
+
+    /// Which boot of the machine this is, and how long ago it was; `None` where the system does not tell, and for a clock
+    /// with a chosen start. Reads two files: not once a turn.
+    pub fn boot(&self) -> Option<Boot> {
+        match self.wall {
+            Wall::System => boot_of(
+                &std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?,
+                &std::fs::read_to_string("/proc/uptime").ok()?,
+            ),
+            Wall::Derived { .. } => None,
+        }
+    }
+}
+
+/// Linux' id of a boot, a UUID; and the first number of `/proc/uptime`, seconds with a fraction.
+fn boot_of(boot_id: &str, uptime: &str) -> Option<Boot> {
+    let digits: String = boot_id.trim().chars().filter(|letter| *letter != '-').collect();
+    let seconds = uptime.split(['.', ' ']).next()?.parse().ok()?;
+    Some(Boot { id: u128::from_str_radix(&digits, 16).ok()?, seconds })
 }
 
 #[allow(clippy::disallowed_methods, reason = "the one place where the machine's wall clock is read")]
@@ -64,6 +83,14 @@ mod tests {
         assert_eq!(clock.now(), first, "paused time stands still");
         tokio::time::sleep(Duration::from_secs(90)).await;
         assert_eq!(clock.now(), first.after(Duration::from_secs(90)));
+    }
+
+    #[test]
+    fn boots_are_read_as_linux_tells_them() {
+        let boot = boot_of("00000000-0000-4000-8000-00000000002a\n", "1234.56 999.99\n");
+        assert_eq!(boot, Some(Boot { id: 0x4000_8000_0000_0000_002a, seconds: 1234 }));
+        assert_eq!(boot_of("", "1.0 2.0"), None);
+        assert_eq!(boot_of("00000000-0000-4000-8000-00000000002a", "soon"), None);
     }
 
     #[tokio::test]

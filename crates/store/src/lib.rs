@@ -3,15 +3,22 @@
 //! Rows and a token go in, `Persisted` comes back through a callback. What a row means is the business of who writes it;
 //! nothing here knows presence, SIP or XMPP.
 
+mod checksum;
+mod inspect;
 mod memory;
+mod overlay;
+mod redb_file;
 mod redb_store;
 mod row;
 mod writer;
 
 use std::ops::RangeInclusive;
 
+use tombolo_presence::ClockMark;
+
+pub use inspect::{Inspection, check, salvage};
 pub use memory::{MemoryStore, Outcome, RunLater};
-pub use redb_store::{RedbFigures, RedbOptions, RedbStore};
+pub use redb_store::{DamagedRow, RedbFigures, RedbOptions, RedbStore};
 pub use row::{FIRST_VOLATILE_TABLE, Row};
 
 /// Where rows are kept. One per process, shared by all shards.
@@ -24,15 +31,24 @@ pub trait StateStore: Send + Sync {
     /// rows of one call with the same key the later one counts. An empty `rows` is answered in its turn.
     fn commit(&self, rows: Vec<Row>, token: u64, reply: Reply);
 
+    /// Writes rows for which nobody's request waits. Those that cannot be written are kept, and written when the disk takes
+    /// them again, unless a newer one of their key is. Answered as [`StateStore::commit`] is: a failure means that they
+    /// are not on disk yet.
+    fn keep(&self, rows: Vec<Row>, token: u64, reply: Reply);
+
     /// Shows every row of `table` in these partitions, by partition and then by key, as (partition, key, value).
     ///
-    /// Sees what was committed when it began. Runs on the caller's thread and reads from disk.
+    /// Sees what was committed when it began. Runs on the caller's thread and reads from disk. Rows that do not match their
+    /// checksums are passed over, and [`StateStore::set_damaged_aside`] names them.
     fn load(
         &self,
         partitions: RangeInclusive<u16>,
         table: u8,
         visit: &mut Visit<'_>,
     ) -> Result<(), StoreError>;
+
+    /// Puts the damaged rows that were found so far where nobody reads them, and names them.
+    fn set_damaged_aside(&self) -> Result<Vec<DamagedRow>, StoreError>;
 
     /// What the store knew when it was opened.
     fn meta(&self) -> Meta;
@@ -41,9 +57,11 @@ pub trait StateStore: Send + Sync {
     /// the next commit or flush.
     fn note_missing(&self);
 
-    /// Notes the wall clock, in seconds since the Unix epoch, for [`Meta::wall_mark`] of the next start. Lazy: it rides
-    /// with the next commit or flush.
-    fn mark_wall(&self, unix_seconds: u64);
+    /// Notes the clocks for [`Meta::mark`] of the next start. Lazy: it rides with the next commit or flush.
+    fn mark_clock(&self, mark: ClockMark);
+
+    /// How the store is doing.
+    fn state(&self) -> StoreState;
 
     /// Waits until everything handed in so far is on disk and answered.
     fn flush(&self) -> Result<(), StoreError>;
@@ -64,13 +82,28 @@ pub type Visit<'a> = dyn FnMut(u16, &[u8], &[u8]) + 'a;
 pub struct Meta {
     /// How many times it was opened, this time included: 1 for a new store. Row generations begin with it.
     pub start: u64,
-    /// The last wall mark before this start, in seconds since the Unix epoch.
-    pub wall_mark: Option<u64>,
+    /// The clocks when rows were written last before this start, or a little earlier.
+    pub mark: Option<ClockMark>,
     /// Tells this store from others. 0 for one in memory and for one that was begun without.
     pub id: u64,
     /// False when rows may be missing: rows were damaged, or the store was begun in place of one that was lost. What is
     /// not in it may exist all the same.
     pub is_complete: bool,
+}
+
+/// How a store is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StoreState {
+    /// Why the last write failed; `None` once one succeeds.
+    pub failure: Option<StoreError>,
+    /// Writes that failed since the start.
+    pub failures: u64,
+    /// Rows that wait for the disk to take them again.
+    pub kept_rows: usize,
+    /// Rows for which there was no room to wait.
+    pub lost_rows: u64,
+    /// The number of the write that is going on. The same number for long means that the disk gives no answer.
+    pub writing: Option<u64>,
 }
 
 /// Why the store cannot do what is asked.
@@ -122,4 +155,4 @@ pub enum StoreError {
 }
 
 /// The number of the layout of keys and tables in the file.
-pub(crate) const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 2;

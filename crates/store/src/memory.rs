@@ -9,7 +9,9 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{Meta, Reply, Row, StateStore, StoreError, Visit};
+use tombolo_presence::ClockMark;
+
+use crate::{DamagedRow, Meta, Reply, Row, StateStore, StoreError, StoreState, Visit};
 
 /// Rows that live as long as the process. Clones share them.
 #[derive(Clone)]
@@ -40,7 +42,10 @@ pub enum Outcome {
 #[derive(Default)]
 struct Inner {
     rows: BTreeMap<Key, Vec<u8>>,
-    wall_mark: Option<u64>,
+    /// Rows to be kept whose commit failed: written with the next that succeeds.
+    kept: BTreeMap<Key, Option<Vec<u8>>>,
+    failed: Option<StoreError>,
+    mark: Option<ClockMark>,
     start: u64,
     has_missing: bool,
     script: VecDeque<Outcome>,
@@ -60,6 +65,7 @@ struct Waiting {
     token: u64,
     reply: Reply,
     failure: Option<StoreError>,
+    is_kept: bool,
     is_ready: bool,
 }
 
@@ -89,7 +95,7 @@ impl MemoryStore {
         inner.queue.clear();
         let survived = Inner {
             rows: inner.rows.clone(),
-            wall_mark: inner.wall_mark,
+            mark: inner.mark,
             start: inner.start,
             has_missing: inner.has_missing,
             ..Inner::default()
@@ -100,8 +106,8 @@ impl MemoryStore {
 
     fn opened(mut inner: Inner, run_later: Option<Arc<RunLater>>) -> Self {
         inner.start += 1;
-        let Inner { start, wall_mark, has_missing, .. } = inner;
-        let meta = Meta { start, wall_mark, id: 0, is_complete: !has_missing };
+        let Inner { start, mark, has_missing, .. } = inner;
+        let meta = Meta { start, mark, id: 0, is_complete: !has_missing };
         Self { inner: Arc::new(Mutex::new(inner)), run_later, meta }
     }
 
@@ -141,9 +147,21 @@ impl MemoryStore {
                 return;
             }
             let Some(next) = inner.queue.pop_front() else { return };
+            inner.failed.clone_from(&next.failure);
             let fate = match next.failure {
-                Some(failure) => Err(failure),
+                Some(failure) => {
+                    if next.is_kept {
+                        let kept =
+                            next.rows.into_iter().map(|row| ((row.partition, row.table, row.key), row.value));
+                        inner.kept.extend(kept);
+                    }
+                    Err(failure)
+                }
                 None => {
+                    let kept = std::mem::take(&mut inner.kept).into_iter();
+                    let kept =
+                        kept.map(|((partition, table, key), value)| Row { partition, table, key, value });
+                    inner.apply(kept.collect());
                     inner.apply(next.rows);
                     Ok(())
                 }
@@ -175,8 +193,8 @@ impl Default for MemoryStore {
     }
 }
 
-impl StateStore for MemoryStore {
-    fn commit(&self, rows: Vec<Row>, token: u64, reply: Reply) {
+impl MemoryStore {
+    fn submit(&self, rows: Vec<Row>, token: u64, reply: Reply, is_kept: bool) {
         let mut inner = self.inner.lock();
         if inner.is_closed {
             drop(inner);
@@ -191,7 +209,7 @@ impl StateStore for MemoryStore {
         };
         let ticket = inner.next_ticket;
         inner.next_ticket += 1;
-        inner.queue.push_back(Waiting { ticket, rows, token, reply, failure, is_ready });
+        inner.queue.push_back(Waiting { ticket, rows, token, reply, failure, is_kept, is_ready });
         drop(inner);
         if let (Some(span), Some(run_later)) = (span, &self.run_later) {
             let store = self.clone();
@@ -206,6 +224,20 @@ impl StateStore for MemoryStore {
             run_later(span, Box::new(ready));
         }
         self.drain();
+    }
+}
+
+impl StateStore for MemoryStore {
+    fn commit(&self, rows: Vec<Row>, token: u64, reply: Reply) {
+        self.submit(rows, token, reply, false);
+    }
+
+    fn keep(&self, rows: Vec<Row>, token: u64, reply: Reply) {
+        self.submit(rows, token, reply, true);
+    }
+
+    fn set_damaged_aside(&self) -> Result<Vec<DamagedRow>, StoreError> {
+        Ok(Vec::new())
     }
 
     fn load(
@@ -242,8 +274,13 @@ impl StateStore for MemoryStore {
         self.inner.lock().has_missing = true;
     }
 
-    fn mark_wall(&self, unix_seconds: u64) {
-        self.inner.lock().wall_mark = Some(unix_seconds);
+    fn mark_clock(&self, mark: ClockMark) {
+        self.inner.lock().mark = Some(mark);
+    }
+
+    fn state(&self) -> StoreState {
+        let inner = self.inner.lock();
+        StoreState { failure: inner.failed.clone(), kept_rows: inner.kept.len(), ..StoreState::default() }
     }
 
     /// Lets everything go that waits.

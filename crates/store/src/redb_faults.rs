@@ -1,6 +1,6 @@
 //! The store on a disk that fails and on one that loses power (tests only).
 
-use std::{sync::mpsc, time::Duration};
+use std::{io, sync::mpsc, time::Duration};
 
 use redb::StorageBackend;
 
@@ -40,6 +40,7 @@ impl Disk {
             drop(platters);
             Database::builder()
                 .create_with_backend(disk.clone())
+                .map(|database| Opened { database, fell_back: false })
                 .inspect_err(|_| disk.0.lock().is_open = false)
         })
     }
@@ -155,4 +156,25 @@ fn a_thousand_commits_at_once_take_few_syncs() {
     assert_eq!((figures.rows, figures.waiting_rows), (1_000, 0));
     let syncs = disk.0.lock().syncs - before;
     assert!(syncs <= 20, "{syncs} syncs for {} groups", figures.groups);
+}
+
+#[test]
+fn rows_to_be_kept_outlive_a_full_disk_and_the_state_tells_of_the_trouble() {
+    let disk = Disk::default();
+    let store = disk.store();
+    disk.set_full(true);
+    let (done, answer) = mpsc::channel();
+    let row = Row::put(7, 1, *b"kept", b"v".to_vec());
+    store.keep(vec![row], 1, Box::new(move |_, fate| done.send(fate).expect("the test waits")));
+    assert!(answer.recv().expect("answered").is_err(), "whoever wants to know is told at once");
+    assert!(put(&store, "awaited", "v").is_err());
+    let state = store.state();
+    assert!(matches!(state.failure, Some(StoreError::Io { .. })), "{state:?}");
+    assert_eq!((state.kept_rows, state.lost_rows), (1, 0));
+    assert!(state.failures >= 2);
+    disk.set_full(false);
+    store.flush().expect("the disk is back");
+    assert_eq!(keys(&store), ["kept"]);
+    let state = store.state();
+    assert_eq!((state.failure, state.kept_rows), (None, 0));
 }

@@ -1,13 +1,11 @@
 //! Rows in one redb file: one writer thread, group commit, reads on the caller's thread.
 
 use std::{
-    fs::{File, OpenOptions},
-    io,
     ops::{Bound, RangeInclusive},
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -15,15 +13,17 @@ use std::{
 
 use crossbeam::channel::{Sender, TrySendError, bounded};
 use parking_lot::{Mutex, RwLock};
-use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
-    backends::FileBackend,
-};
+use redb::{Database, DatabaseError, ReadableDatabase};
+use tombolo_presence::ClockMark;
 
 use crate::{
-    FORMAT, Meta, Reply, Row, StateStore, StoreError, Visit,
+    Meta, Reply, Row, StateStore, StoreError, StoreState, Visit, checksum,
+    redb_file::{
+        Marks, Opened, RowTable, STEADY, VOLATILE, begin_start, engine_error, guarded, io_error, open_error,
+        open_file, set_aside, write_group,
+    },
     row::{PREFIX_BYTES, is_volatile, prefix},
-    writer::{self, Counters, Gathering, Job},
+    writer::{self, Counters, Gathering, Job, KeptRows},
 };
 
 /// The store of a single machine.
@@ -32,6 +32,10 @@ pub struct RedbStore {
     counters: Arc<Counters>,
     waiting_limit: usize,
     meta: Meta,
+    /// Rows to be kept for which the queue had no room: newer than all in it.
+    late: Arc<Mutex<KeptRows>>,
+    /// Rows that did not match their checksums when they were loaded.
+    damaged: Mutex<Vec<Damaged>>,
     /// `None` after shutdown.
     jobs: RwLock<Option<Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -44,7 +48,8 @@ pub struct RedbOptions {
     pub group_rows: usize,
     /// How long the first commit of a group waits for others.
     pub group_span: Duration,
-    /// Rows that may wait; commits over it are refused in their turn with [`StoreError::Overloaded`].
+    /// Rows that may wait; commits over it are refused in their turn with [`StoreError::Overloaded`]. As many more may be
+    /// kept while the disk does not take them, and again as many that find no place in the queue.
     pub waiting_rows: usize,
     /// Commits that may wait, refused ones too; about 100 octets each. Over it the refusal comes at once.
     pub waiting_commits: usize,
@@ -89,38 +94,50 @@ pub struct RedbFigures {
 impl RedbStore {
     /// Opens the file at `path`, or makes a new one with its directories, mode 0600.
     ///
-    /// Counts the start: [`Meta::start`] is on disk when this returns. After a crash the whole file is read, which takes
-    /// about 0.3 s for 300 MiB.
+    /// Counts the start: [`Meta::start`] is on disk when this returns. The whole file is read and verified, which takes
+    /// about 0.3 s for 300 MiB; one that was altered is [`StoreError::Damaged`] and left as it is.
     pub fn open(path: &Path, options: RedbOptions) -> Result<Self, StoreError> {
         let name = path.display().to_string();
         let path = path.to_owned();
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(io_error)?;
         }
-        let opener = move || open_file(&path, options.cache_bytes);
+        // Verified once: after a failed write the engine verifies by itself.
+        let is_verified = AtomicBool::new(false);
+        let opener =
+            move || open_file(&path, options.cache_bytes, !is_verified.swap(true, Ordering::Relaxed));
         Self::open_with(Box::new(opener), name, options)
     }
 
     /// Opens whatever `opener` gives, which is called again after a failed write.
     pub(crate) fn open_with(opener: Opener, name: String, options: RedbOptions) -> Result<Self, StoreError> {
-        let database = opener().map_err(|error| open_error(&name, error))?;
-        let meta = begin_start(&database, &name, &options)?;
+        let (database, meta) = guarded(|| {
+            let Opened { database, fell_back } = opener().map_err(|error| open_error(&name, error))?;
+            if fell_back {
+                tracing::warn!(path = %name, "the last commit is torn; the one before it counts");
+            }
+            let meta = begin_start(&database, &name, &options, fell_back)?;
+            Ok((database, meta))
+        })?;
+        let mut marked = Marks { clock: meta.mark, has_missing: !meta.is_complete };
         let engine = Arc::new(Engine {
             database: RwLock::new(Some(database)),
             opener,
             name,
-            wall_mark: AtomicU64::new(meta.wall_mark.unwrap_or(0)),
-            has_missing: AtomicBool::new(!meta.is_complete),
+            marks: Mutex::new(marked),
         });
-        let counters = Arc::<Counters>::default();
+        let (counters, late) = (Arc::<Counters>::default(), Arc::<Mutex<KeptRows>>::default());
         let (sender, jobs) = bounded(options.waiting_commits.max(1));
-        let gathering = Gathering { rows: options.group_rows.max(1), span: options.group_span };
-        let (of_writer, counted) = (engine.clone(), counters.clone());
-        let mut marked = Marks { wall: meta.wall_mark.unwrap_or(0), has_missing: !meta.is_complete };
+        let gathering = Gathering {
+            rows: options.group_rows.max(1),
+            span: options.group_span,
+            kept_rows: options.waiting_rows,
+        };
+        let (of_writer, counted, newer) = (engine.clone(), counters.clone(), late.clone());
         let writer = std::thread::Builder::new()
             .name("store".into())
             .spawn(move || {
-                writer::run(&jobs, gathering, &counted, |rows| of_writer.write(rows, &mut marked));
+                writer::run(&jobs, gathering, &counted, &newer, |rows| of_writer.write(rows, &mut marked));
             })
             .map_err(io_error)?;
         Ok(Self {
@@ -128,6 +145,8 @@ impl RedbStore {
             counters,
             waiting_limit: options.waiting_rows,
             meta,
+            late,
+            damaged: Mutex::default(),
             jobs: RwLock::new(Some(sender)),
             writer: Mutex::new(Some(writer)),
         })
@@ -162,9 +181,16 @@ impl StateStore for RedbStore {
         }
         let count = rows.len();
         self.counters.waiting_rows.fetch_add(count, Ordering::Relaxed);
-        let Err(unsent) = sender.try_send(Job::Commit { rows, token, reply, refused }) else { return };
-        // Not under the lock: an answer may commit again.
+        let mut late = self.late.lock();
+        if !late.is_empty() {
+            // These are newer.
+            rows.iter().for_each(|row| drop(late.remove(&row.engine_key())));
+        }
+        let sent = sender.try_send(Job::Commit { rows, token, reply, refused, is_kept: false });
+        // Not under the locks: an answer may commit again.
+        drop(late);
         drop(jobs);
+        let Err(unsent) = sent else { return };
         self.counters.waiting_rows.fetch_sub(count, Ordering::Relaxed);
         let failure = match &unsent {
             TrySendError::Full(_) => StoreError::Overloaded { waiting, limit: self.waiting_limit },
@@ -176,36 +202,50 @@ impl StateStore for RedbStore {
         }
     }
 
+    fn keep(&self, mut rows: Vec<Row>, token: u64, mut reply: Reply) {
+        let jobs = self.jobs.read();
+        let Some(sender) = &*jobs else {
+            drop(jobs);
+            return reply(token, Err(StoreError::Closed));
+        };
+        let waiting = self.counters.waiting_rows.load(Ordering::Relaxed);
+        let mut late = self.late.lock();
+        if late.is_empty() && (waiting == 0 || waiting + rows.len() <= self.waiting_limit) {
+            let count = rows.len();
+            self.counters.waiting_rows.fetch_add(count, Ordering::Relaxed);
+            let job = Job::Commit { rows, token, reply, refused: None, is_kept: true };
+            let Err(unsent) = sender.try_send(job) else { return };
+            self.counters.waiting_rows.fetch_sub(count, Ordering::Relaxed);
+            let Job::Commit { rows: unsent, reply: unheard, .. } = unsent.into_inner() else { return };
+            (rows, reply) = (unsent, unheard);
+        }
+        let lost = writer::keep(&mut late, rows, self.waiting_limit);
+        self.counters.lost_rows.fetch_add(lost, Ordering::Relaxed);
+        drop(late);
+        drop(jobs);
+        reply(token, Err(StoreError::Overloaded { waiting, limit: self.waiting_limit }));
+    }
+
     fn load(
         &self,
         partitions: RangeInclusive<u16>,
         table: u8,
         visit: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
-        let database = self.engine.database.read();
-        let database = database.as_ref().ok_or_else(|| match &*self.jobs.read() {
-            Some(_) => StoreError::Io { cause: "an earlier write failed".into() },
-            None => StoreError::Closed,
-        })?;
-        let read = database.begin_read().map_err(engine_error)?;
-        let rows =
-            read.open_table(if is_volatile(table) { VOLATILE } else { STEADY }).map_err(engine_error)?;
-        for partition in partitions {
-            let begin = prefix(partition, table);
-            // What begins with the prefix ends before the prefix of the next table, or of the next partition.
-            let end = match (partition, table) {
-                (u16::MAX, u8::MAX) => None,
-                (_, u8::MAX) => Some(prefix(partition + 1, 0)),
-                _ => Some(prefix(partition, table + 1)),
-            };
-            let end = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
-            let range = rows.range::<&[u8]>((Bound::Included(&begin[..]), end)).map_err(engine_error)?;
-            for entry in range {
-                let (key, value) = entry.map_err(engine_error)?;
-                visit(partition, &key.value()[PREFIX_BYTES..], value.value());
-            }
+        guarded(|| self.visit_rows(partitions, table, visit))
+    }
+
+    fn set_damaged_aside(&self) -> Result<Vec<DamagedRow>, StoreError> {
+        let damaged = std::mem::take(&mut *self.damaged.lock());
+        if damaged.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(())
+        self.engine.marks.lock().has_missing = true;
+        match &*self.engine.database.read() {
+            Some(database) => set_aside(database, &damaged)?,
+            None => return Err(StoreError::Closed),
+        }
+        Ok(damaged.iter().filter_map(|(_, key)| DamagedRow::of_engine_key(key)).collect())
     }
 
     fn meta(&self) -> Meta {
@@ -213,11 +253,22 @@ impl StateStore for RedbStore {
     }
 
     fn note_missing(&self) {
-        self.engine.has_missing.store(true, Ordering::Relaxed);
+        self.engine.marks.lock().has_missing = true;
     }
 
-    fn mark_wall(&self, unix_seconds: u64) {
-        self.engine.wall_mark.store(unix_seconds, Ordering::Relaxed);
+    fn mark_clock(&self, mark: ClockMark) {
+        self.engine.marks.lock().clock = Some(mark);
+    }
+
+    fn state(&self) -> StoreState {
+        let Counters { failures, kept_rows, lost_rows, writing, failure, .. } = &*self.counters;
+        StoreState {
+            failure: failure.lock().clone(),
+            failures: failures.load(Ordering::Relaxed),
+            kept_rows: kept_rows.load(Ordering::Relaxed) + self.late.lock().len(),
+            lost_rows: lost_rows.load(Ordering::Relaxed),
+            writing: Some(writing.load(Ordering::Relaxed)).filter(|number| *number > 0),
+        }
     }
 
     fn flush(&self) -> Result<(), StoreError> {
@@ -244,6 +295,43 @@ impl StateStore for RedbStore {
     }
 }
 
+impl RedbStore {
+    fn visit_rows(
+        &self,
+        partitions: RangeInclusive<u16>,
+        table: u8,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        let database = self.engine.database.read();
+        let database = database.as_ref().ok_or_else(|| match &*self.jobs.read() {
+            Some(_) => StoreError::Io { cause: "an earlier write failed".into() },
+            None => StoreError::Closed,
+        })?;
+        let read = database.begin_read().map_err(engine_error)?;
+        let definition = if is_volatile(table) { VOLATILE } else { STEADY };
+        let rows = read.open_table(definition).map_err(engine_error)?;
+        for partition in partitions {
+            let begin = prefix(partition, table);
+            // What begins with the prefix ends before the prefix of the next table, or of the next partition.
+            let end = match (partition, table) {
+                (u16::MAX, u8::MAX) => None,
+                (_, u8::MAX) => Some(prefix(partition + 1, 0)),
+                _ => Some(prefix(partition, table + 1)),
+            };
+            let end = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
+            let range = rows.range::<&[u8]>((Bound::Included(&begin[..]), end)).map_err(engine_error)?;
+            for entry in range {
+                let (key, value) = entry.map_err(engine_error)?;
+                match checksum::unseal(key.value(), value.value()) {
+                    Some(value) => visit(partition, &key.value()[PREFIX_BYTES..], value),
+                    None => self.damaged.lock().push((definition, key.value().to_vec())),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Drop for RedbStore {
     fn drop(&mut self) {
         if let Err(error) = self.shutdown() {
@@ -252,8 +340,30 @@ impl Drop for RedbStore {
     }
 }
 
+/// A damaged row: its table in the engine, and its key there.
+type Damaged = (RowTable, Vec<u8>);
+
+/// A row that did not match its checksum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedRow {
+    /// Its partition.
+    pub partition: u16,
+    /// Its table.
+    pub table: u8,
+    /// Its key within partition and table, which may be what was altered.
+    pub key: Vec<u8>,
+}
+
+impl DamagedRow {
+    /// `None` for a key that is too short to name a partition and a table.
+    pub(crate) fn of_engine_key(key: &[u8]) -> Option<Self> {
+        let (&[high, low, table], key) = key.split_first_chunk()?;
+        Some(Self { partition: u16::from_be_bytes([high, low]), table, key: key.to_vec() })
+    }
+}
+
 /// Opens the engine.
-pub(crate) type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
+pub(crate) type Opener = Box<dyn Fn() -> Result<Opened, DatabaseError> + Send + Sync>;
 
 /// The open database, and how to open it again.
 struct Engine {
@@ -261,27 +371,14 @@ struct Engine {
     database: RwLock<Option<Database>>,
     opener: Opener,
     name: String,
-    /// Seconds since the Unix epoch; 0 when never set.
-    wall_mark: AtomicU64,
-    has_missing: AtomicBool,
-}
-
-/// What the store notes about itself besides rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Marks {
-    /// Seconds since the Unix epoch; 0 when never set.
-    wall: u64,
-    has_missing: bool,
+    marks: Mutex<Marks>,
 }
 
 impl Engine {
     /// Writes a group, and the marks if they changed. After a failure the engine is opened again, because it refuses all
     /// work after an I/O error, although a disk that was full may have room again.
     fn write(&self, rows: Vec<Row>, marked: &mut Marks) -> Result<(), StoreError> {
-        let marks = Marks {
-            wall: self.wall_mark.load(Ordering::Relaxed),
-            has_missing: self.has_missing.load(Ordering::Relaxed),
-        };
+        let marks = *self.marks.lock();
         if rows.is_empty() && marks == *marked {
             return Ok(());
         }
@@ -301,130 +398,11 @@ impl Engine {
     fn reopen_if_closed(&self) -> Result<(), StoreError> {
         let mut database = self.database.write();
         if database.is_none() {
-            *database = Some((self.opener)().map_err(|error| open_error(&self.name, error))?);
-            tracing::warn!(path = %self.name, "the store was opened again after a failed write");
+            let opened = (self.opener)().map_err(|error| open_error(&self.name, error))?;
+            *database = Some(opened.database);
+            tracing::info!(path = %self.name, "the store was opened again after a failed write");
         }
         Ok(())
-    }
-}
-
-/// Rarely written: authorizations, dialogs.
-const STEADY: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("identity");
-/// Often written: expiries, CSeq.
-const VOLATILE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("volatile");
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-
-fn open_file(path: &Path, cache_bytes: usize) -> Result<Database, DatabaseError> {
-    let is_new = !path.exists();
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let storage = |error: io::Error| DatabaseError::Storage(StorageError::Io(error));
-    let file = options.open(path).map_err(storage)?;
-    let mut builder = Database::builder();
-    builder.set_cache_size(cache_bytes);
-    let name = path.display().to_string();
-    builder.set_repair_callback(move |repair| {
-        tracing::info!(path = %name, progress = repair.progress(), "the store was not closed and is being checked");
-    });
-    let database = builder.create_with_backend(FileBackend::new(file)?)?;
-    if is_new && let Some(parent) = path.parent() {
-        // The name of a new file is durable only when its directory is.
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        File::open(parent).and_then(|directory| directory.sync_all()).map_err(storage)?;
-    }
-    Ok(database)
-}
-
-/// Checks the format, makes the tables, and counts this start durably.
-fn begin_start(database: &Database, name: &str, options: &RedbOptions) -> Result<Meta, StoreError> {
-    let mut transaction = database.begin_write().map_err(engine_error)?;
-    transaction.set_durability(Durability::Immediate).map_err(engine_error)?;
-    let meta = {
-        transaction.open_table(STEADY).map_err(engine_error)?;
-        transaction.open_table(VOLATILE).map_err(engine_error)?;
-        let mut meta = transaction.open_table(META).map_err(engine_error)?;
-        let read = |key| -> Result<Option<u64>, StoreError> {
-            Ok(meta.get(key).map_err(engine_error)?.map(|value| value.value()))
-        };
-        let (format, starts, wall_mark) = (read("format")?, read("start")?, read("wall_mark")?);
-        let (id, missing) = (read("id")?, read("missing")?);
-        let found = format.unwrap_or(FORMAT);
-        if found != FORMAT {
-            return Err(StoreError::Format { path: name.to_owned(), found });
-        }
-        if options.expected_id.is_some_and(|expected| id != Some(expected)) {
-            return Err(StoreError::Foreign { path: name.to_owned() });
-        }
-        let start = starts.unwrap_or(0) + 1;
-        let id = id.unwrap_or(options.new_id);
-        let has_missing = missing.is_some() || (starts.is_none() && options.replaces_lost);
-        let mut write = |key, value| meta.insert(key, value).map(drop).map_err(engine_error);
-        write("format", FORMAT)?;
-        write("start", start)?;
-        write("id", id)?;
-        if has_missing {
-            write("missing", 1)?;
-        }
-        Meta { start, wall_mark, id, is_complete: !has_missing }
-    };
-    transaction.commit().map_err(engine_error)?;
-    Ok(meta)
-}
-
-/// One durable transaction with all rows, in the order of their keys.
-fn write_group(database: &Database, rows: Vec<Row>, marks: Option<Marks>) -> Result<(), StoreError> {
-    let mut transaction = database.begin_write().map_err(engine_error)?;
-    transaction.set_durability(Durability::Immediate).map_err(engine_error)?;
-    {
-        let (volatile, steady): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(Row::is_volatile);
-        for (definition, rows) in [(STEADY, steady), (VOLATILE, volatile)] {
-            if rows.is_empty() {
-                continue;
-            }
-            let mut table = transaction.open_table(definition).map_err(engine_error)?;
-            for (key, row) in writer::sorted(rows) {
-                match &row.value {
-                    Some(value) => {
-                        _ = table.insert(key.as_slice(), value.as_slice()).map_err(engine_error)?
-                    }
-                    None => _ = table.remove(key.as_slice()).map_err(engine_error)?,
-                }
-            }
-        }
-        if let Some(marks) = marks {
-            let mut meta = transaction.open_table(META).map_err(engine_error)?;
-            meta.insert("wall_mark", marks.wall).map_err(engine_error)?;
-            if marks.has_missing {
-                meta.insert("missing", 1).map_err(engine_error)?;
-            }
-        }
-    }
-    transaction.commit().map_err(engine_error)
-}
-
-fn open_error(name: &str, error: DatabaseError) -> StoreError {
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => StoreError::AlreadyOpen { path: name.to_owned() },
-        other => engine_error(other),
-    }
-}
-
-/// What the engine says, sorted by who can act: the disk or the file.
-fn engine_error(error: impl Into<redb::Error>) -> StoreError {
-    match error.into() {
-        redb::Error::Io(error) => io_error(error),
-        redb::Error::PreviousIo => StoreError::Io { cause: "an earlier write failed".into() },
-        redb::Error::DatabaseClosed => StoreError::Closed,
-        other => StoreError::Damaged { cause: other.to_string() },
-    }
-}
-
-fn io_error(error: io::Error) -> StoreError {
-    match error.kind() {
-        io::ErrorKind::InvalidData => StoreError::Damaged { cause: error.to_string() },
-        _ => StoreError::Io { cause: error.to_string() },
     }
 }
 

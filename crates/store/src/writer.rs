@@ -1,9 +1,10 @@
 //! The one thread that writes: jobs come in by a queue, are gathered into groups, and answered in their order.
 //!
-//! Knows nothing of the engine: a group of rows goes to a closure that writes it whole or not at all.
+//! Knows nothing of the engine: a group of rows goes to a closure that writes it whole or not at all. Rows that are to be
+//! kept and could not be written stay here, and are tried again until the disk takes them.
 
 use std::{
-    any::Any,
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -12,25 +13,32 @@ use std::{
     time::Duration,
 };
 
-use crossbeam::channel::{Receiver, Sender, after, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, after, bounded};
+use parking_lot::Mutex;
 
-use crate::{Reply, Row, StoreError};
+use crate::{Reply, Row, StoreError, redb_file::panic_text};
 
 /// What the queue carries.
 pub(crate) enum Job {
-    /// Rows that go together, who hears of them, and why they are not even tried.
-    Commit { rows: Vec<Row>, token: u64, reply: Reply, refused: Option<StoreError> },
+    /// Rows that go together, who hears of them, and why they are not even tried. Rows to be kept are tried until they are
+    /// written.
+    Commit { rows: Vec<Row>, token: u64, reply: Reply, refused: Option<StoreError>, is_kept: bool },
     /// Ends the gathering; told when all before it is answered.
     Flush(Sender<Result<(), StoreError>>),
 }
 
-/// When a group is full.
+/// Rows by their keys in the engine.
+pub(crate) type KeptRows = BTreeMap<Vec<u8>, Row>;
+
+/// When a group is full, and how many rows are kept for a disk that is back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Gathering {
     /// Rows in a group; a single commit may be larger.
     pub(crate) rows: usize,
     /// How long the first commit of a group waits for others.
     pub(crate) span: Duration,
+    /// Rows that are kept at most.
+    pub(crate) kept_rows: usize,
 }
 
 /// Counters of the writer, read from any thread.
@@ -40,47 +48,174 @@ pub(crate) struct Counters {
     pub(crate) groups: AtomicU64,
     pub(crate) rows: AtomicU64,
     pub(crate) failures: AtomicU64,
+    /// Rows that wait for the disk to be back.
+    pub(crate) kept_rows: AtomicUsize,
+    /// Rows that were to be kept and found no room.
+    pub(crate) lost_rows: AtomicU64,
+    /// The write that is going on, counted from 1; 0 while there is none.
+    pub(crate) writing: AtomicU64,
+    /// Why the last write failed, until one succeeds.
+    pub(crate) failure: Mutex<Option<StoreError>>,
 }
+
+/// How often rows that were kept are tried again.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until every sender of `jobs` is gone and the queue is empty.
 ///
-/// `write` gets the rows of a group in the order of their commits and makes them durable, all or none.
+/// `write` gets the rows of a group in the order of their commits and makes them durable, all or none. `late` has rows that
+/// are newer than all in the queue.
 pub(crate) fn run(
     jobs: &Receiver<Job>,
     gathering: Gathering,
     counters: &Arc<Counters>,
-    mut write: impl FnMut(Vec<Row>) -> Result<(), StoreError>,
+    late: &Mutex<KeptRows>,
+    write: impl FnMut(Vec<Row>) -> Result<(), StoreError>,
 ) {
-    while let Ok(first) = jobs.recv() {
-        let mut group = Group::default();
-        group.take(first);
-        if !group.must_end(gathering) {
-            group.gather(jobs, gathering);
+    let mut writer =
+        Writer { gathering, counters: counters.clone(), kept: KeptRows::new(), writes: 0, write };
+    loop {
+        let first = if writer.kept.is_empty() && late.lock().is_empty() {
+            match jobs.recv() {
+                Ok(job) => Some(job),
+                Err(_) => break,
+            }
+        } else {
+            match jobs.recv_timeout(RETRY_EVERY) {
+                Ok(job) => Some(job),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        };
+        writer.turn(first, jobs, late);
+    }
+    writer.take_late(jobs, late);
+    if writer.write_kept().is_err() {
+        tracing::error!(rows = writer.kept.len(), "rows could not be stored before the end");
+    }
+}
+
+struct Writer<W> {
+    gathering: Gathering,
+    counters: Arc<Counters>,
+    kept: KeptRows,
+    writes: u64,
+    write: W,
+}
+
+impl<W: FnMut(Vec<Row>) -> Result<(), StoreError>> Writer<W> {
+    /// One group, and then the rows that were kept, unless the disk has just failed.
+    fn turn(&mut self, first: Option<Job>, jobs: &Receiver<Job>, late: &Mutex<KeptRows>) {
+        let mut result = Ok(());
+        let mut flushed = None;
+        if let Some(first) = first {
+            let mut group = Group::default();
+            group.take(first);
+            if !group.must_end(self.gathering) {
+                group.gather(jobs, self.gathering);
+            }
+            let rows = std::mem::take(&mut group.rows);
+            self.counters.waiting_rows.fetch_sub(rows.len(), Ordering::Relaxed);
+            result = self.write_group(rows, std::mem::take(&mut group.kept));
+            flushed = group.flushed.take();
+            group.answer(&result);
         }
-        let rows = std::mem::take(&mut group.rows);
+        self.take_late(jobs, late);
+        if result.is_ok() {
+            result = self.write_kept();
+        }
+        if let Some(done) = flushed {
+            // Who asked may have given up waiting.
+            let _ = done.send(result);
+        }
+    }
+
+    /// Writes a group. Of one that fails the rows to be kept stay; what succeeds replaces what was kept under its keys.
+    fn write_group(&mut self, rows: Vec<Row>, kept: Vec<Row>) -> Result<(), StoreError> {
+        let written: Vec<Vec<u8>> = match self.kept.is_empty() {
+            true => Vec::new(),
+            false => rows.iter().map(Row::engine_key).collect(),
+        };
+        let result = self.write(rows);
+        match &result {
+            Ok(()) => written.iter().for_each(|key| drop(self.kept.remove(key))),
+            Err(_) => {
+                let lost = keep(&mut self.kept, kept, self.gathering.kept_rows);
+                self.counters.lost_rows.fetch_add(lost, Ordering::Relaxed);
+            }
+        }
+        self.counters.kept_rows.store(self.kept.len(), Ordering::Relaxed);
+        result
+    }
+
+    /// Takes rows that found no place in the queue, once all before them are out of it.
+    fn take_late(&mut self, jobs: &Receiver<Job>, late: &Mutex<KeptRows>) {
+        let mut late = late.lock();
+        if !late.is_empty() && jobs.is_empty() {
+            self.kept.append(&mut late);
+            self.counters.kept_rows.store(self.kept.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// Tries what was kept, in groups; the first that fails ends it.
+    fn write_kept(&mut self) -> Result<(), StoreError> {
+        while !self.kept.is_empty() {
+            let rows: Vec<Row> = self.kept.values().take(self.gathering.rows).cloned().collect();
+            let count = rows.len();
+            self.write(rows)?;
+            self.kept = match self.kept.keys().nth(count).cloned() {
+                Some(next) => self.kept.split_off(&next),
+                None => KeptRows::new(),
+            };
+            self.counters.kept_rows.store(self.kept.len(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, rows: Vec<Row>) -> Result<(), StoreError> {
         let count = rows.len();
+        self.writes += 1;
+        self.counters.writing.store(self.writes, Ordering::Relaxed);
+        let write = &mut self.write;
         let result = catch_unwind(AssertUnwindSafe(|| write(rows))).unwrap_or_else(|panic| {
             Err(StoreError::Damaged { cause: format!("the engine panicked: {}", panic_text(&*panic)) })
         });
-        counters.waiting_rows.fetch_sub(count, Ordering::Relaxed);
+        self.counters.writing.store(0, Ordering::Relaxed);
         match &result {
             Ok(()) => {
-                counters.groups.fetch_add(u64::from(count > 0), Ordering::Relaxed);
-                counters.rows.fetch_add(count as u64, Ordering::Relaxed);
+                self.counters.groups.fetch_add(u64::from(count > 0), Ordering::Relaxed);
+                self.counters.rows.fetch_add(count as u64, Ordering::Relaxed);
             }
             Err(error) => {
-                counters.failures.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(%error, rows = count, "store commit failed");
+                self.counters.failures.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%error, rows = count, "store commit failed");
             }
         }
-        group.answer(&result);
+        *self.counters.failure.lock() = result.clone().err();
+        result
     }
+}
+
+/// Puts rows where they wait for the disk, each in place of an older one; the number of those without room.
+pub(crate) fn keep(kept: &mut KeptRows, rows: Vec<Row>, limit: usize) -> u64 {
+    let mut lost = 0;
+    for row in rows {
+        let key = row.engine_key();
+        if kept.len() < limit || kept.contains_key(&key) {
+            kept.insert(key, row);
+        } else {
+            lost += 1;
+        }
+    }
+    lost
 }
 
 /// Commits that become durable together.
 #[derive(Default)]
 struct Group {
     rows: Vec<Row>,
+    /// Those of [`Group::rows`] that are to be kept if they fail.
+    kept: Vec<Row>,
     answers: Vec<(u64, Reply, Option<StoreError>)>,
     flushed: Option<Sender<Result<(), StoreError>>>,
 }
@@ -88,7 +223,10 @@ struct Group {
 impl Group {
     fn take(&mut self, job: Job) {
         match job {
-            Job::Commit { mut rows, token, reply, refused } => {
+            Job::Commit { mut rows, token, reply, refused, is_kept } => {
+                if is_kept {
+                    self.kept.extend(rows.iter().cloned());
+                }
                 self.rows.append(&mut rows);
                 self.answers.push((token, reply, refused));
             }
@@ -121,10 +259,6 @@ impl Group {
                 tracing::error!(error = panic_text(&*panic), token, "a reply of the store panicked");
             }
         }
-        if let Some(done) = self.flushed {
-            // Who asked may have given up waiting.
-            let _ = done.send(result.clone());
-        }
     }
 }
 
@@ -132,14 +266,6 @@ impl Group {
 pub(crate) fn flush_job() -> (Job, Receiver<Result<(), StoreError>>) {
     let (done, answer) = bounded(1);
     (Job::Flush(done), answer)
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no text")
 }
 
 /// Sorts rows by engine key; of equal keys only the last one handed in stays.
@@ -155,7 +281,8 @@ pub(crate) fn sorted(rows: Vec<Row>) -> Vec<(Vec<u8>, Row)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parking_lot::Mutex;
+
+    const GATHERING: Gathering = Gathering { rows: 10, span: Duration::from_secs(60), kept_rows: 100 };
 
     fn row(key: &str, value: &str) -> Row {
         Row::put(1, 1, key.as_bytes(), value.as_bytes().to_vec())
@@ -185,12 +312,12 @@ mod tests {
             let rows = (0..count).map(|n| row(&format!("{token}-{n}"), "v")).collect();
             let heard = answers.clone();
             let reply: Reply = Box::new(move |token, fate| heard.lock().push((token, fate.is_ok())));
-            sender.send(Job::Commit { rows, token, reply, refused }).expect("the receiver lives");
+            let job = Job::Commit { rows, token, reply, refused, is_kept: false };
+            sender.send(job).expect("the receiver lives");
         }
         drop(sender);
         let mut groups = Vec::new();
-        let gathering = Gathering { rows: 10, span: Duration::from_secs(60) };
-        run(&jobs, gathering, &Arc::default(), |rows| {
+        run(&jobs, GATHERING, &Arc::default(), &Mutex::default(), |rows| {
             groups.push(rows.len());
             write(groups.len())
         });
@@ -235,5 +362,66 @@ mod tests {
             run_over(commits, |group| if group == 1 { panic!("bad page") } else { Ok(()) });
         assert_eq!(groups, [10, 10]);
         assert_eq!(answers, (1..=20).map(|token| (token, token > 10)).collect::<Vec<_>>());
+    }
+
+    /// A queue of commits to be kept or not, each of one row; what the writer made durable while `fails` said so for its
+    /// numbered writes.
+    fn written(
+        commits: &[(&str, &str, bool)],
+        late: &[(&str, &str)],
+        fails: &[usize],
+    ) -> (KeptRows, Counters) {
+        let (sender, jobs) = bounded(commits.len());
+        for (key, value, is_kept) in commits {
+            let (rows, reply): (_, Reply) = (vec![row(key, value)], Box::new(|_, _| {}));
+            let job = Job::Commit { rows, token: 0, reply, refused: None, is_kept: *is_kept };
+            sender.send(job).expect("the receiver lives");
+        }
+        drop(sender);
+        let late =
+            late.iter().map(|(key, value)| row(key, value)).map(|row| (row.engine_key(), row)).collect();
+        let (counters, mut durable, mut writes) = (Arc::default(), KeptRows::new(), 0);
+        let gathering = Gathering { rows: 1, kept_rows: 3, ..GATHERING };
+        run(&jobs, gathering, &counters, &Mutex::new(late), |rows| {
+            writes += 1;
+            if fails.contains(&writes) {
+                return Err(StoreError::Io { cause: "no space left".into() });
+            }
+            durable.extend(rows.into_iter().map(|row| (row.engine_key(), row)));
+            Ok(())
+        });
+        (durable, Arc::into_inner(counters).expect("the writer ended"))
+    }
+
+    fn values(rows: &KeptRows) -> Vec<String> {
+        let value = |row: &Row| String::from_utf8(row.value.clone().expect("a value")).expect("text");
+        rows.values().map(value).collect()
+    }
+
+    #[test]
+    fn a_row_to_be_kept_is_written_when_the_disk_is_back_and_a_refused_one_is_not() {
+        let (durable, counters) =
+            written(&[("a", "a1", true), ("b", "b1", false), ("c", "c1", true)], &[], &[1, 2]);
+        assert_eq!(values(&durable), ["a1", "c1"]);
+        assert_eq!(counters.kept_rows.into_inner(), 0);
+        assert_eq!(*counters.failure.lock(), None, "the last write succeeded");
+    }
+
+    #[test]
+    fn a_kept_row_never_replaces_a_newer_one_of_its_key() {
+        let newer_kept = &[("a", "a1", true), ("a", "a2", true), ("b", "b1", true)];
+        assert_eq!(values(&written(newer_kept, &[], &[1, 2]).0), ["a2", "b1"]);
+        // The first is kept; the second, which somebody waits for, is written.
+        let newer_awaited = &[("a", "a1", true), ("a", "a2", false)];
+        assert_eq!(values(&written(newer_awaited, &[], &[1]).0), ["a2"]);
+        assert_eq!(values(&written(newer_kept, &[("a", "late")], &[1, 2, 3]).0), ["late", "b1"]);
+    }
+
+    #[test]
+    fn rows_without_room_are_counted_as_lost() {
+        let many: Vec<String> = (0..5).map(|n| n.to_string()).collect();
+        let commits: Vec<(&str, &str, bool)> = many.iter().map(|n| (&**n, "v", true)).collect();
+        let (durable, counters) = written(&commits, &[], &[1, 2, 3, 4, 5]);
+        assert_eq!((durable.len(), counters.lost_rows.into_inner()), (3, 2));
     }
 }

@@ -9,7 +9,12 @@ use std::{
 };
 
 use common::{Scratch, commit, rows};
+use tombolo_presence::{Boot, ClockMark};
 use tombolo_store::{FIRST_VOLATILE_TABLE, RedbOptions, RedbStore, Row, StateStore, StoreError};
+
+fn mark(wall: u64) -> ClockMark {
+    ClockMark { boot: Some(Boot { id: 7 << 64 | 9, seconds: 500 }), wall, time: wall - 40 }
+}
 
 fn open(scratch: &Scratch) -> Result<RedbStore, StoreError> {
     RedbStore::open(&scratch.file(), RedbOptions::default())
@@ -19,17 +24,20 @@ fn open(scratch: &Scratch) -> Result<RedbStore, StoreError> {
 fn each_opening_counts_a_start_and_tells_the_last_wall_mark() {
     let scratch = Scratch::new("starts");
     let store = open(&scratch).expect("opens");
-    assert_eq!((store.meta().start, store.meta().wall_mark), (1, None));
-    store.mark_wall(1_700_000_000);
-    assert_eq!(store.meta().wall_mark, None, "the mark is for the next start");
+    assert_eq!((store.meta().start, store.meta().mark), (1, None));
+    store.mark_clock(mark(1_700_000_000));
+    assert_eq!(store.meta().mark, None, "the mark is for the next start");
     drop(store);
     let store = open(&scratch).expect("opens");
-    assert_eq!((store.meta().start, store.meta().wall_mark), (2, Some(1_700_000_000)));
-    store.mark_wall(1_700_000_060);
+    assert_eq!((store.meta().start, store.meta().mark), (2, Some(mark(1_700_000_000))));
+    store.mark_clock(ClockMark { boot: None, ..mark(1_700_000_060) });
     commit(&store, vec![Row::put(1, 1, *b"a", vec![1])]).expect("written");
     drop(store);
     let store = open(&scratch).expect("opens");
-    assert_eq!((store.meta().start, store.meta().wall_mark), (3, Some(1_700_000_060)));
+    assert_eq!(
+        (store.meta().start, store.meta().mark),
+        (3, Some(ClockMark { boot: None, ..mark(1_700_000_060) }))
+    );
     assert_eq!(rows(&store, 1).len(), 1);
 }
 

@@ -5,6 +5,7 @@ mod common;
 use std::{sync::mpsc, time::Duration};
 
 use common::{commit, rows};
+use tombolo_presence::ClockMark;
 use tombolo_store::{MemoryStore, Outcome, Row, StateStore, StoreError};
 
 fn put(key: &str) -> Row {
@@ -82,14 +83,25 @@ fn an_answer_may_commit_again_and_order_holds() {
 fn a_kill_leaves_what_was_written_and_nothing_that_waited() {
     let store = MemoryStore::new();
     commit(&store, vec![put("a")]).expect("written");
-    store.mark_wall(99);
+    let mark = ClockMark { boot: None, wall: 99, time: 98 };
+    store.mark_clock(mark);
     store.script([Outcome::Hold]);
     let (heard, answers) = mpsc::channel();
     submit(&store, 1, &heard);
     let next = store.killed();
     assert_eq!(rows(&next, 1), [(1, "a".to_owned(), "v".to_owned())]);
-    assert_eq!((next.meta().start, next.meta().wall_mark), (2, Some(99)));
+    assert_eq!((next.meta().start, next.meta().mark), (2, Some(mark)));
     assert_eq!(store.release(1), 0);
     assert_eq!(answers.try_iter().count(), 0);
     assert_eq!(commit(&store, vec![put("b")]), Err(StoreError::Closed));
+}
+
+#[test]
+fn a_row_to_be_kept_whose_commit_failed_is_written_with_the_next_that_succeeds() {
+    let store = MemoryStore::new();
+    store.script([Outcome::Fail(StoreError::Io { cause: "full".into() })]);
+    store.keep(vec![put("kept")], 1, Box::new(|_, fate| assert!(fate.is_err())));
+    assert_eq!((store.row_count(), store.state().kept_rows), (0, 1));
+    commit(&store, vec![put("next")]).expect("written");
+    assert_eq!((store.row_count(), store.state().kept_rows), (2, 0));
 }

@@ -25,6 +25,7 @@ pub struct Metrics {
     dialogs: Gauge<i64, AtomicI64>,
     queue_depth: Gauge<i64, AtomicI64>,
     over_budget: Family<[(&'static str, &'static str); 1], Counter>,
+    store_rows_kept: Gauge<i64, AtomicI64>,
     certificates: Family<[(&'static str, String); 1], Gauge<i64, AtomicI64>>,
     front_ends: Family<[(&'static str, String); 1], Gauge<i64, AtomicI64>>,
     stanzas_in: Counter,
@@ -74,6 +75,7 @@ impl Metrics {
         let subscriptions = gauge("subscriptions", "Pairs of a local user and a contact");
         let dialogs = gauge("dialogs", "SIP dialogs");
         let queue_depth = gauge("queue_depth", "Inputs that wait for shards");
+        let store_rows_kept = gauge("store_rows_kept", "Rows that wait until the disk takes them again");
         let certificates = Family::default();
         registry.register(
             "certificate_days_left",
@@ -104,6 +106,7 @@ impl Metrics {
             subscriptions,
             dialogs,
             queue_depth,
+            store_rows_kept,
             certificates,
             over_budget,
             front_ends,
@@ -237,6 +240,11 @@ impl Metrics {
     pub fn committed(&self, rows: u64, span: Duration) {
         self.rows_committed.inc_by(rows);
         self.commits.record(span);
+    }
+
+    /// Sets how many rows wait until the disk takes them again.
+    pub fn store_rows_kept(&self, rows: i64) {
+        self.store_rows_kept.set(rows);
     }
 
     /// Counts stanzas from a partner, in all and by their kind.

@@ -16,7 +16,10 @@ use tombolo_admin::{
 };
 use tombolo_config::{Checked, Role, Settings, Severity, load, report};
 
-use crate::run::{self, default_data_dir, settings_of, wall};
+use crate::{
+    run::{self, default_data_dir, settings_of, wall},
+    store_file,
+};
 
 /// Joins SIP/SIMPLE enterprises to XMPP domains.
 #[derive(Debug, Parser)]
@@ -87,6 +90,11 @@ enum Command {
         #[command(subcommand)]
         command: UserCommand,
     },
+    /// The store file, while no process runs with it.
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
     /// Play a partner and two phones against the running defaults.
     Demo {
         /// Print JSON, one object a line.
@@ -127,6 +135,20 @@ enum PartnerCommand {
     Retry {
         /// Its domain.
         domain: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Read every page and row: exit code 0, or 1 when a process could not be started with the file.
+    Check {
+        /// The file; by default state.redb in the data directory.
+        file: Option<PathBuf>,
+    },
+    /// Put what can be read of a damaged file in its place; the file itself stays beside it.
+    Salvage {
+        /// The file; by default state.redb in the data directory.
+        file: Option<PathBuf>,
     },
 }
 
@@ -226,6 +248,15 @@ impl CommandLine {
                     settings.partners.len()
                 );
             }),
+            Command::Store { command } => {
+                // A panic of the engine is one more fault that is printed.
+                std::panic::set_hook(Box::new(|_| {}));
+                let file = |file: Option<PathBuf>| file.unwrap_or_else(|| data_dir.join("state.redb"));
+                match command {
+                    StoreCommand::Check { file: named } => store_file::check(&file(named)),
+                    StoreCommand::Salvage { file: named } => store_file::salvage(&file(named)),
+                }
+            }
             command => ask_running(command, &data_dir),
         };
         match outcome {
@@ -295,7 +326,7 @@ async fn asked(command: Command, data_dir: &Path) -> Result<(), AskError> {
             let _: Value = order(data_dir, "/api/v1/shutdown", &json!({})).await?;
             say!("ending");
         }
-        Command::Run { .. } | Command::Check { .. } | Command::Demo { .. } => {}
+        Command::Run { .. } | Command::Check { .. } | Command::Store { .. } | Command::Demo { .. } => {}
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use rand::RngExt;
 use tombolo_config::StoreSettings;
 use tombolo_interwork::rows::{pair_of_key, table};
 use tombolo_presence::PARTITIONS;
-use tombolo_store::{MemoryStore, RedbOptions, RedbStore, StateStore, StoreError};
+use tombolo_store::{Inspection, MemoryStore, RedbOptions, RedbStore, StateStore, StoreError};
 
 /// The file that every start of a gateway leaves beside its store.
 pub const KEY_FILE: &str = "token.key";
@@ -65,6 +65,7 @@ pub fn open(
             "store: {error}. Put the right file back; or, to use this one with what it holds, delete {}",
             id_file.display()
         ),
+        StoreError::Damaged { cause } => damaged(path, &cause),
         error => format!("store: {error}"),
     })?;
     if options.expected_id.is_none() {
@@ -92,6 +93,84 @@ pub fn check_accounts(store: &dyn StateStore, file: &Path, homes: &[String]) -> 
             file.display(),
             user.domain()
         )),
+    }
+}
+
+/// What is wrong with a damaged file, and what to do about it.
+fn damaged(path: &Path, cause: &str) -> String {
+    let path = path.display();
+    format!(
+        "store: {path} is damaged: {cause}. Put a backup in its place; or look at it with: tombolo store check {path}, \
+         and take out what can be read with: tombolo store salvage {path}"
+    )
+}
+
+/// Prints what is in a store file, and what is damaged. An error when a process could not be started with it.
+pub fn check(path: &Path) -> Result<(), String> {
+    let found = tombolo_store::check(path).map_err(|error| format!("store: {error}"))?;
+    print(path, &found);
+    match found.is_sound() {
+        true => Ok(()),
+        false => Err(damaged(path, &found.faults.join("; "))),
+    }
+}
+
+/// Puts what can be read of a damaged file in its place.
+pub fn salvage(path: &Path) -> Result<(), String> {
+    let is_sound = |found: &Inspection| found.is_sound() && found.damaged.is_empty();
+    if tombolo_store::check(path).is_ok_and(|found| is_sound(&found)) {
+        return Err(format!("{}: is sound; nothing is salvaged", path.display()));
+    }
+    let (found, old) = tombolo_store::salvage(path).map_err(|error| match error {
+        StoreError::Damaged { cause } => format!(
+            "store: nothing can be read of {}: {cause}. Put a backup in its place; or begin anew without it: move it \
+             away, then tombolo run --new-store",
+            path.display()
+        ),
+        error => format!("store: {error}"),
+    })?;
+    print(path, &found);
+    say!("{} holds what could be read; the damaged file is {}", path.display(), old.display());
+    say!("Grants that were lost are not taken back: probes for them stay unanswered. Next: tombolo run");
+    Ok(())
+}
+
+fn print(path: &Path, found: &Inspection) {
+    let number =
+        |number: Option<u64>| number.map_or_else(|| "unknown".to_owned(), |number| number.to_string());
+    say!("{}: format {}, {} starts", path.display(), number(found.format), number(found.start));
+    for (table, count) in &found.rows {
+        say!("  {count:>8} {}", name_of(*table));
+    }
+    for row in &found.damaged {
+        say!("  damaged: {} {}", name_of(row.table), key_text(&row.key));
+    }
+    if found.set_aside > 0 {
+        say!("  {:>8} damaged rows were set aside before", found.set_aside);
+    }
+    if found.has_missing {
+        say!("  rows are known to be missing: the store was begun anew, salvaged or damaged");
+    }
+    found.faults.iter().for_each(|fault| say!("  fault: {fault}"));
+}
+
+fn name_of(table: u8) -> String {
+    match table {
+        table::PAIR => "pairs".to_owned(),
+        table::NOTIFIER => "dialogs as notifier".to_owned(),
+        table::SUBSCRIBER => "dialogs as subscriber".to_owned(),
+        table::PUBLICATION => "publications".to_owned(),
+        table::VOLATILE => "numbers of dialogs".to_owned(),
+        table::BINDING => "registrations".to_owned(),
+        other => format!("rows of table {other}"),
+    }
+}
+
+/// A key as it is best read: addresses as text, numbers as hexadecimal digits.
+fn key_text(key: &[u8]) -> String {
+    match std::str::from_utf8(key) {
+        Ok(text) if key.len() != 8 => text.replace('\0', " "),
+        _ => key.iter().map(|octet| format!("{octet:02x}")).collect(),
     }
 }
 
@@ -205,5 +284,34 @@ mod tests {
         check_accounts(&store, &file, &["other.example".to_owned()]).expect("a front end's users");
         fs::write(&file, "").expect("written");
         check_accounts(&store, &file, &homes).expect("an empty file is an order");
+    }
+
+    #[test]
+    fn a_damaged_store_is_refused_with_its_path_and_the_remedy_which_helps() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        let file = folder.join("state.redb");
+        let store = open_in(folder, false).expect("begun");
+        let rows = (0..500_u32).map(|n| Row::put(1, table::PAIR, n.to_be_bytes(), vec![7; 200])).collect();
+        store.commit(rows, 1, Box::new(|_, fate| assert!(fate.is_ok())));
+        store.shutdown().expect("closed");
+        drop(store);
+        let mut octets = fs::read(&file).expect("read");
+        let row = octets.windows(100).position(|some| some == [7; 100]).expect("a row");
+        octets[row + 50] ^= 1;
+        fs::write(&file, octets).expect("written");
+        let error = refusal(folder, false);
+        for part in ["state.redb is damaged", "tombolo store check", "tombolo store salvage"] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(check(&file).is_err());
+        salvage(&file).expect("salvaged");
+        check(&file).expect("sound");
+        let store = open_in(folder, false).expect("it is the store of the data directory still");
+        assert!(!store.meta().is_complete);
+        let mut count = 0;
+        store.load(0..=10, table::PAIR, &mut |_, _, _| count += 1).expect("loads");
+        assert!((1..500).contains(&count), "{count}");
+        assert!(salvage(&file).is_err(), "in use");
     }
 }

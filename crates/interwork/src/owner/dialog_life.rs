@@ -55,7 +55,7 @@ impl Owner {
         dialog.phase = if is_granted { Phase::Active } else { Phase::Pending };
         dialog.next = first;
         dialog.expires_at = u32::try_from(expires_at).unwrap_or(u32::MAX);
-        let give_up_at = now.unix_seconds() + self.settings.pending_for.as_secs();
+        let give_up_at = self.time(now) + self.settings.pending_for.as_secs();
         dialog.give_up_at = u32::try_from(give_up_at).unwrap_or(u32::MAX);
         let at = self.dialogs.insert(dialog);
         self.lanes.lane_mut(lane).dialogs += 1;
@@ -69,10 +69,11 @@ impl Owner {
 
     /// Sets the timer for the end of a dialog, or for when its watcher has waited long enough.
     pub(super) fn arm_expiry(&mut self, at: u32, now: Now) {
+        let time = self.time(now);
         let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
         let is_pending = dialog.phase == Phase::Pending;
         let deadline = if is_pending { dialog.expires_at.min(dialog.give_up_at) } else { dialog.expires_at };
-        let left = Duration::from_secs(u64::from(deadline).saturating_sub(now.unix_seconds()));
+        let left = Duration::from_secs(u64::from(deadline).saturating_sub(time));
         if let Some(old) = dialog.expiry.take() {
             self.wheel.cancel(old);
         }
@@ -80,12 +81,13 @@ impl Owner {
     }
 
     pub(super) fn handle_dialog_expired(&mut self, at: u32, now: Now) {
+        let time = self.time(now);
         let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
         dialog.expiry = None;
         if dialog.is_ending() {
             return self.drop_dialog(at);
         }
-        if dialog.give_up_at >= dialog.expires_at || u64::from(dialog.expires_at) <= now.unix_seconds() {
+        if dialog.give_up_at >= dialog.expires_at || u64::from(dialog.expires_at) <= time {
             return self.end_dialog(at, Reason::Timeout, now);
         }
         if dialog.phase != Phase::Pending {
@@ -104,11 +106,12 @@ impl Owner {
     /// A watcher that ended it, or let it run out, knows. Any other must learn of it: until it did, the row stays, and
     /// a phone that is away keeps its dialog for as long as it believes in it.
     pub(super) fn end_dialog(&mut self, at: u32, reason: Reason, now: Now) {
+        let time = self.time(now);
         let Some(dialog) = self.dialogs.dialog_mut(at) else { return };
         if dialog.is_ending() {
             return;
         }
-        let left = Duration::from_secs(u64::from(dialog.expires_at).saturating_sub(now.unix_seconds()));
+        let left = Duration::from_secs(u64::from(dialog.expires_at).saturating_sub(time));
         dialog.expires_at = 0;
         dialog.phase = Phase::Ending(reason);
         let (watch, id, row, watches_user) = (dialog.watch, dialog.pair, dialog.row, dialog.watches_user);

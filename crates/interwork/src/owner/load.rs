@@ -13,7 +13,7 @@ use tombolo_presence::Now;
 use tombolo_sip::event::{Reason, subscriber::Subscriber};
 
 use super::{
-    Owner, Timer,
+    Owner, PeerKey, Timer,
     dialogs::DialogTexts,
     pairs::mark,
     upstream::{RemoteSide, Upstream},
@@ -96,9 +96,17 @@ impl Owner {
         };
         let Some(id) = self.find_or_add_pair(&row.user, &row.contact) else { return false };
         let volatile = numbers.get(&number);
-        // Refreshes are stored late: each is taken to have come once more since.
-        let late = self.settings.flush_interval.as_secs();
-        let expires_at = volatile.map_or(row.expires_at, |volatile| volatile.expires_at) + late;
+        // Refreshes are stored late. One that came since would have prolonged the dialog to this; if none did, the watcher
+        // answers our next NOTIFY with 481.
+        let longest = match row.peer {
+            PeerKey::FrontEnd(_) => self.settings.front_end_expires,
+            PeerKey::Phone(_) => self.settings.phone_expires,
+        };
+        let stored = volatile.map_or(row.expires_at, |volatile| volatile.expires_at);
+        let expires_at = match self.may_be_alive(stored, longest, now) {
+            true => stored.max(self.time(now) + u64::from(longest)),
+            false => stored + self.settings.flush_interval.as_secs(),
+        };
         let lane = self.peer_lane(&row.peer);
         let texts = DialogTexts {
             call_id: &row.call_id,
@@ -134,9 +142,10 @@ impl Owner {
             return false;
         };
         let volatile = numbers.get(&number);
-        let expires_at = volatile.map_or(row.expires_at, |volatile| volatile.expires_at);
-        if expires_at <= now.unix_seconds() {
-            // It ran out meanwhile: a new dialog is made with the others that are missing.
+        let (stored, time) =
+            (volatile.map_or(row.expires_at, |volatile| volatile.expires_at), self.time(now));
+        if stored <= time && !self.may_be_alive(stored, self.settings.front_end_expires, now) {
+            // It ran out: a new dialog is made with the others that are missing.
             for table in [table::SUBSCRIBER, table::VOLATILE] {
                 let (partition, key) = (row.user.partition(), key.to_vec());
                 self.lazy.push(Row { partition, table, key, value: None });
@@ -144,7 +153,12 @@ impl Owner {
             return true;
         }
         let Some(id) = self.find_or_add_pair(&row.user, &row.contact) else { return false };
-        let ends_at = now.instant + Duration::from_secs(expires_at - now.unix_seconds());
+        // One that a refresh may have prolonged since is refreshed once more, and 481 decides.
+        let left = match stored.checked_sub(time) {
+            None | Some(0) => u64::from(self.settings.front_end_expires),
+            Some(left) => left,
+        };
+        let ends_at = now.instant + Duration::from_secs(left);
         // Its turn comes much earlier, with all others.
         let refresh_at = now.instant + (ends_at - now.instant) / 2;
         let upstream = Upstream {
@@ -178,6 +192,14 @@ impl Owner {
             pair.upstream = at;
         }
         true
+    }
+
+    /// What ends at `stored` was alive when rows were stored last, and a refresh since then may have prolonged it up to
+    /// now, by `longest` seconds at most.
+    fn may_be_alive(&self, stored: u64, longest: u32, now: Now) -> bool {
+        let last_mark = self.lifetimes.last_mark();
+        let late = self.settings.flush_interval.as_secs();
+        stored > last_mark && self.time(now) < last_mark + u64::from(longest) + late
     }
 
     /// A CSeq above all that an earlier life of the process can have used in a dialog, which it stores now and then
@@ -271,7 +293,7 @@ impl Owner {
                 start: self.settings.start,
                 local_cseq: upstream.local_cseq,
                 remote_cseq: upstream.machine.last_cseq().unwrap_or(0),
-                expires_at: now.unix_seconds() + left.map_or(0, |left| left.as_secs()),
+                expires_at: self.time(now) + left.map_or(0, |left| left.as_secs()),
             };
             rows.push(volatile_row(self.addresses.partition(pair.user), upstream.row, &value));
         }

@@ -13,7 +13,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tombolo_fanout::{LaneId, Shard, ViewId};
 use tombolo_policy::Table;
-use tombolo_presence::{Address, Domain, Now, PresenceState};
+use tombolo_presence::{Address, Domain, LifetimeClock, Now, PresenceState};
 use tombolo_wheel::{TimerId, Wheel};
 
 use crate::{rows::Row, token::TokenKey};
@@ -129,6 +129,8 @@ pub struct Owner {
     /// Probes that were written and not answered yet.
     probes: HashMap<PairId, TimerId, RandomState>,
     begun: Instant,
+    /// In which ends of dialogs, publications and subscriptions are kept: a step of the wall clock moves none of them.
+    lifetimes: LifetimeClock,
     random: u64,
     /// Rows that are stored without a proposal, gathered for the next turn's end.
     lazy: Vec<Row>,
@@ -252,6 +254,7 @@ impl Owner {
         Self {
             random: settings.seed | 1,
             budgets: Budgets::new(&settings.budgets),
+            lifetimes: settings.lifetimes.unwrap_or_else(|| LifetimeClock::new(now)),
             settings,
             policy,
             accounts: Arc::default(),
@@ -401,8 +404,9 @@ impl Owner {
     fn persist(&mut self, rows: Vec<Row>, storing: Storing) {
         let token = PersistToken(self.next_token);
         self.next_token += 1;
+        let is_kept = !matches!(storing, Storing::Pair(..));
         self.storing.push_back((token, storing));
-        self.out.push_back(Output::Persist { token, rows });
+        self.out.push_back(Output::Persist { token, rows, is_kept });
     }
 
     fn handle_persisted(&mut self, token: PersistToken, is_stored: bool, now: Now) {
@@ -498,6 +502,11 @@ impl Owner {
     /// The view of a state, which the caller holds once.
     fn intern(&mut self, state: PresenceState) -> ViewId {
         self.shard.views.intern(state)
+    }
+
+    /// The time in which lifetimes are counted, in seconds.
+    fn time(&self, now: Now) -> u64 {
+        self.lifetimes.at(now.instant)
     }
 
     fn milliseconds(&self, now: Now) -> u32 {

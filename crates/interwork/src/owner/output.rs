@@ -102,6 +102,8 @@ pub enum Output {
         token: PersistToken,
         /// The rows.
         rows: Vec<Row>,
+        /// Nothing is refused if they cannot be stored: the store keeps them until they can.
+        is_kept: bool,
     },
     /// A watcher waits for the user's decision.
     MustDecide {

@@ -179,7 +179,7 @@ impl Owner {
             user: user.clone(),
             number: publication.0,
             entity_tag: accepted.entity_tag,
-            expires_at: now.unix_seconds() + u64::from(accepted.expires),
+            expires_at: self.time(now) + u64::from(accepted.expires),
             body,
             lang,
             source,
@@ -369,7 +369,7 @@ impl Owner {
             return self.lazy.push(publication_row(&row.user, row.number, None));
         };
         let state = in_language(state, row.lang.as_deref());
-        let left = Duration::from_secs(row.expires_at.saturating_sub(now.unix_seconds()));
+        let left = Duration::from_secs(row.expires_at.saturating_sub(self.time(now)));
         let id = self.publisher(&row.user);
         let Some(publications) = self.users.get_mut(&id).and_then(|user| user.publications.as_mut()) else {
             return;

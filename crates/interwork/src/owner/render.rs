@@ -78,13 +78,13 @@ impl Owner {
         let mut written = Vec::new();
         let mut drafts = Vec::new();
         let mut pidf = PidfWriter::default();
-        let wall = now.unix_seconds();
+        let time = self.time(now);
         let Self { shard, pairs, addresses, dialogs, .. } = self;
         shard.poll_lane(lane, grant, |update| {
             let at = update.owner & !DIALOG_BIT;
             let Some(dialog) = dialogs.dialog_mut(at) else { return 0 };
             let Some(pair) = pairs.pair(dialog.pair) else { return 0 };
-            let notify = NotifyWriter::new(dialog, pair, addresses, wall);
+            let notify = NotifyWriter::new(dialog, pair, addresses, time);
             let body = notify.body(&update, &mut pidf);
             let lang = language_of(update.views.content(update.to)).filter(|_| !body.is_empty());
             dialog.local_cseq += 1;
@@ -204,10 +204,10 @@ struct NotifyWriter<'a> {
 }
 
 impl<'a> NotifyWriter<'a> {
-    fn new(dialog: &Dialog, pair: &Pair, addresses: &'a Addresses, wall: u64) -> Self {
+    fn new(dialog: &Dialog, pair: &Pair, addresses: &'a Addresses, time: u64) -> Self {
         let partition = addresses.partition(pair.user);
         let token = Token { kind: TokenKind::Notifier, partition, row: dialog.row }.text(&dialog.mac);
-        let expires = u32::try_from(u64::from(dialog.expires_at).saturating_sub(wall)).unwrap_or(u32::MAX);
+        let expires = u32::try_from(u64::from(dialog.expires_at).saturating_sub(time)).unwrap_or(u32::MAX);
         let live =
             |state| SubscriptionState { state, reason: None, expires: Some(expires), retry_after: None };
         let state = match dialog.phase {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tombolo_presence::LifetimeClock;
 use tombolo_sip::event::subscriber;
 
 use crate::{owner::budgets::BudgetLimits, token::TokenKey};
@@ -15,6 +16,8 @@ pub struct OwnerSettings {
     pub start: u32,
     /// For jitter and ids.
     pub seed: u64,
+    /// In which the lifetimes of stored rows are counted; `None` for those that begin with the shard.
+    pub lifetimes: Option<LifetimeClock>,
     /// The stored rows hold every grant that was ever made. While they may not, nobody is told that there is no grant.
     pub knows_all_grants: bool,
     /// The longest subscription granted to a phone, in seconds.
@@ -78,6 +81,7 @@ impl OwnerSettings {
             key,
             start,
             seed,
+            lifetimes: None,
             knows_all_grants: true,
             phone_expires: 3600,
             front_end_expires: 28_800,

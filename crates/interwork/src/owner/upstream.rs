@@ -620,7 +620,7 @@ impl Owner {
             remote_tag: dialog.tag.clone(),
             remote_target: dialog.target.clone(),
             routes: dialog.routes.iter().flat_map(|routes| routes.iter()).map(|r| r.to_string()).collect(),
-            expires_at: now.unix_seconds() + left.map_or(0, |left| left.as_secs()),
+            expires_at: self.time(now) + left.map_or(0, |left| left.as_secs()),
         };
         self.lazy.push(Row {
             partition: user.partition(),

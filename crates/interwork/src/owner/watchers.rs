@@ -169,7 +169,7 @@ impl Owner {
             remote_target: subscribe.contact.clone().unwrap_or_default(),
             routes: subscribe.routes.clone(),
             event_id: subscribe.event_id.clone(),
-            expires_at: now.unix_seconds() + u64::from(watch.expires),
+            expires_at: self.time(now) + u64::from(watch.expires),
         };
         Row {
             partition: user.partition(),
@@ -216,7 +216,7 @@ impl Owner {
             remote_target: subscribe.contact.as_deref().unwrap_or_default(),
             event_id: subscribe.event_id.as_deref().unwrap_or_default(),
         };
-        let expires_at = now.unix_seconds() + u64::from(watch.expires);
+        let expires_at = self.time(now) + u64::from(watch.expires);
         let routes = share_routes(&subscribe.routes);
         let Some(at) =
             self.add_dialog(id, watch.row, lane, &texts, routes, watch.watches_user, expires_at, now)
@@ -274,8 +274,9 @@ impl Owner {
             self.answer_subscribe(request, &token, expires, false);
             return self.end_dialog(at, Reason::Timeout, now);
         }
+        let time = self.time(now);
         if let Some(dialog) = self.dialogs.dialog_mut(at) {
-            dialog.expires_at = u32::try_from(now.unix_seconds()).unwrap_or(u32::MAX).saturating_add(expires);
+            dialog.expires_at = u32::try_from(time).unwrap_or(u32::MAX).saturating_add(expires);
         }
         self.arm_expiry(at, now);
         if is_elsewhere {

@@ -269,3 +269,70 @@ fn watchers_whose_agreement_was_lost_with_the_store_are_told_to_ask_again_and_no
         assert!(!again.stanzas.iter().any(|stanza| stanza.contains("unsubscribed")), "{:?}", again.stanzas);
     }
 }
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A phone watches juliet, and juliet watches benvolio by way of his front end; the machine tells its boot.
+fn watched_both_ways() -> (Stage, String) {
+    let mut stage = Stage::new();
+    stage.boot = Some((7, stage.now.instant));
+    stage.romeo_watches_juliet("a");
+    let draft = stage.juliet_watches_benvolio(&pidf("open", ""));
+    // What changes often is stored.
+    stage.wait(Duration::from_secs(61));
+    stage.notifies.clear();
+    (stage, draft.call_id)
+}
+
+/// Both dialogs go on: no new one is made, and none is ended.
+fn goes_on(mut again: Stage, call_id: &str) {
+    assert!(!again.notifies.iter().any(|notify| state_of(notify).starts_with("terminated")));
+    again.wait_for_request(Duration::from_secs(21));
+    assert_eq!(again.answer(200, "Expires: 3600\r\n").call_id, call_id, "refreshed in the dialog");
+    assert!(again.requests.is_empty(), "and no other is made");
+    again.notifies.clear();
+    again.presence("juliet@xmpp.example/balcony", ROMEO, "", "");
+    assert!(state_of(&again.notify()).starts_with("active"));
+}
+
+#[test]
+fn no_step_of_the_wall_clock_while_the_machine_is_up_ends_or_doubles_a_dialog() {
+    for (before, after) in [(-1, 0), (1, 0), (0, -1), (0, 1), (-1, 1), (1, -1)] {
+        let (mut stage, call_id) = watched_both_ways();
+        let shift = |wall: Duration, hours: i32| match hours {
+            ..0 => wall - HOUR * hours.unsigned_abs(),
+            _ => wall + HOUR * hours.unsigned_abs(),
+        };
+        stage.now.wall = shift(stage.now.wall, before);
+        stage.wait(Duration::from_secs(120));
+        assert!(
+            stage.notifies.iter().all(|notify| state_of(notify).starts_with("active")),
+            "{before}: a running process notices nothing"
+        );
+        stage.wall_at_next_start = Some(shift(stage.now.wall + Duration::from_secs(5), after));
+        goes_on(stage.killed_and_started_again(Duration::from_secs(5)), &call_id);
+    }
+}
+
+#[test]
+fn after_another_boot_with_a_wall_clock_that_went_back_dialogs_are_refreshed_and_481_decides() {
+    let (mut stage, call_id) = watched_both_ways();
+    stage.wall_at_next_start = Some(stage.now.wall - HOUR * 24);
+    stage.boot = None;
+    goes_on(stage.killed_and_started_again(Duration::from_secs(5)), &call_id);
+}
+
+#[test]
+fn a_dialog_that_ran_out_since_its_row_was_stored_is_refreshed_since_it_may_have_been_prolonged() {
+    let mut stage = Stage::new();
+    let draft = stage.juliet_watches_benvolio(&pidf("open", ""));
+    let mut again = stage.killed_and_started_again(HOUR * 2);
+    again.stanzas.clear();
+    again.wait_for_request(Duration::from_secs(21));
+    let refresh = again.answer(481, "");
+    assert_eq!(refresh.call_id, draft.call_id, "in the dialog");
+    again.wait_for_request(Duration::from_secs(1));
+    let (_, _, anew) = again.requests.front().expect("a new one");
+    assert_ne!(anew.call_id, draft.call_id);
+    assert!(again.stanzas.is_empty(), "nobody is told anything: {:?}", again.stanzas);
+}

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tombolo_policy::{
     Approve, FrontEnd, Home, LocalDomain, NextHop, Partner, PartnerKind, SipTransport, Table,
 };
-use tombolo_presence::{Address, Domain, Now};
+use tombolo_presence::{Address, Boot, Domain, LifetimeClock, Now};
 use tombolo_sip::message::{Message, MessageLimits, read_datagram};
 use tombolo_xmpp::stream::ReceivedStanza;
 
@@ -42,6 +42,10 @@ pub struct Stage {
     table: Arc<Table>,
     /// The next start finds every row.
     pub loses_no_row: bool,
+    /// Which boot of the machine this is, and when it was; `None` where it does not tell.
+    pub boot: Option<(u128, std::time::Instant)>,
+    /// What the wall clock shows at the next start, if it is stepped.
+    pub wall_at_next_start: Option<Duration>,
     pub owner: Owner,
     pub now: Now,
     /// Stanzas that left, in order.
@@ -177,7 +181,7 @@ impl Stage {
     /// A shard that no phone reached yet.
     pub fn started_alone(start: u32, approve: Approve, table: Arc<Table>, now: Now, rows: Vec<Row>) -> Self {
         let accounts = [ROMEO, "mercutio@sip.example"].map(|aor| (address(aor), approve));
-        Self::started_for(start, accounts.into(), table, now, rows, true)
+        Self::started_for(start, accounts.into(), table, now, rows, true, None)
     }
 
     fn started_for(
@@ -187,9 +191,11 @@ impl Stage {
         now: Now,
         rows: Vec<Row>,
         knows_all_grants: bool,
+        lifetimes: Option<LifetimeClock>,
     ) -> Self {
         let mut settings = OwnerSettings::new(TokenKey::new(&[9; 32]), start, 42 + 2 * u64::from(start));
         settings.knows_all_grants = knows_all_grants;
+        settings.lifetimes = lifetimes;
         settings.watcher_interval = Duration::ZERO;
         // The spans that the tests wait for go by this.
         settings.confirm_after = Duration::from_secs(90);
@@ -207,6 +213,8 @@ impl Stage {
             accounts,
             table,
             loses_no_row: true,
+            boot: None,
+            wall_at_next_start: None,
             owner,
             now,
             stanzas: VecDeque::new(),
@@ -273,7 +281,28 @@ impl Stage {
             })
             .collect();
         let now = self.now.after(later);
-        Self::started_for(self.start + 1, self.accounts, self.table, now, rows, self.loses_no_row)
+        let mark = self.owner.lifetimes.mark(self.boot(self.now), self.now);
+        let wall = self.wall_at_next_start.unwrap_or(now.wall);
+        let begin = Now { wall, ..now };
+        let lifetimes = LifetimeClock::resumed(Some(mark), self.boot(begin), begin);
+        let (boot, loses_no_row) = (self.boot, self.loses_no_row);
+        let mut again = Self::started_for(
+            self.start + 1,
+            self.accounts,
+            self.table,
+            begin,
+            rows,
+            loses_no_row,
+            Some(lifetimes),
+        );
+        again.boot = boot;
+        again
+    }
+
+    /// The machine's boot, where the stage has one.
+    fn boot(&self, now: Now) -> Option<Boot> {
+        let (id, at) = self.boot?;
+        Some(Boot { id, seconds: now.instant.saturating_duration_since(at).as_secs() })
     }
 
     /// The accounts of the built-in home from now on.
@@ -357,7 +386,7 @@ impl Stage {
                 Output::Respond { bytes, .. } => self.responses.push_back(message(&bytes)),
                 Output::Request { peer, request, draft } => self.requests.push_back((peer, request, draft)),
                 Output::Deliver { message, draft, .. } => self.deliveries.push_back((message, draft)),
-                Output::Persist { token, rows } => {
+                Output::Persist { token, rows, .. } => {
                     if !self.stores_at_once {
                         self.unsettled.push_back(token);
                     }
