@@ -246,14 +246,19 @@ impl Broker {
 
     /// Replaces the accounts.
     pub fn set_accounts(&self, accounts: Accounts) {
+        let before = self.directory.authenticator.accounts().approvals();
         let approvals = Arc::new(accounts.approvals());
-        let before = self.directory.authenticator.accounts();
+        let known = self.directory.authenticator.accounts();
         self.directory.authenticator.set_accounts(accounts);
         let after = self.directory.authenticator.accounts();
         // A user who is added again later must not find the phones of the former one.
-        for aor in before.users().filter(|aor| after.account(aor).is_none()) {
+        for aor in known.users().filter(|aor| after.account(aor).is_none()) {
             let (answer, _) = oneshot::channel();
             self.directory.user(aor).do_send(ToUser::Clear(answer));
+        }
+        // Other passwords concern no shard.
+        if before == *approvals {
+            return;
         }
         self.directory.tell_shards(|| Input::Accounts(approvals.clone()));
     }

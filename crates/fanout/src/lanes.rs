@@ -65,6 +65,10 @@ impl Lanes {
         self.queues.get_mut(lane.0 as usize)?.owed.pop_front()
     }
 
+    pub(crate) fn owed(&self, lane: LaneId) -> impl Iterator<Item = WatchId> {
+        self.queues.get(lane.0 as usize).into_iter().flat_map(|queue| queue.owed.iter().copied())
+    }
+
     pub(crate) fn owed_len(&self, lane: LaneId) -> usize {
         self.queues.get(lane.0 as usize).map_or(0, |queue| queue.owed.len())
     }

@@ -244,6 +244,11 @@ impl<T: Hash + Eq + Default> Shard<T> {
         self.lanes.ask_again(lane);
     }
 
+    /// The owners' numbers of what `lane` owes, in the order in which it leaves.
+    pub fn owners_owed(&self, lane: LaneId) -> impl Iterator<Item = u32> {
+        self.lanes.owed(lane).filter_map(|id| self.watches.get(id.0)).map(|watch| watch.owner)
+    }
+
     /// Number of places in the queue of `lane`.
     pub fn owed_len(&self, lane: LaneId) -> usize {
         self.lanes.owed_len(lane)

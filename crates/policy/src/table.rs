@@ -81,6 +81,11 @@ impl Table {
         Ok(Self { local_domains, partners, ..table })
     }
 
+    /// True when both decide alike: only their generations may differ.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.local_domains == other.local_domains && self.partners == other.partners
+    }
+
     /// Which generation of the settings this is.
     pub fn generation(&self) -> u64 {
         self.generation

@@ -64,10 +64,14 @@ impl<T> Slab<T> {
         (0_u32..).zip(self.chunks.iter().flatten()).filter_map(|(at, row)| Some((at, row.as_ref()?)))
     }
 
+    /// One more than the highest number that a row has or had: what a walk by number ends at.
+    pub fn places(&self) -> u32 {
+        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len()) as u32
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
-        let places = self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len());
-        places - self.free.len()
+        self.places() as usize - self.free.len()
     }
 
     /// True without any row.
@@ -96,6 +100,7 @@ mod tests {
             assert_eq!((slab.remove(at), slab.get(at)), (None, None));
         }
         assert_eq!(slab.len(), slab.iter().count());
+        assert_eq!(slab.places(), count, "rows that were taken out have left their places");
         assert!(slab.iter().all(|(at, row)| at % 3 != 0 && *row == at * 2));
         let freed = count.div_ceil(3);
         for _ in 0..freed {

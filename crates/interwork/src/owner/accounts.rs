@@ -10,22 +10,15 @@ impl Owner {
     /// Other accounts: what they say of approving holds for old pairs too, and what belonged to a user without one
     /// ends.
     pub(super) fn handle_accounts(&mut self, accounts: Arc<Accounts>, now: Now) {
-        let old = std::mem::replace(&mut self.accounts, accounts);
-        let approves_otherwise = |user: &Address| old.approve.get(user) != self.accounts.approve.get(user);
-        let changed: Vec<PairId> = self
-            .pairs
-            .iter()
-            .filter(|(_, pair)| approves_otherwise(self.addresses.address(pair.user)))
-            .map(|(id, _)| id)
-            .collect();
-        for id in changed {
-            self.judge(id, now);
+        let is_same = *self.accounts == *accounts;
+        self.accounts = accounts;
+        if !is_same {
+            self.begin_judging(now);
         }
-        self.end_users_without_account(now);
     }
 
     /// Ends what belongs to users of the built-in homes who have no account: contacts are told, watchers on both sides
-    /// are, and nothing stays in the store.
+    /// are, and nothing stays in the store. Over all users: for a shard that begins.
     pub(super) fn end_users_without_account(&mut self, now: Now) {
         let is_gone = |id: AddressId| self.is_without_account(self.addresses.address(id));
         let users: Vec<AddressId> = self.users.keys().copied().filter(|id| is_gone(*id)).collect();

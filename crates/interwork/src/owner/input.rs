@@ -150,7 +150,7 @@ pub enum Input {
 }
 
 /// The accounts of the built-in homes.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Accounts {
     /// How each existing user approves watchers.
     pub approve: HashMap<Address, tombolo_policy::Approve>,

@@ -43,6 +43,7 @@ mod settings;
 mod sweep;
 mod upstream;
 mod users;
+mod verdicts;
 mod watchers;
 
 #[cfg(test)]
@@ -96,6 +97,8 @@ enum Timer {
     Sweep(LaneId),
     /// Numbers that change often are stored.
     Flush,
+    /// Verdicts are made anew, slice by slice.
+    Judge,
 }
 
 /// One shard. See the [module](self).
@@ -114,6 +117,9 @@ pub struct Owner {
     mail: Mail,
     budgets: Budgets,
     quotas: quotas::Quotas,
+    /// Counts changes of policy and accounts: a verdict of an earlier one is old.
+    judgement: u32,
+    judging: Option<verdicts::Judging>,
     proposals: HashMap<u32, Box<Proposal>, RandomState>,
     /// The pair whose proposal is being settled: it stays until the last that waited is done.
     settling: Option<PairId>,
@@ -268,6 +274,8 @@ impl Owner {
             lanes: Lanes::default(),
             mail: Mail::default(),
             quotas: quotas::Quotas::default(),
+            judgement: 0,
+            judging: None,
             proposals: HashMap::default(),
             settling: None,
             decisions: Decisions::default(),
@@ -359,6 +367,7 @@ impl Owner {
                 Timer::Grace(lane) => self.handle_grace_over(lane),
                 Timer::Sweep(lane) => self.continue_sweep(lane, now),
                 Timer::Flush => self.flush_numbers(now),
+                Timer::Judge => self.go_on_judging(now),
             }
         }
         self.finish_turn(now);

@@ -68,8 +68,8 @@ pub mod mark {
 /// The stored verdicts: fan-out reads these bits only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PairVerdict {
-    /// The generation of the table that decided.
-    pub generation: u32,
+    /// Which policy and accounts decided: see `Owner::judgement`.
+    pub judgement: u32,
     /// The user may watch the contact.
     pub may_watch_contact: bool,
     /// The contact may watch the user.
@@ -209,6 +209,11 @@ impl Pairs {
     /// All rows.
     pub fn iter(&self) -> impl Iterator<Item = (PairId, &Pair)> {
         self.slots.iter().map(|(at, pair)| (PairId(at), pair))
+    }
+
+    /// One more than the highest number of a pair.
+    pub fn places(&self) -> u32 {
+        self.slots.places()
     }
 
     /// Number of rows.

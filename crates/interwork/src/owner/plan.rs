@@ -142,6 +142,7 @@ pub struct Traces {
 impl Owner {
     /// Takes a control input of a pair.
     pub(super) fn control(&mut self, id: PairId, control: Control, now: Now) {
+        self.freshen(id, now);
         if let Some(proposal) = self.proposals.get_mut(&id.0) {
             if proposal.waiting.len() < WAITING || matches!(control, Control::Gone) {
                 proposal.waiting.push_back(control);
@@ -630,7 +631,7 @@ impl Owner {
         let inbound = self.policy.decide(&question(Direction::Inbound));
         let outbound = self.policy.decide(&question(Direction::Outbound));
         PairVerdict {
-            generation: self.policy.generation() as u32,
+            judgement: self.judgement,
             may_watch_contact: !matches!(outbound.outcome, Outcome::Deny(_)),
             may_watch_user: !matches!(inbound.outcome, Outcome::Deny(_)),
             needs_no_answer: matches!(inbound.outcome, Outcome::Allow),

@@ -52,6 +52,9 @@ impl Owner {
 
     fn handle_presence(&mut self, presence: &PresenceStanza<'_>, stanza: &ReceivedStanza, now: Now) {
         let known = self.find_pair(stanza.to.bare(), stanza.from.bare());
+        if let Some(id) = known {
+            self.freshen(id, now);
+        }
         if let Some(id) = known
             && self.is_proposing(id)
         {

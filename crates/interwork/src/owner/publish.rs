@@ -271,7 +271,15 @@ impl Owner {
         let mut cuts: Vec<(tombolo_policy::Detail, ViewId)> = Vec::new();
         for pair_id in pairs {
             let Some(pair) = self.pairs.pair(pair_id) else { continue };
-            if !pair.may_see() {
+            // Made anew in a later slice.
+            let verdict = match self.has_old_verdict(pair_id) {
+                true => {
+                    let (user, contact) = (pair.user, pair.contact);
+                    self.verdict(self.addresses.address(user), self.addresses.address(contact))
+                }
+                false => pair.verdict,
+            };
+            if !(pair.subscription.is_from() && verdict.may_watch_user) {
                 continue;
             }
             if pair.is_local() {
@@ -280,11 +288,11 @@ impl Owner {
                 }
                 continue;
             }
-            let (watch, detail) = (pair.watch, pair.verdict.detail);
+            let (watch, detail) = (pair.watch, verdict.detail);
             let cut = match cuts.iter().find(|(known, _)| *known == detail) {
                 Some((_, view)) => *view,
                 None => {
-                    let view = self.cut_view(pair_id, &self.users[&id].state.clone());
+                    let view = self.intern(detail.cut(&self.users[&id].state));
                     cuts.push((detail, view));
                     view
                 }

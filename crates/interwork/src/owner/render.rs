@@ -32,6 +32,7 @@ impl Owner {
     /// Writes what `key` is owed, up to `bytes`.
     pub(super) fn render(&mut self, key: &LaneKey, bytes: usize, now: Now) {
         let Some(&lane) = self.lanes.ids.get(key) else { return };
+        self.freshen_owed(lane, now);
         match key {
             LaneKey::Session { .. } => self.render_stanzas(key, lane, bytes, now),
             LaneKey::Peer(_) => self.render_notifies(lane, bytes, now),

@@ -52,6 +52,7 @@ impl Owner {
         let open = Decision { asker, undecided: 1, watchers: Vec::new() };
         self.decisions.open.insert(decision, open);
         for id in pairs {
+            self.freshen(id, now);
             let Some(pair) = self.pairs.pair(id) else { continue };
             // A grant answers a request, as far as the policy lets it; a refusal also takes a grant back.
             let is_granted = pair.subscription.is_from();
@@ -114,14 +115,14 @@ impl Owner {
         self.out.push_back(Output::Report { asker, report });
     }
 
-    /// A new table: every row's verdict is made anew. What is not allowed any more ends; what is allowed again is
-    /// shown without asking anybody.
+    /// A new table: every row's verdict is made anew, in slices. What is not allowed any more ends; what is allowed again
+    /// is shown without asking anybody.
     pub(super) fn handle_policy(&mut self, table: Arc<Table>, now: Now) {
+        let is_same = self.policy.says_the_same(&table);
         self.policy = table;
-        self.forget_quotas();
-        let ids: Vec<PairId> = self.pairs.iter().map(|(id, _)| id).collect();
-        for id in ids {
-            self.judge(id, now);
+        if !is_same {
+            self.forget_quotas();
+            self.begin_judging(now);
         }
     }
 

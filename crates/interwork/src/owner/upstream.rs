@@ -412,6 +412,7 @@ impl Owner {
             return self.answer(request, Reply::status(400), "a NOTIFY without Contact");
         }
         let id = upstream.pair;
+        self.freshen(id, now);
         let news = Notify { cseq: notify.cseq, subscription_state: notify.subscription_state };
         let random = self.random() as u32;
         let Some(upstream) = self.upstreams.upstream_mut(at) else { return };

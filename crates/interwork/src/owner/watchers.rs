@@ -259,7 +259,10 @@ impl Owner {
         now: Now,
     ) {
         let longest = self.longest_expires(request);
-        let Some(dialog) = self.dialogs.dialog_mut(at) else {
+        if let Some(id) = self.dialogs.dialog(at).map(|dialog| dialog.pair) {
+            self.freshen(id, now);
+        }
+        let Some(dialog) = self.dialogs.dialog_mut(at).filter(|dialog| !dialog.is_ending()) else {
             return self.answer(request, Reply::status(481), "no such dialog");
         };
         if subscribe.cseq <= dialog.remote_cseq {

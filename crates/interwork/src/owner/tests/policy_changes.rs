@@ -199,3 +199,67 @@ fn strangers_who_wait_take_no_room_from_the_users_own_requests() {
     stage.subscribe(&phone_of(ROMEO, "a"), ROMEO, NURSE, "c1", "");
     assert_eq!(stage.status(), 200);
 }
+
+/// A stage with so many contacts who see romeo.
+fn watched_by(count: usize) -> Stage {
+    let mut stage = Stage::new();
+    stage.publish(ROMEO, "open", "away", "before");
+    for n in 0..count {
+        stage.presence(&format!("c{n}@xmpp.example"), ROMEO, "subscribe", "");
+    }
+    stage.stanzas.clear();
+    stage
+}
+
+#[test]
+fn a_reload_that_changes_nothing_judges_nobody_anew() {
+    let mut stage = watched_by(1000);
+    let judgement = stage.owner.judgement;
+    stage.partner_is(|_| {});
+    let accounts = [(ROMEO, Approve::Partner), ("mercutio@sip.example", Approve::Partner)];
+    stage.accounts_are(&accounts);
+    assert_eq!(stage.owner.judgement, judgement);
+    assert!(stage.owner.judging.is_none() && stage.is_silent());
+    stage.partner_is(|partner| partner.detail = Detail::None);
+    assert_ne!(stage.owner.judgement, judgement);
+}
+
+#[test]
+fn a_reload_is_worked_off_in_slices_and_what_it_forbids_is_shown_to_nobody_meanwhile() {
+    let mut stage = watched_by(1000);
+    stage.partner_is(denied);
+    let told = stage.stanzas.len();
+    assert!((1..=300).contains(&told), "one slice: {told} are told that romeo is gone");
+    assert!(stage.owner.judging.is_some());
+    // News for contacts to whom the walk has not come yet.
+    stage.stanzas.clear();
+    stage.publish(ROMEO, "open", "dnd", "secret");
+    stage.presence("c999@xmpp.example", ROMEO, "probe", "");
+    assert!(stage.stanzas.iter().all(|stanza| !stanza.contains("secret")), "{:?}", stage.stanzas);
+    stage.wait(Duration::from_millis(20));
+    assert!(stage.owner.judging.is_none(), "1,000 pairs take four slices");
+    let gone = stage.stanzas.iter().filter(|stanza| stanza.contains("type='unavailable'")).count();
+    assert_eq!(told + gone, 1000, "each is told once");
+}
+
+#[test]
+fn a_reload_that_comes_while_one_is_worked_off_holds_for_all() {
+    let mut stage = watched_by(1000);
+    stage.partner_is(denied);
+    stage.partner_is(|_| {});
+    stage.wait(Duration::from_millis(20));
+    stage.stanzas.clear();
+    stage.publish(ROMEO, "open", "dnd", "all see this");
+    let seen = stage.stanzas.iter().filter(|stanza| stanza.contains("all see this")).count();
+    assert_eq!(seen, 1000);
+}
+
+#[test]
+fn users_who_lose_their_account_are_ended_in_slices() {
+    let mut stage = watched_by(1000);
+    stage.accounts_are(&[("mercutio@sip.example", Approve::Partner)]);
+    let ended = |stage: &Stage| stage.stanzas.iter().filter(|s| s.contains("type='unsubscribed'")).count();
+    assert!((1..=300).contains(&ended(&stage)), "{}", ended(&stage));
+    stage.wait(Duration::from_millis(20));
+    assert_eq!(ended(&stage), 1000);
+}
