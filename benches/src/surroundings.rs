@@ -120,7 +120,7 @@ impl Surroundings {
                         kept.extend_from_slice(&bytes);
                     }
                 }
-                Output::Persist { token, rows } => {
+                Output::Persist { token, rows, .. } => {
                     self.rows += rows.len();
                     self.owner.handle(Input::Persisted { token, is_stored: true }, self.now);
                 }
