@@ -162,7 +162,7 @@ fn juliet() -> Address {
 fn document() -> Vec<u8> {
     let mut views = Views::default();
     let view = views.intern(state(Availability::Away));
-    PidfWriter::default().document(&juliet(), view, views.content(view)).to_vec()
+    PidfWriter::new(65_536).document(&juliet(), view, views.content(view)).to_vec()
 }
 
 #[divan::bench]
@@ -189,7 +189,7 @@ fn pidf_written(bencher: Bencher) {
 fn state_to_pidf(bencher: Bencher) {
     let mut views = Views::default();
     let both = [Availability::Away, Availability::Chat].map(|availability| views.intern(state(availability)));
-    let (juliet, mut writer, mut turn) = (juliet(), PidfWriter::default(), 0);
+    let (juliet, mut writer, mut turn) = (juliet(), PidfWriter::new(65_536), 0);
     bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
         turn ^= 1;
         black_box(writer.document(&juliet, both[turn], views.content(both[turn])).len());
@@ -201,6 +201,6 @@ fn state_to_pidf(bencher: Bencher) {
 fn state_to_stanza_halves(bencher: Bencher) {
     let (old, new) = (state(Availability::Away), state(Availability::Chat));
     bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
-        black_box(difference("juliet@xmpp.example", black_box(&old), black_box(&new), false));
+        black_box(difference("juliet@xmpp.example", black_box(&old), black_box(&new), false, 262_144));
     });
 }

@@ -117,6 +117,8 @@ impl Partner {
                 ..Default::default()
             },
             resolver: Resolver::with_servers(&[]).map_err(|error| io::Error::other(error.to_string()))?,
+            memory: tombolo_runtime::MemoryGate::open(),
+            outgoing_bytes: 64 << 20,
         };
         let (edge, bound) = XmppEdge::start(
             edge_settings,

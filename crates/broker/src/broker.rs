@@ -1,6 +1,10 @@
 //! The broker of one gateway: its shards, its directory, and how the outside asks it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -9,7 +13,7 @@ use tombolo_edge::{
     DomainPair, EdgePort, FlowPort, ProofMethod, StreamDirection, StreamId, StreamTls, ToFlow, Transport,
 };
 use tombolo_interwork::{
-    owner::{BudgetLimits, Input, Owner, OwnerSettings, PeerHealth, PeerKey, Report, UnfinishedMessage},
+    owner::{Input, Owner, OwnerSettings, PeerHealth, PeerKey, Report, UnfinishedMessage},
     rows::{Row, table},
     token::TokenKey,
 };
@@ -59,6 +63,8 @@ pub struct BrokerSettings {
     pub registration_is_presence: bool,
     /// An outgoing stream that took nothing for so long is closed in order.
     pub idle_close: Duration,
+    /// The largest SIP message that is written, in octets.
+    pub max_sip_bytes: usize,
     /// How much memory it may hold for others.
     pub memory: MemoryLimits,
     /// A partner that was not heard for so long is pinged.
@@ -201,8 +207,10 @@ impl Broker {
             own.watcher_interval = settings.watcher_interval;
             // All shards together keep within one window.
             own.refresh_window = (own.refresh_window / count).max(1);
-            let MemoryLimits { messages, messages_per_partner, messages_per_user } = memory;
-            own.budgets = BudgetLimits::of_shard(messages, messages_per_partner, messages_per_user, count);
+            // Together less than what makes a connection end that takes nothing.
+            own.in_flight_octets = (IN_FLIGHT_OCTETS / count).max(LEAST_IN_FLIGHT_OCTETS);
+            own.max_sip_bytes = settings.max_sip_bytes;
+            own.budgets = memory.shards.of_shard(count);
             own.registration_is_presence = settings.registration_is_presence;
             own.lifetimes = Some(lifetimes);
             own.knows_all_grants = meta.is_complete && damaged.is_empty();
@@ -271,6 +279,12 @@ impl Broker {
     /// Puts a new policy in force.
     pub fn set_policy(&self, table: Arc<Table>) {
         self.directory.set_policy(&table);
+    }
+
+    /// The process takes as much memory as it may, or less again.
+    pub fn set_memory_full(&self, is_full: bool) {
+        self.directory.budgets.is_memory_full.store(is_full, Ordering::Relaxed);
+        self.directory.tell_shards(|| Input::MemoryFull(is_full));
     }
 
     /// The policy in force.
@@ -438,6 +452,10 @@ async fn meet(directory: &Directory, phones: &[(PeerKey, SocketAddr)]) {
 const MOST_NAMED: usize = 100;
 const MEET_AT_ONCE: usize = 256;
 const MEET_PAUSE: Duration = Duration::from_millis(20);
+/// Octets of messages that one front end is sent and has not answered.
+const IN_FLIGHT_OCTETS: usize = 4 << 20;
+/// What each shard has of it at least.
+const LEAST_IN_FLIGHT_OCTETS: usize = 128 << 10;
 /// Batches that wait for a shard.
 const SHARD_INBOX: usize = 4096;
 /// Octets of them.
@@ -482,6 +500,7 @@ mod tests {
                 watcher_interval: Duration::ZERO,
                 registration_is_presence: true,
                 idle_close: Duration::from_secs(600),
+                max_sip_bytes: 65_536,
                 memory: MemoryLimits::default(),
                 ping_after: Duration::from_secs(30),
             });

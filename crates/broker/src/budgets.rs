@@ -1,24 +1,24 @@
 //! What the actors of the broker hold together, in octets, and how operators hear that a budget has no room.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use tombolo_budget::{Account, Full};
+use tombolo_interwork::owner::BudgetLimits;
 use tombolo_telemetry::Metrics;
 
 /// How much memory a broker may hold for others, in octets of the whole process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryLimits {
-    /// Messages whose fate is not known, and requests that wait for the store.
-    pub messages: usize,
-    /// Those of one partner's domain.
-    pub messages_per_partner: usize,
-    /// Those of one local user.
-    pub messages_per_user: usize,
+    /// What all shards together hold.
+    pub shards: BudgetLimits,
 }
 
 impl Default for MemoryLimits {
+    /// Limits of a process with two shards.
     fn default() -> Self {
-        Self { messages: 128 << 20, messages_per_partner: 32 << 20, messages_per_user: 8 << 20 }
+        let BudgetLimits { messages, states, .. } = BudgetLimits::default();
+        let shards = BudgetLimits { messages: 2 * messages, states: 2 * states, ..BudgetLimits::default() };
+        Self { shards }
     }
 }
 
@@ -29,14 +29,17 @@ pub struct Budgets {
     pub forks: Arc<Account>,
     /// Answers of the domain itself, such as to pings, that wait for a stream.
     pub answers: Arc<Account>,
+    /// The process takes as much memory as it may: no further phone is taken.
+    pub is_memory_full: AtomicBool,
 }
 
 impl Budgets {
     /// Budgets of `messages` octets for the process.
     pub fn new(limits: &MemoryLimits) -> Self {
         Self {
-            forks: Account::new("forks", limits.messages / 4),
-            answers: Account::new("answers", limits.messages / 8),
+            forks: Account::new("forks", limits.shards.messages / 4),
+            answers: Account::new("answers", limits.shards.messages / 8),
+            is_memory_full: AtomicBool::new(false),
         }
     }
 

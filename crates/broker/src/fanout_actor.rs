@@ -197,6 +197,7 @@ impl FanoutActor {
             OwnerEvent::MessageToXmpp => metrics.message_to_xmpp(),
             OwnerEvent::PresenceToXmpp(count) => metrics.presence_to_xmpp(u64::from(*count)),
             OwnerEvent::PresenceToSip(count) => metrics.presence_to_sip(u64::from(*count)),
+            OwnerEvent::CauseLeftOut => metrics.cause_left_out(),
             OwnerEvent::StoreFailed => metrics.store_failed(),
             OwnerEvent::OverBudget(full) => self.directory.budgets.note(full, metrics),
         }

@@ -1,7 +1,7 @@
 //! Requests by flows that belong to no peer yet, or to others: they get challenges and refusals without any state. An
 //! authenticated REGISTER makes its flow a phone's too; any other authenticated request does where its user knows the phone.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use actix::{Actor, Context, Handler, Message};
 use tombolo_edge::{FlowFacts, ToFlow};
@@ -55,6 +55,11 @@ impl GuestsActor {
             // It names a request that nobody keeps (RFC 3261 §9.2), and cannot be challenged (§22.1).
             Verdict::Accept if message.method() == Some(&Method::Cancel) => (481, Vec::new()),
             Verdict::Accept => match self.directory.prove(&message, flow) {
+                Proof::User(aor)
+                    if message.method() == Some(&Method::Register) && self.has_no_room(&aor, &message) =>
+                {
+                    (500, vec![("Retry-After", "120".to_owned())])
+                }
                 Proof::User(aor) if message.method() == Some(&Method::Register) => {
                     match self.adopt(flow, &aor, &message) {
                         Some(peer) => return pass(&self.directory, peer, flow, message, true),
@@ -77,13 +82,23 @@ impl GuestsActor {
         answer(&self.directory, flow, &message, status, &headers);
     }
 
+    /// The process has no memory for further phones, and this one is not here yet.
+    fn has_no_room(&self, aor: &Address, message: &SipMessage) -> bool {
+        self.directory.budgets.is_memory_full.load(Ordering::Relaxed)
+            && self.directory.peer(&key_of(aor, message)).is_none()
+    }
+
     /// The flow is this phone's too from now on; `None` when it carries as many as it may.
     fn adopt(&self, flow: &Arc<FlowFacts>, aor: &Address, message: &SipMessage) -> Option<Peer> {
-        // What a phone keeps over connections; one that names no instance is known by the Call-ID of its REGISTER.
-        let instance = instance(message).unwrap_or_else(|| message.call_id().unwrap_or_default().into());
-        let key = PeerKey::Phone(Arc::new(PhoneKey { aor: aor.clone(), instance }));
+        let key = key_of(aor, message);
         self.directory.bind_flow(flow, &key).then(|| self.directory.find_or_start_peer(&key))
     }
+}
+
+/// What a phone keeps over connections; one that names no instance is known by the Call-ID of its REGISTER.
+fn key_of(aor: &Address, message: &SipMessage) -> PeerKey {
+    let instance = instance(message).unwrap_or_else(|| message.call_id().unwrap_or_default().into());
+    PeerKey::Phone(Arc::new(PhoneKey { aor: aor.clone(), instance }))
 }
 
 /// Answers a request by a flow without a peer.

@@ -30,3 +30,4 @@ pub use broker::{Broker, BrokerSettings, FrontEndReport, SessionReport, ShardRep
 pub use budgets::MemoryLimits;
 pub use local_user::BindingReport;
 pub use session::{Session, SessionOutput, SessionSettings, ShardIndex};
+pub use tombolo_interwork::owner::BudgetLimits;

@@ -98,6 +98,8 @@ pub enum ToSession {
         stream: StreamId,
         /// Its window in octets.
         window: u32,
+        /// The largest stanza that the partner says it takes.
+        max_stanza_bytes: Option<u32>,
     },
     /// Octets are written.
     Written {

@@ -337,9 +337,14 @@ impl Peer {
             return self.handle_heard(flow.flow, now);
         }
         self.handle_heard(flow.flow, now);
-        let most = if self.front_end.is_some() { FRONT_END_SERVERS } else { PHONE_SERVERS };
+        let (most, most_octets) = match self.front_end.is_some() {
+            true => (FRONT_END_SERVERS, FRONT_END_SERVER_OCTETS),
+            false => (PHONE_SERVERS, PHONE_SERVER_OCTETS),
+        };
+        let is_full = self.transactions.servers() >= most
+            || self.transactions.server_octets() + message.octets() > most_octets;
         let is_other = matches!(message.method(), Some(Method::Ack | Method::Cancel));
-        if self.transactions.servers() >= most && !is_other && !self.holds(&message) {
+        if is_full && !is_other && !self.holds(&message) {
             return self.answer_stateless(flow, &message, 503, &[("Retry-After", "2".to_owned())]);
         }
         let is_reliable = flow.transport.is_reliable();
@@ -534,6 +539,9 @@ const AVOIDED_FOR: Duration = Duration::from_secs(60);
 const DIAL_LOST: Duration = Duration::from_secs(600);
 /// Requests of one phone that are open, or whose copies are still answered.
 const PHONE_SERVERS: usize = 256;
+/// What these take, in octets.
+const PHONE_SERVER_OCTETS: usize = 2 << 20;
+const FRONT_END_SERVER_OCTETS: usize = 128 << 20;
 /// And of a front end: what it sends by UDP in 32 s.
 const FRONT_END_SERVERS: usize = 65_536;
 

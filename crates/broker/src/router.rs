@@ -45,7 +45,16 @@ impl StreamSink for Router {
     fn offer(&self, value: FromEdge) -> Result<(), FromEdge> {
         let directory = &self.directory;
         match value {
-            FromEdge::StreamUp { stream, direction, dial, pair, method, tls, window_bytes } => {
+            FromEdge::StreamUp {
+                stream,
+                direction,
+                dial,
+                pair,
+                method,
+                tls,
+                window_bytes,
+                max_stanza_bytes,
+            } => {
                 tracing::info!(
                     partner = %pair.remote, local = %pair.local, ?direction, method = method.as_str(),
                     stream = stream.0, version = tls.as_ref().map(|tls| &*tls.version),
@@ -69,7 +78,8 @@ impl StreamSink for Router {
                 let heard = Heard::new(directory.clock.now().instant);
                 directory.add_stream(stream, Stream { direction, session, pairs, method, tls, heard });
                 if let Some(session) = directory.session_of_stream(stream) {
-                    session.do_send(ToSession::StreamUp { stream, window: window_bytes });
+                    let up = ToSession::StreamUp { stream, window: window_bytes, max_stanza_bytes };
+                    session.do_send(up);
                 }
             }
             FromEdge::PairProved { stream, pair } => {
@@ -248,6 +258,12 @@ impl Router {
     /// Hands an answer for which nobody waits to the session of two domains; drops it where too many wait already.
     fn say(&self, local: &Domain, remote: &Domain, bytes: Vec<u8>) {
         let directory = &self.directory;
+        let policy = directory.policy.load();
+        let limit = policy.partner(remote.as_str()).map(|partner| partner.limits.accepted_stanza_bytes);
+        if limit.is_none_or(|limit| bytes.len() > limit) {
+            // It echoes an id that alone takes more than a stanza may.
+            return directory.metrics.refused_stanza();
+        }
         match Charge::take(&[&directory.budgets.answers], bytes.len() + ANSWER_OCTETS) {
             Ok(charge) => {
                 let message = ToSession::Message { shard: 0, message: None, bytes: charge.seal(bytes) };

@@ -192,7 +192,11 @@ impl Handler<ToSession> for SessionActor {
                 self.session.handle_message(shard, message, bytes, now);
             }
             ToSession::Withdraw { shard, message } => self.session.handle_withdraw(shard, message),
-            ToSession::StreamUp { stream, window } => {
+            ToSession::StreamUp { stream, window, max_stanza_bytes } => {
+                // Shards hear it before they are granted anything on the stream.
+                let lane = self.lane();
+                self.directory
+                    .tell_shards(|| Input::LaneLimit { lane: lane.clone(), bytes: max_stanza_bytes });
                 self.last_failure = None;
                 self.dials.clear();
                 self.session.handle_stream_up(stream, window, now);

@@ -25,6 +25,12 @@ pub trait Octets {
     fn octets(&self) -> usize;
 }
 
+impl Octets for u64 {
+    fn octets(&self) -> usize {
+        size_of::<Self>()
+    }
+}
+
 impl Octets for String {
     fn octets(&self) -> usize {
         size_of::<Self>() + self.len()

@@ -498,7 +498,14 @@ const SETTINGS: &[Setting] = &[
     ),
     setting("sip", "limits", USERS, "(its defaults)", "a table", "What messages may cost."),
     //
-    setting("sip.limits", "message_bytes", USERS, "65536", "1300 to 16777216", "Largest message in octets."),
+    setting(
+        "sip.limits",
+        "message_bytes",
+        USERS,
+        "65536",
+        "1300 to 16777216",
+        "Largest message in octets, in and out.",
+    ),
     setting("sip.limits", "header_bytes", USERS, "8192", "256 to 65536", "Largest header field in octets."),
     setting("sip.limits", "headers", USERS, "128", "16 to 1024", "Header fields of one message."),
     setting("sip.limits", "vias", USERS, "70", "1 to 256", "Via values of one message."),
@@ -643,6 +650,15 @@ const SETTINGS: &[Setting] = &[
     ),
     setting(
         "partner.limits",
+        "accepted_stanza_bytes",
+        USERS,
+        "262144",
+        "10000 to 16777216",
+        "Largest stanza in octets that the partner takes, where its streams do not announce it (XEP-0478). A message that \
+         would be larger is refused to its sender with 513; notes are cut to fit.",
+    ),
+    setting(
+        "partner.limits",
         "subscriptions",
         ALL,
         "100000",
@@ -710,6 +726,16 @@ const SETTINGS: &[Setting] = &[
     //
     setting(
         "memory",
+        "limit",
+        ALL,
+        "(80 % of what the cgroup or machine has)",
+        "67108864 to 1099511627776",
+        "What the process may take by itself. Above it new connections, phones and subscriptions are refused with \
+         `resource-constraint`, or 500 and Retry-After, until it is a twentieth below; what is there goes on. `/readyz` says \
+         `degraded` meanwhile.",
+    ),
+    setting(
+        "memory",
         "messages",
         USERS,
         "134217728",
@@ -731,6 +757,41 @@ const SETTINGS: &[Setting] = &[
         "8388608",
         "1048576 to 1099511627776",
         "Those to or from one local user.",
+    ),
+    setting(
+        "memory",
+        "states",
+        USERS,
+        "268435456",
+        "1048576 to 1099511627776",
+        "What contacts and users say of themselves, and published documents. One contact or user has 32 KiB at most, a note \
+         2,048 octets; a longer note ends with `…`.",
+    ),
+    setting(
+        "memory",
+        "states_per_partner",
+        USERS,
+        "67108864",
+        "1048576 to 1099511627776",
+        "What contacts of one partner's domain say, beyond the 2 KiB that each always has. A state without room loses notes, \
+         then its least available devices.",
+    ),
+    setting(
+        "memory",
+        "states_per_user",
+        USERS,
+        "8388608",
+        "1048576 to 1099511627776",
+        "The same for the contacts of one local user; for its own documents 512 KiB at most.",
+    ),
+    setting(
+        "memory",
+        "outgoing",
+        ALL,
+        "134217728",
+        "1048576 to 1099511627776",
+        "What waits to be written on all connections together, half of it toward partners and half toward SIP peers, beyond \
+         the 128 KiB that each connection always has. A connection that finds no room is closed: its peer takes nothing.",
     ),
     setting(
         "admin",

@@ -2,12 +2,16 @@
 
 use std::{
     collections::VecDeque,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tombolo_budget::{Account, Charge};
 
 /// One connection's outbox. What bounds it is granted before it is made; the limit here only ends a connection whose
 /// peer takes nothing while answers to its own requests pile up.
@@ -19,6 +23,8 @@ pub(crate) struct Outbox {
     is_given_up: AtomicBool,
     limit_bytes: AtomicUsize,
     is_bound: AtomicBool,
+    /// What all connections of a kind hold beyond [`FREE_BYTES`].
+    budget: Option<Arc<Account>>,
 }
 
 impl Default for Outbox {
@@ -31,6 +37,8 @@ impl Default for Outbox {
 struct Queue {
     parts: VecDeque<(Bytes, u32)>,
     bytes: usize,
+    /// For what is beyond [`FREE_BYTES`], in steps of that.
+    held: Vec<Charge>,
 }
 
 impl Outbox {
@@ -43,7 +51,14 @@ impl Outbox {
             is_given_up: AtomicBool::new(false),
             limit_bytes: AtomicUsize::new(limit_bytes),
             is_bound: AtomicBool::new(false),
+            budget: None,
         }
+    }
+
+    /// What waits here beyond [`FREE_BYTES`] counts against `budget`, which many share.
+    pub(crate) fn in_budget(mut self, budget: Arc<Account>) -> Self {
+        self.budget = Some(budget);
+        self
     }
 
     /// An outbox for whom nobody knows yet: it holds little until [`Outbox::bind`].
@@ -68,10 +83,26 @@ impl Outbox {
         if queue.bytes + bytes.len() > self.limit_bytes.load(Ordering::Relaxed) {
             return false;
         }
+        if !self.hold(&mut queue, bytes.len()) {
+            return false;
+        }
         queue.bytes += bytes.len();
         queue.parts.push_back((bytes, count));
         drop(queue);
         self.filled.notify_one();
+        true
+    }
+
+    /// Takes room in the budget for `more` octets; false when there is none.
+    fn hold(&self, queue: &mut Queue, more: usize) -> bool {
+        let Some(budget) = &self.budget else { return true };
+        let steps = (queue.bytes + more).saturating_sub(FREE_BYTES).div_ceil(FREE_BYTES);
+        while queue.held.len() < steps {
+            match Charge::take(&[budget], FREE_BYTES) {
+                Ok(charge) => queue.held.push(charge),
+                Err(_) => return false,
+            }
+        }
         true
     }
 
@@ -92,6 +123,7 @@ impl Outbox {
         let mut queue = self.queue.lock();
         queue.parts.clear();
         queue.bytes = 0;
+        queue.held.clear();
         drop(queue);
         self.close();
     }
@@ -131,6 +163,7 @@ impl Outbox {
         let (first, mut count) = queue.parts.pop_front()?;
         queue.bytes -= first.len();
         if queue.parts.is_empty() {
+            queue.held.clear();
             return Some((first, count));
         }
         let mut whole = BytesMut::with_capacity(first.len() + queue.bytes.min(WRITE_BYTES));
@@ -142,6 +175,8 @@ impl Outbox {
             count += stanzas;
             whole.extend_from_slice(&part);
         }
+        let steps = queue.bytes.saturating_sub(FREE_BYTES).div_ceil(FREE_BYTES);
+        queue.held.truncate(steps);
         Some((whole.freeze(), count))
     }
 }
@@ -150,6 +185,8 @@ impl Outbox {
 const LIMIT_BYTES: usize = 8 << 20;
 /// Challenges and refusals for a stranger that does not read them.
 const STRANGER_BYTES: usize = 64 << 10;
+/// So much may wait for each connection, whatever waits for the others: as much as it is granted.
+const FREE_BYTES: usize = 128 << 10;
 /// About how much one write takes.
 const WRITE_BYTES: usize = 256 << 10;
 
@@ -185,6 +222,22 @@ mod tests {
         outbox.abandon();
         assert_eq!(outbox.take().await, None);
         assert_eq!((outbox.waiting_bytes(), outbox.is_given_up()), (0, false));
+    }
+
+    #[tokio::test]
+    async fn all_connections_together_hold_no_more_than_their_budget_beyond_what_each_always_may() {
+        let budget = Account::new("outgoing", 4 << 20);
+        let outboxes: Vec<Outbox> = (0..10).map(|_| Outbox::default().in_budget(budget.clone())).collect();
+        let part = Bytes::from(vec![0; 64 << 10]);
+        let fits = |outbox: &Outbox| (0..200).filter(|_| outbox.push(part.clone(), 1)).count() * part.len();
+        let held: usize = outboxes.iter().map(fits).sum();
+        assert!(held <= (4 << 20) + 10 * FREE_BYTES, "{held} octets");
+        assert!(outboxes.iter().all(|outbox| outbox.waiting_bytes() >= FREE_BYTES), "each has its own");
+        while outboxes[0].waiting_bytes() > 0 {
+            outboxes[0].take().await;
+        }
+        drop(outboxes);
+        assert_eq!(budget.held(), 0);
     }
 
     #[tokio::test]

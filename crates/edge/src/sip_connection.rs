@@ -57,7 +57,7 @@ impl SipConnection {
             proved_domains: proved_domains.into_iter().map(Into::into).collect(),
         });
         let flow = facts.flow;
-        let outbox = Arc::new(Outbox::for_stranger());
+        let outbox = Arc::new(Outbox::for_stranger().in_budget(shared.outgoing.clone()));
         let place = place.map(Arc::new);
         shared.flows.write().insert(flow, Way::Connection(outbox.clone(), remote, place.clone()));
         shared.tell(FromFlow::FlowUp(facts.clone()));

@@ -16,8 +16,9 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 use tokio_rustls::rustls::ServerConfig;
+use tombolo_budget::Account;
 use tombolo_net::{CertificateStore, Resolver, ServerChoice, Trust, server_config_for};
-use tombolo_runtime::{Clock, Placement};
+use tombolo_runtime::{Clock, MemoryGate, Placement};
 use tombolo_sip::message::MessageLimits;
 use tombolo_telemetry::Metrics;
 
@@ -51,6 +52,10 @@ pub struct SipEdgeSettings {
     pub unproved_connections_per_address: usize,
     /// How often a keep-alive is sent on connections that we opened, and awaited; `None` for never.
     pub keep_alive: Option<Duration>,
+    /// While it is full nobody else is let in.
+    pub memory: Arc<MemoryGate>,
+    /// Octets that all connections together may have to write, beyond what each always may.
+    pub outgoing_bytes: usize,
 }
 
 /// Where the messages for one flow go.
@@ -91,6 +96,8 @@ pub(crate) struct SipShared {
     /// Room for connections that peers open.
     pub(crate) admission: Arc<Admission>,
     pub(crate) keep_alive: Option<Duration>,
+    pub(crate) memory: Arc<MemoryGate>,
+    pub(crate) outgoing: Arc<Account>,
     /// Room for connections that are not ready for messages yet.
     pub(crate) welcomes: Arc<Semaphore>,
     pub(crate) flows: RwLock<HashMap<FlowId, Way>>,
@@ -145,6 +152,8 @@ impl SipEdge {
             sockets: RwLock::default(),
             avoided: Mutex::default(),
             next_flow: AtomicU64::new(1),
+            memory: settings.memory,
+            outgoing: Account::new("outgoing_sip", settings.outgoing_bytes),
             listeners: listeners.clone(),
         });
         for socket in bound {

@@ -81,6 +81,11 @@ async fn accept(listener: TcpListener, transport: Transport, shared: Arc<SipShar
                 continue;
             }
         };
+        if shared.memory.is_full() {
+            shared.metrics.refused_connection();
+            tracing::warn!(%remote, "sip connection refused: the process has no memory for it");
+            continue;
+        }
         let place = match shared.admission.admit(remote.ip(), shared.clock.now().instant) {
             Ok(place) => place,
             Err(refused) => {

@@ -137,6 +137,8 @@ pub enum FromEdge {
         tls: Option<Box<StreamTls>>,
         /// Number of bytes that may be written and not yet reported as [`FromEdge::Written`].
         window_bytes: u32,
+        /// The largest stanza that the partner says it takes, when outgoing (XEP-0478).
+        max_stanza_bytes: Option<u32>,
     },
     /// A further pair is proved on the stream.
     PairProved {

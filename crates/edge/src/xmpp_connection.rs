@@ -44,10 +44,11 @@ impl XmppConnection {
     pub(crate) fn start(mut negotiated: Negotiated, shared: Arc<XmppShared>) {
         let (index, placement) = (negotiated.index, shared.placement.clone());
         let places = negotiated.places.take();
+        let outbox = Arc::new(Outbox::default().in_budget(shared.outgoing.clone()));
         placement.start_in(index, move |_: &mut _| Self {
             stream: shared.new_stream(),
             shared,
-            negotiated: Some((negotiated, Arc::default())),
+            negotiated: Some((negotiated, outbox)),
             end: StreamEnd::Broken("the actor ended".to_owned()),
             last_written: 0,
             _places: places,
@@ -55,9 +56,9 @@ impl XmppConnection {
     }
 
     fn report_up(&self, negotiated: &Negotiated) {
-        let direction = match negotiated.machine {
-            S2sStream::Inbound(_) => StreamDirection::Incoming,
-            S2sStream::Outbound(_) => StreamDirection::Outgoing,
+        let (direction, max_stanza_bytes) = match &negotiated.machine {
+            S2sStream::Inbound(_) => (StreamDirection::Incoming, None),
+            S2sStream::Outbound(stream) => (StreamDirection::Outgoing, stream.max_bytes()),
         };
         self.shared.tell(FromEdge::StreamUp {
             stream: self.stream,
@@ -67,6 +68,7 @@ impl XmppConnection {
             method: negotiated.method,
             tls: negotiated.tls.as_ref().map(|facts| Box::new(stream_tls(facts))),
             window_bytes: STREAM_WINDOW_BYTES,
+            max_stanza_bytes,
         });
         for pair in &negotiated.more_pairs {
             self.shared.tell(FromEdge::PairProved { stream: self.stream, pair: pair.clone() });

@@ -14,10 +14,11 @@ use std::{
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
+use tombolo_budget::Account;
 use tombolo_net::{CertificateStore, Resolver, Trust};
 use tombolo_policy::Table;
 use tombolo_presence::Domain;
-use tombolo_runtime::{Clock, Placement};
+use tombolo_runtime::{Clock, MemoryGate, Placement};
 use tombolo_telemetry::Metrics;
 use tombolo_xmpp::{
     dialback::DialbackSecrets,
@@ -49,6 +50,10 @@ pub struct XmppEdgeSettings {
     pub doors: DoorLimits,
     /// Names to addresses.
     pub resolver: Resolver,
+    /// While it is full nobody else is let in.
+    pub memory: Arc<MemoryGate>,
+    /// Octets that all streams together may have to write, beyond what each always may.
+    pub outgoing_bytes: usize,
 }
 
 /// What all streams of an edge share.
@@ -70,6 +75,8 @@ pub(crate) struct XmppShared {
     pub(crate) outbound: Arc<OutboundSettings>,
     pub(crate) pace: StreamPace,
     pub(crate) resolver: Resolver,
+    pub(crate) memory: Arc<MemoryGate>,
+    pub(crate) outgoing: Arc<Account>,
     pub(crate) doors: Mutex<Doors>,
     /// Streams that each partner's domain has open toward us.
     pub(crate) by_partner: Mutex<HashMap<Domain, usize>>,
@@ -115,6 +122,8 @@ impl XmppEdge {
             outbound: Arc::new(OutboundSettings { limits: settings.limits, secrets }),
             pace: settings.pace,
             resolver: settings.resolver,
+            memory: settings.memory,
+            outgoing: Account::new("outgoing_xmpp", settings.outgoing_bytes),
             doors: Mutex::new(Doors::new(settings.doors, now.instant)),
             by_partner: Mutex::default(),
             per_partner: settings.doors.per_partner,

@@ -84,6 +84,17 @@ impl Drop for PartnerRoom {
     }
 }
 
+/// Says why nobody is let in, as far as that takes no memory: a stream that begins inside TLS is hung up on.
+fn refuse_for_memory(socket: &TcpStream, tls: TlsStart) {
+    const ANSWER: &[u8] = b"<?xml version='1.0'?><stream:stream xmlns='jabber:server' \
+        xmlns:stream='http://etherx.jabber.org/streams' version='1.0'><stream:error><resource-constraint \
+        xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>";
+    if tls == TlsStart::StartTls {
+        // A new socket has room for it.
+        let _ = socket.try_write(ANSWER);
+    }
+}
+
 /// Accepts for ever; what comes is negotiated in a task of its own, within the budgets.
 pub(crate) async fn accept(listener: tokio::net::TcpListener, tls: TlsStart, shared: Arc<XmppShared>) {
     loop {
@@ -95,6 +106,11 @@ pub(crate) async fn accept(listener: tokio::net::TcpListener, tls: TlsStart, sha
                 continue;
             }
         };
+        if shared.memory.is_full() {
+            shared.metrics.refused_stream();
+            refuse_for_memory(&socket, tls);
+            continue;
+        }
         let is_open = shared.is_open.load(Ordering::Acquire);
         let Some(mut admission) = is_open.then(|| shared.admit(remote.ip())).flatten() else {
             shared.metrics.refused_stream();

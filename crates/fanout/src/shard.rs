@@ -2,6 +2,7 @@
 
 use std::{hash::Hash, mem};
 
+use tombolo_budget::Octets;
 use tombolo_slab::Slab;
 
 use crate::{LaneId, ViewId, Views, lanes::Lanes};
@@ -80,13 +81,13 @@ pub struct Update<'a, T> {
     pub views: &'a Views<T>,
 }
 
-impl<T: Hash + Eq + Default> Default for Shard<T> {
+impl<T: Hash + Eq + Default + Octets> Default for Shard<T> {
     fn default() -> Self {
         Self { views: Views::default(), watches: Slab::default(), lanes: Lanes::default() }
     }
 }
 
-impl<T: Hash + Eq + Default> Shard<T> {
+impl<T: Hash + Eq + Default + Octets> Shard<T> {
     /// A new way out.
     pub fn add_lane(&mut self) -> LaneId {
         self.lanes.add()
@@ -225,6 +226,11 @@ impl<T: Hash + Eq + Default> Shard<T> {
         for id in lost {
             self.mark_whole(id);
         }
+    }
+
+    /// The lane that leads to `id`.
+    pub fn lane_of(&self, id: WatchId) -> Option<LaneId> {
+        self.watches.get(id.0).map(|watch| watch.lane)
     }
 
     /// What `id` may see now, and what it was sent.

@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, Hash};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use tombolo_budget::Octets;
 use tombolo_slab::Slab;
 
 /// Names a view. [`ViewId::EMPTY`] always exists.
@@ -21,18 +22,26 @@ pub struct Views<T> {
     slots: Slab<Slot<T>>,
     index: HashTable<u32>,
     hasher: RandomState,
+    /// Of all contents.
+    octets: usize,
 }
 
 #[derive(Debug)]
 struct Slot<T> {
     content: T,
     count: u32,
+    /// Of the content.
+    octets: u32,
 }
 
-impl<T: Hash + Eq + Default> Default for Views<T> {
+impl<T: Hash + Eq + Default + Octets> Default for Views<T> {
     fn default() -> Self {
-        let mut views =
-            Self { slots: Slab::default(), index: HashTable::new(), hasher: RandomState::default() };
+        let mut views = Self {
+            slots: Slab::default(),
+            index: HashTable::new(),
+            hasher: RandomState::default(),
+            octets: 0,
+        };
         // Its first holder never lets go, so the empty view is never freed.
         let empty = views.intern(T::default());
         debug_assert_eq!(empty, ViewId::EMPTY);
@@ -40,7 +49,7 @@ impl<T: Hash + Eq + Default> Default for Views<T> {
     }
 }
 
-impl<T: Hash + Eq> Views<T> {
+impl<T: Hash + Eq + Octets> Views<T> {
     /// The view with this content, which the caller now holds once more.
     pub fn intern(&mut self, content: T) -> ViewId {
         let hash = self.hasher.hash_one(&content);
@@ -49,7 +58,9 @@ impl<T: Hash + Eq> Views<T> {
         if let Some(&at) = self.index.find(hash, is_it) {
             return self.hold(ViewId(at));
         }
-        let at = slots.insert(Slot { content, count: 1 });
+        let octets = u32::try_from(content.octets()).unwrap_or(u32::MAX);
+        self.octets += octets as usize;
+        let at = slots.insert(Slot { content, count: 1, octets });
         let hasher = &self.hasher;
         self.index
             .insert_unique(hash, at, |&at| slots.get(at).map_or(0, |slot| hasher.hash_one(&slot.content)));
@@ -76,6 +87,7 @@ impl<T: Hash + Eq> Views<T> {
         if slot.count > 0 {
             return;
         }
+        self.octets -= slot.octets as usize;
         let hash = self.hasher.hash_one(&slot.content);
         if let Ok(entry) = self.index.find_entry(hash, |&at| at == id.0) {
             entry.remove();
@@ -86,6 +98,16 @@ impl<T: Hash + Eq> Views<T> {
     /// What the view says.
     pub fn content(&self, id: ViewId) -> &T {
         &self.slots.get(id.0).expect("a held view is alive").content
+    }
+
+    /// Octets that the content of one view takes.
+    pub fn octets_of(&self, id: ViewId) -> usize {
+        self.slots.get(id.0).map_or(0, |slot| slot.octets as usize)
+    }
+
+    /// Octets that the contents of all views take.
+    pub fn octets(&self) -> usize {
+        self.octets
     }
 
     /// Number of different views, the empty one included.
@@ -116,6 +138,20 @@ mod tests {
         assert_eq!(views.len(), 1);
         let other = views.intern("busy".into());
         assert_eq!(views.content(other), "busy", "a freed place is used again");
+    }
+
+    #[test]
+    fn the_octets_of_equal_content_count_once_and_go_with_its_last_holder() {
+        let mut views: Views<String> = Views::default();
+        let nothing = views.octets();
+        let away = views.intern("away for a while".into());
+        views.intern("away for a while".into());
+        assert_eq!(views.octets() - nothing, views.octets_of(away));
+        assert_eq!(views.octets_of(away), "away for a while".to_owned().octets());
+        views.release(away);
+        assert!(views.octets() > nothing);
+        views.release(away);
+        assert_eq!(views.octets(), nothing);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A page-mode message as a SIP MESSAGE (RFC 7572 §4, RFC 3428).
 
-use tombolo_presence::Address;
+use tombolo_presence::{Address, cut_text};
 use tombolo_sip::{
     body::cpim,
     headers::{NameAddr, is_language_tag},
@@ -35,7 +35,7 @@ pub struct PageMessage<'a> {
 pub fn draft(message: &PageMessage<'_>) -> RequestDraft {
     let mut headers = Vec::new();
     if let Some(subject) = message.subject {
-        headers.push(("Subject", one_line(subject)));
+        headers.push(("Subject", cut_text(&one_line(subject), SUBJECT_LEN).into_owned()));
     }
     if let Some(lang) = message.lang.filter(|lang| is_language_tag(lang)) {
         headers.push(("Content-Language", lang.to_owned()));
@@ -123,6 +123,8 @@ fn one_line(text: &str) -> String {
 
 /// Octets of a thread that fits into a Call-ID; twice as many as the identifiers that clients make.
 const MAX_THREAD_LEN: usize = 80;
+/// Octets of a subject; a longer one ends with `…`. Many servers take no header of more than 8 KiB.
+const SUBJECT_LEN: usize = 1000;
 /// Room for a Via with a long host name and our branch.
 const VIA_LEN: usize = 160;
 

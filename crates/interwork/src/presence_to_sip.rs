@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
+use tombolo_budget::Octets;
 use tombolo_fanout::ViewId;
-use tombolo_presence::{Address, Availability, Device, Note, PresenceState};
+use tombolo_presence::{Address, Availability, Device, Note, PresenceState, cut_text};
 use tombolo_sip::{
     body::BodyFault,
     headers::is_language_tag,
@@ -31,8 +32,10 @@ pub fn availability_of(show: Option<Show>) -> Availability {
 }
 
 /// Writes documents; the same presentity and view is written once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PidfWriter {
+    /// The most that a document may take.
+    limit: usize,
     last: Option<(Address, ViewId)>,
     body: Vec<u8>,
     /// Filled anew for each document, so that its texts and lists keep their room.
@@ -40,6 +43,12 @@ pub struct PidfWriter {
 }
 
 impl PidfWriter {
+    /// A writer of documents for messages of at most `max_message_bytes` octets.
+    pub fn new(max_message_bytes: usize) -> Self {
+        let limit = max_message_bytes.saturating_sub(HEAD_LEN).max(max_message_bytes / 2);
+        Self { limit, last: None, body: Vec::new(), document: Pidf::default() }
+    }
+
     /// The document of `state`, the content of `view`.
     pub fn document(&mut self, presentity: &Address, view: ViewId, state: &PresenceState) -> &[u8] {
         let is_same = self.last.as_ref().is_some_and(|(known, of)| *of == view && known == presentity);
@@ -61,8 +70,24 @@ impl PidfWriter {
         self.body.clear();
         fill_document(&mut self.document, presentity, state);
         pidf::write(&self.document, &mut self.body);
+        if self.body.len() <= self.limit {
+            return;
+        }
+        // Escapes, tuple ids and contacts can make a document several times as long as what it tells.
+        let mut room = state.octets();
+        while self.body.len() > self.limit && room > 64 {
+            room /= 2;
+            let mut shorter = state.clone();
+            shorter.fit(room);
+            self.body.clear();
+            fill_document(&mut self.document, presentity, &shorter);
+            pidf::write(&self.document, &mut self.body);
+        }
     }
 }
+
+/// Room for the head of a request.
+const HEAD_LEN: usize = 8192;
 
 /// The document that tells of `state`: one tuple a device (STOX-P-43).
 pub fn document_of(presentity: &Address, state: &PresenceState) -> Pidf {
@@ -158,7 +183,7 @@ pub fn state_of(document: &Pidf) -> PresenceState {
             id: device_of(&tuple.id, &state),
             availability,
             priority: tuple.contact.as_ref().and_then(|c| c.priority_thousandths).map(xmpp_priority),
-            notes: tuple.notes.iter().map(note_in).collect(),
+            notes: tuple.notes.iter().take(NOTES_PER_DEVICE).map(note_in).collect(),
             idle_since: idle_since.and_then(crate::time::seconds_of),
         });
     }
@@ -167,7 +192,7 @@ pub fn state_of(document: &Pidf) -> PresenceState {
     } else {
         &document.notes
     };
-    state.notes = notes.iter().map(note_in).collect();
+    state.notes = notes.iter().take(NOTES_PER_DEVICE).map(note_in).collect();
     state
 }
 
@@ -225,8 +250,21 @@ fn tag_of(note: &Note) -> Option<&str> {
 }
 
 fn note_in(note: &pidf::Note) -> Note {
-    Note { lang: note.lang.as_deref().map(Into::into), text: note.text.as_str().into() }
+    note_of(note.lang.as_deref(), &note.text)
 }
+
+/// A note as it is kept: not longer than [`NOTE_LEN`], and in a language only where that is named as such.
+pub fn note_of(lang: Option<&str>, text: &str) -> Note {
+    Note {
+        lang: lang.filter(|lang| is_language_tag(lang)).map(Into::into),
+        text: cut_text(text, NOTE_LEN).into(),
+    }
+}
+
+/// Octets of a note, in UTF-8. A longer one ends with `…`.
+pub const NOTE_LEN: usize = 2048;
+/// Notes of one device or person: one for each language.
+pub const NOTES_PER_DEVICE: usize = 8;
 
 /// How available a tuple is: `<show/>` says it exactly (STOX-P-46), else the activities do (STOX-P-59). `None` where
 /// nothing in it says anything, as in tuples that only carry extensions.
@@ -549,5 +587,19 @@ mod tests {
             let document = format!("<presence xmlns='urn:ietf:params:xml:ns:pidf' entity='{entity}'/>");
             assert_eq!(state_of_document(&document, Some(&romeo())).is_ok(), is_right, "{entity}");
         }
+    }
+
+    #[test]
+    fn no_document_is_longer_than_a_message_may_be() {
+        let mut state = PresenceState::default();
+        for n in 0..32 {
+            let mut device = device(&format!("{n}{}", "&".repeat(500)), Availability::Away, None);
+            device.notes.push(Note { lang: None, text: "<".repeat(2000).into() });
+            state.set(device);
+        }
+        let mut writer = PidfWriter::new(65_536);
+        let body = writer.closing_document(&romeo(), &state);
+        assert!((10_000..=57_344).contains(&body.len()), "{} octets", body.len());
+        assert!(!state_of_body(body, Some(&romeo())).expect("legal").devices.is_empty());
     }
 }

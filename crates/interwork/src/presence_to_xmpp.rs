@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 
-use tombolo_presence::{Availability, Device, Note, PresenceState};
+use tombolo_presence::{Availability, Device, Note, PresenceState, cut_text};
 use tombolo_xmpp::write::{escape_attribute, escape_text};
 
 /// One stanza without its receiver: `before`, the escaped address, `after`.
@@ -20,13 +20,23 @@ pub struct Halves {
 /// The stanzas that bring a watcher who was sent `old` to `new`.
 ///
 /// New and changed devices are told, vanished ones as `unavailable`. `is_whole` tells the unchanged ones too; when
-/// none is available it gives the one bare `unavailable` that answers a probe (RFC 6121 §4.3.2).
-pub fn difference(user: &str, old: &PresenceState, new: &PresenceState, is_whole: bool) -> Vec<Halves> {
+/// none is available it gives the one bare `unavailable` that answers a probe (RFC 6121 §4.3.2). No stanza is larger than
+/// `limit` octets, whoever receives it: notes that do not fit are cut or left out. A long note about the person stands with
+/// the most available device alone.
+pub fn difference(
+    user: &str,
+    old: &PresenceState,
+    new: &PresenceState,
+    is_whole: bool,
+    limit: usize,
+) -> Vec<Halves> {
+    let limit = limit.saturating_sub(MAX_ADDRESS_LEN);
+    let best = new.devices.iter().min_by_key(|device| device.availability).map(|device| &*device.id);
     let mut stanzas = Vec::new();
     if !new.is_open() {
         // One bare `unavailable` ends every device at once (RFC 6121 §4.5.4).
         if is_whole || old.is_open() || closing_notes(old) != closing_notes(new) {
-            stanzas.push(unavailable(user, "", closing_notes(new)));
+            stanzas.push(unavailable(user, "", closing_notes(new), limit));
         }
         return stanzas;
     }
@@ -34,13 +44,14 @@ pub fn difference(user: &str, old: &PresenceState, new: &PresenceState, is_whole
         let now = new.device(&device.id);
         if now.is_none_or(|now| !now.availability.is_open()) {
             let notes = now.map_or(&[][..], |now| &now.notes);
-            stanzas.push(unavailable(user, &device.id, notes));
+            stanzas.push(unavailable(user, &device.id, notes, limit));
         }
     }
     for device in new.devices.iter().filter(|device| device.availability.is_open()) {
         let is_known = old.device(&device.id) == Some(device) && old.notes == new.notes;
         if is_whole || !is_known {
-            stanzas.push(available(user, device, notes_of(device, new)));
+            let notes = notes_of(device, new, best == Some(&*device.id));
+            stanzas.push(available(user, device, notes, limit));
         }
     }
     stanzas
@@ -57,10 +68,20 @@ pub fn bare_presence(kind: &str, from: &str, to: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"'/>");
 }
 
-/// A device's own notes, else those of the person (STOX-P-47).
-fn notes_of<'a>(device: &'a Device, state: &'a PresenceState) -> &'a [Note] {
-    if device.notes.is_empty() { &state.notes } else { &device.notes }
+/// A device's own notes, else those of the person (STOX-P-47); long ones of the person with one device only.
+fn notes_of<'a>(device: &'a Device, state: &'a PresenceState, is_best: bool) -> &'a [Note] {
+    let len: usize = state.notes.iter().map(|note| note.text.len()).sum();
+    match device.notes.is_empty() {
+        true if is_best || len <= REPEATED_NOTE_LEN => &state.notes,
+        true => &[],
+        false => &device.notes,
+    }
 }
+
+/// A person's note that is repeated for each device is at most so long, in octets.
+const REPEATED_NOTE_LEN: usize = 256;
+/// The longest bare address (RFC 7622 §3.1).
+const MAX_ADDRESS_LEN: usize = 2047;
 
 /// The notes that an `unavailable` of the whole person carries.
 fn closing_notes(state: &PresenceState) -> &[Note] {
@@ -70,8 +91,7 @@ fn closing_notes(state: &PresenceState) -> &[Note] {
     state.devices.iter().map(|device| &device.notes[..]).find(|notes| !notes.is_empty()).unwrap_or(&[])
 }
 
-fn available(user: &str, device: &Device, notes: &[Note]) -> Halves {
-    let mut inner = Vec::new();
+fn available(user: &str, device: &Device, notes: &[Note], limit: usize) -> Halves {
     let show = match device.availability {
         Availability::Chat => "chat",
         Availability::Away => "away",
@@ -79,28 +99,46 @@ fn available(user: &str, device: &Device, notes: &[Note]) -> Halves {
         Availability::DoNotDisturb => "dnd",
         Availability::Available | Availability::Unavailable => "",
     };
-    if !show.is_empty() {
-        inner.extend_from_slice(b"<show>");
-        inner.extend_from_slice(show.as_bytes());
-        inner.extend_from_slice(b"</show>");
-    }
-    push_notes(notes, &mut inner);
-    if let Some(priority) = device.priority {
-        write!(inner, "<priority>{priority}</priority>").expect("a Vec takes everything");
-    }
-    if let Some(since) = device.idle_since {
-        inner.extend_from_slice(b"<idle xmlns='urn:xmpp:idle:1' since='");
-        inner.extend_from_slice(crate::time::utc_text(since).as_bytes());
-        inner.extend_from_slice(b"'/>");
-    }
-    halves(user, &device.id, "", &inner)
+    fitting(notes, limit, |notes| {
+        let mut inner = Vec::new();
+        if !show.is_empty() {
+            inner.extend_from_slice(b"<show>");
+            inner.extend_from_slice(show.as_bytes());
+            inner.extend_from_slice(b"</show>");
+        }
+        push_notes(notes, &mut inner);
+        if let Some(priority) = device.priority {
+            write!(inner, "<priority>{priority}</priority>").expect("a Vec takes everything");
+        }
+        if let Some(since) = device.idle_since {
+            inner.extend_from_slice(b"<idle xmlns='urn:xmpp:idle:1' since='");
+            inner.extend_from_slice(crate::time::utc_text(since).as_bytes());
+            inner.extend_from_slice(b"'/>");
+        }
+        halves(user, &device.id, "", &inner)
+    })
 }
 
 /// `unavailable` holds no show and no priority (XP-27).
-fn unavailable(user: &str, device: &str, notes: &[Note]) -> Halves {
-    let mut inner = Vec::new();
-    push_notes(notes, &mut inner);
-    halves(user, device, " type='unavailable'", &inner)
+fn unavailable(user: &str, device: &str, notes: &[Note], limit: usize) -> Halves {
+    fitting(notes, limit, |notes| {
+        let mut inner = Vec::new();
+        push_notes(notes, &mut inner);
+        halves(user, device, " type='unavailable'", &inner)
+    })
+}
+
+/// What `write` makes of as much of the notes as fits: all, the beginning of the first, or none.
+fn fitting(notes: &[Note], limit: usize, write: impl Fn(&[Note]) -> Halves) -> Halves {
+    let len = |halves: &Halves| halves.before.len() + halves.after.len();
+    let whole = write(notes);
+    if len(&whole) <= limit {
+        return whole;
+    }
+    let Some(first) = notes.first() else { return whole };
+    let short = Note { lang: first.lang.clone(), text: cut_text(&first.text, 256).into() };
+    let shorter = write(&[short]);
+    if len(&shorter) <= limit { shorter } else { write(&[]) }
 }
 
 fn push_notes(notes: &[Note], out: &mut Vec<u8>) {
@@ -153,7 +191,7 @@ mod tests {
     }
 
     fn texts(old: &PresenceState, new: &PresenceState, is_whole: bool) -> Vec<String> {
-        difference("r@s.example", old, new, is_whole)
+        difference("r@s.example", old, new, is_whole, 262_144)
             .iter()
             .map(|halves| [&halves.before[..], b"j@x", &halves.after].concat())
             .map(|stanza| String::from_utf8(stanza).expect("UTF-8"))
@@ -214,5 +252,25 @@ mod tests {
             texts(&PresenceState::default(), &new, false),
             ["<presence from='r@s.example/a' to='j@x'><status>At lunch</status></presence>"]
         );
+    }
+
+    #[test]
+    fn no_stanza_is_larger_than_the_partner_takes_and_a_note_that_is_cut_says_so() {
+        let mut new = state(&[device("a", Availability::Available), device("b", Availability::Away)]);
+        new.notes.push(Note { lang: None, text: "&".repeat(2000).into() });
+        let stanzas = |limit| {
+            let halves = difference("r@s.example", &PresenceState::default(), &new, false, limit);
+            let len = |halves: &Halves| halves.before.len() + halves.after.len() + MAX_ADDRESS_LEN;
+            assert!(halves.iter().all(|halves| len(halves) <= limit), "{limit}");
+            halves
+                .iter()
+                .map(|halves| String::from_utf8(halves.after.to_vec()).expect("UTF-8"))
+                .collect::<Vec<_>>()
+        };
+        let [best, other] = &stanzas(262_144)[..] else { panic!("two devices") };
+        assert_eq!(best.matches("&amp;").count(), 2000);
+        assert!(!other.contains("<status>"), "a long note of the person stands once");
+        let [best, _] = &stanzas(10_000)[..] else { panic!("two devices") };
+        assert!(best.matches("&amp;").count() == 253 && best.contains("…</status>"), "{best}");
     }
 }

@@ -185,13 +185,15 @@ impl Permitted {
 pub struct Limits {
     /// Largest stanza in octets, 10,000 or more (RFC 6120 §13.12); `None` follows the listener's limit.
     pub stanza_bytes: Option<usize>,
+    /// Largest stanza in octets that the partner takes, where it does not announce another (XEP-0478).
+    pub accepted_stanza_bytes: usize,
     /// Most pairs of a user of ours and one of the partner, whichever of the two watches.
     pub subscriptions: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { stanza_bytes: None, subscriptions: 100_000 }
+        Self { stanza_bytes: None, accepted_stanza_bytes: 262_144, subscriptions: 100_000 }
     }
 }
 

@@ -4,12 +4,14 @@
 //! may be seen of them, a [`Subscription`] is what two of them agreed on.
 
 mod address;
+mod cut;
 mod lifetime;
 mod now;
 mod state;
 mod subscription;
 
 pub use address::{Address, AddressError, Domain, PARTITIONS, partition_of};
+pub use cut::cut_text;
 pub use lifetime::{Boot, ClockMark, LifetimeClock};
 pub use now::Now;
 pub use state::{Availability, Device, Note, PresenceState};

@@ -9,6 +9,7 @@ mod backoff;
 mod clock;
 mod guard;
 mod inbox;
+mod memory;
 mod placement;
 mod turn;
 
@@ -16,5 +17,6 @@ pub use backoff::{Backoff, BackoffSettings};
 pub use clock::Clock;
 pub use guard::{PanicCount, Panicked, guard};
 pub use inbox::{Inbox, InboxSender, Wake, inbox, inbox_of_bytes};
+pub use memory::{MemoryGate, memory_limit, memory_taken};
 pub use placement::Placement;
 pub use turn::{TURN_ITEMS, TURN_SPAN, Turn};

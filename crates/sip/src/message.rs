@@ -380,6 +380,15 @@ impl Message {
         self.rows(HeaderName::Subject).next()
     }
 
+    /// True when the sender says that a program sent this by itself (RFC 3834 §5): such a message is never answered.
+    pub fn is_automatic(&self) -> bool {
+        let mut values = self.rows(HeaderName::AutoSubmitted);
+        values.next().is_some_and(|value| {
+            let word = value.split(';').next().unwrap_or_default().trim();
+            !word.eq_ignore_ascii_case("no")
+        })
+    }
+
     /// Date, as written.
     pub fn date(&self) -> Option<&str> {
         self.rows(HeaderName::Date).next()

@@ -137,6 +137,8 @@ struct Server {
     is_answered: bool,
     /// How long until the refusal of an INVITE goes out again (timer G).
     interval: Duration,
+    /// What it was counted for in [`Transactions::server_octets`].
+    octets: usize,
     /// Late, J, H or I, whichever runs.
     timer: Option<TimerId>,
     /// G.
@@ -165,6 +167,8 @@ pub struct Transactions<T> {
     next_branch: u64,
     clients: HashMap<u64, Client<T>>,
     servers: HashMap<u64, Server>,
+    /// What the servers take together.
+    server_octets: usize,
     next_server: u64,
     /// Keys are chosen by strangers, so their hash is keyed.
     by_key: HashMap<String, u64, RandomState>,
@@ -184,6 +188,7 @@ impl<T> Transactions<T> {
             next_branch: 1,
             clients: HashMap::new(),
             servers: HashMap::new(),
+            server_octets: 0,
             next_server: 1,
             by_key: HashMap::default(),
             by_merge_key: HashMap::default(),
@@ -211,6 +216,11 @@ impl<T> Transactions<T> {
     /// Requests that were not answered yet, or whose copies are still answered.
     pub fn servers(&self) -> usize {
         self.servers.len()
+    }
+
+    /// Octets that these take: requests until they are answered, then the answers, and what they are known by.
+    pub fn server_octets(&self) -> usize {
+        self.server_octets
     }
 
     /// True when nothing is open.
@@ -354,7 +364,11 @@ impl<T> Transactions<T> {
         if let Some(merge_key) = &merge_key {
             self.by_merge_key.insert(merge_key.clone(), number);
         }
+        let names = 2 * (key.len() + merge_key.as_ref().map_or(0, String::len)) + size_of::<Server>();
+        let octets = names + request.octets();
+        self.server_octets += octets;
         let server = Server {
+            octets,
             key,
             merge_key,
             flow,
@@ -410,7 +424,12 @@ impl<T> Transactions<T> {
             return self.drop_server(id.0);
         }
         server.is_answered = true;
-        server.request = None;
+        if let Some(request) = server.request.take() {
+            let said = server.said.as_ref().map_or(0, Bytes::len);
+            let octets = server.octets.saturating_sub(request.octets()) + said;
+            self.server_octets = self.server_octets - server.octets + octets;
+            server.octets = octets;
+        }
         server.timer = Some(self.wheel.insert(now + self.timers.give_up(), Timer::Gone(id.0)));
         if server.is_invite {
             server.again = Some(self.wheel.insert(now + server.interval, Timer::RefuseAgain(id.0)));
@@ -475,6 +494,7 @@ impl<T> Transactions<T> {
 
     fn drop_server(&mut self, number: u64) {
         let Some(server) = self.servers.remove(&number) else { return };
+        self.server_octets -= server.octets;
         self.by_key.remove(&server.key);
         if let Some(merge_key) = server.merge_key {
             self.by_merge_key.remove(&merge_key);

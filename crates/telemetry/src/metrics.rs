@@ -24,6 +24,8 @@ pub struct Metrics {
     subscriptions: Gauge<i64, AtomicI64>,
     dialogs: Gauge<i64, AtomicI64>,
     queue_depth: Gauge<i64, AtomicI64>,
+    memory_taken: Gauge<i64, AtomicI64>,
+    memory_limit: Gauge<i64, AtomicI64>,
     over_budget: Family<[(&'static str, &'static str); 1], Counter>,
     store_rows_kept: Gauge<i64, AtomicI64>,
     certificates: Family<[(&'static str, String); 1], Gauge<i64, AtomicI64>>,
@@ -47,6 +49,7 @@ pub struct Metrics {
     messages_to_xmpp: Counter,
     presence_to_xmpp: Counter,
     presence_to_sip: Counter,
+    causes_left_out: Counter,
     store_failures: Counter,
     panics: Counter,
     stanzas_in_by_kind: Counts<StanzaKind>,
@@ -74,6 +77,8 @@ impl Metrics {
         let users = gauge("users", "Local users with an actor");
         let subscriptions = gauge("subscriptions", "Pairs of a local user and a contact");
         let dialogs = gauge("dialogs", "SIP dialogs");
+        let memory_taken = gauge("memory_taken_bytes", "What the process takes by itself");
+        let memory_limit = gauge("memory_limit_bytes", "What it may take before nothing new is let in");
         let queue_depth = gauge("queue_depth", "Inputs that wait for shards");
         let store_rows_kept = gauge("store_rows_kept", "Rows that wait until the disk takes them again");
         let certificates = Family::default();
@@ -107,6 +112,8 @@ impl Metrics {
             dialogs,
             queue_depth,
             store_rows_kept,
+            memory_taken,
+            memory_limit,
             certificates,
             over_budget,
             front_ends,
@@ -141,6 +148,10 @@ impl Metrics {
             messages_to_xmpp: counter("messages_to_xmpp", "Page-mode messages toward XMPP"),
             presence_to_xmpp: counter("presence_to_xmpp", "Presence stanzas toward partners"),
             presence_to_sip: counter("presence_to_sip", "NOTIFYs toward SIP watchers"),
+            causes_left_out: counter(
+                "causes_left_out",
+                "Late failures of messages whose sender was not told: automatic, or told of another lately",
+            ),
             store_failures: counter("store_failures", "Commits that failed"),
             panics: counter("panics", "Panics that were caught"),
             rows_committed: counter("rows_committed", "Rows that were made durable"),
@@ -205,6 +216,12 @@ impl Metrics {
     /// Sets how many whole days the certificate of a domain of ours, or of the link, still holds.
     pub fn certificate_days_left(&self, name: &str, days: i64) {
         self.certificates.get_or_create(&[("name", name.to_owned())]).set(days);
+    }
+
+    /// The process takes so many octets of so many that it may.
+    pub fn memory(&self, taken: u64, limit: u64) {
+        self.memory_taken.set(i64::try_from(taken).unwrap_or(i64::MAX));
+        self.memory_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
     }
 
     /// A budget of memory had no room. `budget` is one of a few names.
@@ -361,6 +378,7 @@ counters!(
     certificate_downgrade => certificate_downgrades,
     message_to_sip => messages_to_sip,
     message_to_xmpp => messages_to_xmpp,
+    cause_left_out => causes_left_out,
     store_failed => store_failures,
     panicked => panics
 );

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use rand::RngExt;
 use tokio::sync::Notify;
 use tombolo_admin::AdminState;
-use tombolo_broker::{Broker, BrokerSettings, MemoryLimits};
+use tombolo_broker::{Broker, BrokerSettings, BudgetLimits, MemoryLimits};
 use tombolo_config::{
     DigestAlgorithm, LinkEnd, LinkSettings, MemorySettings, Role, Settings, Trust as TrustSetting, XmppLimits,
 };
@@ -21,7 +21,7 @@ use tombolo_edge::{
 use tombolo_interwork::owner::UnfinishedMessage;
 use tombolo_net::{CertificateStore, Resolver, Trust};
 use tombolo_policy::{SipTransport, Table};
-use tombolo_runtime::{Clock, Placement};
+use tombolo_runtime::{Clock, MemoryGate, Placement};
 use tombolo_sip::{digest::Algorithm, message::MessageLimits};
 use tombolo_store::StateStore;
 use tombolo_telemetry::Metrics;
@@ -29,7 +29,7 @@ use tombolo_xmpp::{stream::StreamLimits, xml::XmlLimits};
 
 use crate::{
     book::Book,
-    data_dir,
+    data_dir, memory_watch,
     reload::{Files, Parts, Source},
     store_file,
 };
@@ -44,6 +44,8 @@ pub struct Assembled {
     pub listening: Vec<(String, SocketAddr)>,
     /// Told when somebody orders the end.
     pub shutdown: Arc<Notify>,
+    /// Whether anything new is let in.
+    pub memory: Arc<MemoryGate>,
     store: Option<Arc<dyn StateStore>>,
     xmpp: Option<Arc<XmppEdge>>,
     _sip: Option<Arc<SipEdge>>,
@@ -89,6 +91,7 @@ struct Basis {
     placement: Placement,
     clock: Clock,
     metrics: Arc<Metrics>,
+    memory: Arc<MemoryGate>,
     policy: Arc<ArcSwap<Table>>,
     certificates: Arc<CertificateStore>,
     resolver: Resolver,
@@ -124,6 +127,7 @@ fn basis(settings: &Settings, source: Source) -> io::Result<Basis> {
         sip_trust,
         source,
         metrics: Arc::new(Metrics::new(placement.count())),
+        memory: memory_watch::gate(&settings.memory),
         placement,
         clock: Clock::system(),
         policy: Arc::new(ArcSwap::from_pointee(settings.policy_table(1))),
@@ -192,7 +196,8 @@ fn edge(settings: &Settings, source: Source) -> io::Result<Assembled> {
     let files = files(settings, &basis, Some(link), None, Some(xmpp.clone()), None);
     let admin = admin(settings, &basis, None, None, files.clone(), shutdown.clone());
     let xmpp = Some(xmpp);
-    Ok(Assembled { admin, files, listening, shutdown, store: None, xmpp, _sip: None, _link: None })
+    let memory = basis.memory;
+    Ok(Assembled { admin, files, listening, shutdown, memory, store: None, xmpp, _sip: None, _link: None })
 }
 
 /// The inside alone: its streams are at edges, to which it opens links.
@@ -251,6 +256,7 @@ fn broker(settings: &Settings, basis: &Basis, begins_anew: bool) -> io::Result<B
         watcher_interval: sip.watcher_interval,
         registration_is_presence: sip.registration_is_presence,
         idle_close: idle_close(settings),
+        max_sip_bytes: sip.limits.message_bytes,
         memory: memory_limits(settings),
         ping_after: settings.ping_after,
     });
@@ -267,8 +273,25 @@ fn algorithm(digest: DigestAlgorithm) -> Algorithm {
 }
 
 fn memory_limits(settings: &Settings) -> MemoryLimits {
-    let MemorySettings { messages, messages_per_partner, messages_per_user } = settings.memory;
-    MemoryLimits { messages, messages_per_partner, messages_per_user }
+    let MemorySettings {
+        messages,
+        messages_per_partner,
+        messages_per_user,
+        states,
+        states_per_partner,
+        states_per_user,
+        limit: _,
+        outgoing: _,
+    } = settings.memory;
+    let shards = BudgetLimits {
+        messages,
+        messages_per_partner,
+        messages_per_user,
+        states,
+        states_per_partner,
+        states_per_user,
+    };
+    MemoryLimits { shards }
 }
 
 /// The gateway, whose streams are at its edges, has the default.
@@ -318,6 +341,8 @@ fn xmpp_edge(
             per_partner: xmpp.limits.connections_per_partner,
         },
         resolver: basis.resolver.clone(),
+        memory: basis.memory.clone(),
+        outgoing_bytes: settings.memory.outgoing / 2,
     };
     XmppEdge::start(
         edge_settings,
@@ -362,6 +387,8 @@ fn finish_gateway(
         unproved_connections_per_address: sip.limits.unproved_connections_per_address,
         keep_alive: (!sip.keep_alive.is_zero()).then_some(sip.keep_alive),
         resolver: basis.resolver.clone(),
+        memory: basis.memory.clone(),
+        outgoing_bytes: settings.memory.outgoing / 2,
     };
     let (sip, bound) = SipEdge::start(
         sip_settings,
@@ -385,6 +412,7 @@ fn finish_gateway(
         files,
         listening: std::mem::take(listening),
         shutdown,
+        memory: basis.memory.clone(),
         store: Some(parts.store),
         xmpp,
         _sip: Some(sip),

@@ -16,6 +16,7 @@ pub mod commands;
 mod data_dir;
 mod demo;
 mod expiry;
+mod memory_watch;
 mod reload;
 pub mod run;
 mod store_file;

@@ -20,7 +20,7 @@ use tombolo_telemetry::{LogFormat, LogSettings, init_logs, tell_left_out};
 
 use crate::{
     assembly::assemble,
-    data_dir,
+    data_dir, memory_watch,
     reload::{Files, LOOK_EVERY, Source, WATCH_EVERY},
 };
 
@@ -99,6 +99,11 @@ async fn serve(settings: &Settings, source: Source, begins_anew: bool) -> Result
     announce(settings, &assembled.listening, admin_at, is_embedded).map_err(|error| error.to_string())?;
     tracing::info!(role = settings.role.as_str(), "ready");
     let upkeep = actix::spawn(keep_files(assembled.files.clone())?);
+    let memory = actix::spawn(memory_watch::watch(
+        assembled.memory.clone(),
+        assembled.admin.metrics.clone(),
+        assembled.admin.broker.clone(),
+    ));
     let left_out = actix::spawn(async {
         let mut due = interval(LEFT_OUT_EVERY);
         loop {
@@ -117,6 +122,7 @@ async fn serve(settings: &Settings, source: Source, begins_anew: bool) -> Result
     administration.abort();
     upkeep.abort();
     left_out.abort();
+    memory.abort();
     Ok(())
 }
 

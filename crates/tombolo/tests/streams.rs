@@ -56,6 +56,8 @@ async fn dial(running: &Running, certificate: &str) -> (XmppEdge, Arc<Certificat
         pace: StreamPace::default(),
         doors: DoorLimits::default(),
         resolver: Resolver::system().expect("a resolver"),
+        memory: tombolo_runtime::MemoryGate::open(),
+        outgoing_bytes: 64 << 20,
     };
     let (sender, mut heard) = mpsc::channel(100);
     let policy = Arc::new(ArcSwap::from_pointee(table));

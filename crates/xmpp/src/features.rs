@@ -22,6 +22,8 @@ pub struct Features {
     pub dialback: bool,
     /// Dialback errors are understood (XEP-0220 §2.4.2).
     pub dialback_errors: bool,
+    /// The largest stanza in octets that the receiver takes (XEP-0478); `None` when it does not say.
+    pub max_bytes: Option<u32>,
 }
 
 impl Features {
@@ -55,6 +57,15 @@ impl Features {
                         reader.skip();
                     }
                 }
+                (ns::STREAM_LIMITS, "limits") => {
+                    while let Some(child) = reader.child() {
+                        if child.is(ns::STREAM_LIMITS, "max-bytes") {
+                            features.max_bytes = reader.text().trim().parse().ok();
+                        } else {
+                            reader.skip();
+                        }
+                    }
+                }
                 _ => reader.skip(),
             }
         }
@@ -86,6 +97,11 @@ impl Features {
                 b"</dialback>"
             });
         }
+        if let Some(max_bytes) = self.max_bytes {
+            out.extend_from_slice(b"<limits xmlns='urn:xmpp:stream-limits:0'>");
+            write::text_element(out, "max-bytes", None, &max_bytes.to_string());
+            out.extend_from_slice(b"</limits>");
+        }
         out.extend_from_slice(b"</stream:features>");
     }
 }
@@ -102,7 +118,9 @@ mod tests {
         for starttls in [None, Some(StartTlsOffer::Optional), Some(StartTlsOffer::Required)] {
             for bits in 0..4 {
                 let (external, dialback) = (bits & 1 != 0, bits & 2 != 0);
-                let features = Features { starttls, external, dialback, dialback_errors: dialback };
+                let max_bytes = external.then_some(262_144);
+                let features =
+                    Features { starttls, external, dialback, dialback_errors: dialback, max_bytes };
                 let mut out = Vec::new();
                 features.write(&mut out);
                 check(&out, &scope, &XmlLimits::UNAUTHENTICATED).expect("well-formed");
@@ -110,6 +128,21 @@ mod tests {
                 let (_, mut reader) = Reader::open(&text, &scope).expect("an element");
                 assert_eq!(Features::read(&mut reader), features);
             }
+        }
+    }
+
+    #[test]
+    fn xs_lim_02_a_limit_is_read_beside_others_and_one_that_is_no_number_says_nothing() {
+        let limit = |text: &str| {
+            let xml = format!(
+                "<f><limits xmlns='urn:xmpp:stream-limits:0'>{text}<idle-seconds>1800</idle-seconds></limits></f>"
+            );
+            let (_, mut reader) = Reader::open_stanza(&xml).expect("an element");
+            Features::read(&mut reader).max_bytes
+        };
+        assert_eq!(limit("<max-bytes> 10000 </max-bytes>"), Some(10_000));
+        for nothing in ["", "<max-bytes/>", "<max-bytes>-1</max-bytes>", "<max-bytes>many</max-bytes>"] {
+            assert_eq!(limit(nothing), None, "{nothing:?}");
         }
     }
 

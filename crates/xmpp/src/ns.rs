@@ -24,6 +24,8 @@ pub const ERRORS: &str = "urn:xmpp:errors";
 pub const IDLE: &str = "urn:xmpp:idle:1";
 /// Delayed delivery (XEP-0203).
 pub const DELAY: &str = "urn:xmpp:delay";
+/// Stream limits (XEP-0478).
+pub const STREAM_LIMITS: &str = "urn:xmpp:stream-limits:0";
 /// Delivery receipts (XEP-0184).
 pub const RECEIPTS: &str = "urn:xmpp:receipts";
 /// Chat state notifications (XEP-0085).

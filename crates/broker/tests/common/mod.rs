@@ -201,6 +201,7 @@ pub fn broker_settings(store: Arc<dyn StateStore>, approve: Approve, placement: 
         watcher_interval: Duration::ZERO,
         registration_is_presence: true,
         idle_close: Duration::from_secs(600),
+        max_sip_bytes: 65_536,
         memory: MemoryLimits::default(),
         ping_after: Duration::from_secs(30),
         placement,
@@ -318,6 +319,7 @@ impl Gateway {
                     method: ProofMethod::SaslExternal,
                     tls: None,
                     window_bytes: STREAM_WINDOW_BYTES,
+                    max_stanza_bytes: None,
                 });
             }
             ToEdge::Stanzas { stream, count, bytes } => {
@@ -385,6 +387,7 @@ impl Gateway {
             method: ProofMethod::SaslExternal,
             tls: None,
             window_bytes: STREAM_WINDOW_BYTES,
+            max_stanza_bytes: None,
         });
         stream
     }

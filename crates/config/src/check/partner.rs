@@ -126,10 +126,12 @@ fn methods(section: &Section<'_>, partner: &str, insecure: bool) -> Option<Vec<M
 fn read_limits(section: &Section<'_>) -> Limits {
     let default = Limits::default();
     let stanza_bytes = section.number("stanza_bytes", 10_000..=16_777_216);
+    let accepted = section.number("accepted_stanza_bytes", 10_000..=16_777_216);
     let subscriptions = section.number("subscriptions", 1..=100_000_000);
     section.finish();
     Limits {
         stanza_bytes: stanza_bytes.map(|bytes| bytes as usize),
+        accepted_stanza_bytes: accepted.map_or(default.accepted_stanza_bytes, |bytes| bytes as usize),
         subscriptions: subscriptions.map_or(default.subscriptions, |count| count as u32),
     }
 }

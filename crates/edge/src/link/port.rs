@@ -397,9 +397,27 @@ impl Edge {
     fn inward(&self, value: FromEdge) -> FromEdge {
         let outer = |stream| self.outer(stream);
         match value {
-            FromEdge::StreamUp { stream, direction, dial, pair, method, tls, window_bytes } => {
+            FromEdge::StreamUp {
+                stream,
+                direction,
+                dial,
+                pair,
+                method,
+                tls,
+                window_bytes,
+                max_stanza_bytes,
+            } => {
                 let stream = outer(stream);
-                FromEdge::StreamUp { stream, direction, dial, pair, method, tls, window_bytes }
+                FromEdge::StreamUp {
+                    stream,
+                    direction,
+                    dial,
+                    pair,
+                    method,
+                    tls,
+                    window_bytes,
+                    max_stanza_bytes,
+                }
             }
             FromEdge::PairProved { stream, pair } => FromEdge::PairProved { stream: outer(stream), pair },
             FromEdge::PairLost { stream, pair } => FromEdge::PairLost { stream: outer(stream), pair },
@@ -482,6 +500,7 @@ mod tests {
             method: ProofMethod::SaslExternal,
             tls: None,
             window_bytes: 1,
+            max_stanza_bytes: None,
         }
     }
 

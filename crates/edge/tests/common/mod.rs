@@ -407,6 +407,8 @@ impl World {
             pace: plan.pace,
             doors: plan.doors,
             resolver: plan.resolver.unwrap_or_else(|| self.silent_resolver()),
+            memory: tombolo_runtime::MemoryGate::open(),
+            outgoing_bytes: 64 << 20,
         };
         let (edge, bound) = XmppEdge::start(
             settings,

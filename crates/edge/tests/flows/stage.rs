@@ -200,6 +200,8 @@ pub fn start(world: &World, plan: Plan) -> Site {
         unproved_connections_per_address: 1000,
         keep_alive: None,
         resolver: plan.resolver.unwrap_or_else(|| world.silent_resolver()),
+        memory: tombolo_runtime::MemoryGate::open(),
+        outgoing_bytes: 64 << 20,
     };
     let (ear, metrics) = (Arc::new(Ear::default()), Arc::new(Metrics::new(1)));
     let started =

@@ -10,32 +10,48 @@ use tombolo_presence::Address;
 
 use super::{Owner, output::OwnerEvent};
 
-/// Limits of one shard's budgets, in octets.
+/// Limits of budgets, in octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BudgetLimits {
     /// Messages and waiting requests of the whole shard.
     pub messages: usize,
     /// Those of one partner's domain.
-    pub messages_of_partner: usize,
+    pub messages_per_partner: usize,
     /// Those of one local user.
-    pub messages_of_user: usize,
+    pub messages_per_user: usize,
+    /// States of contacts and users, and published documents.
+    pub states: usize,
+    /// What the states of one partner's contacts take beyond what a pair costs.
+    pub states_per_partner: usize,
+    /// The same for the pairs of one local user.
+    pub states_per_user: usize,
 }
 
 impl Default for BudgetLimits {
     fn default() -> Self {
-        Self { messages: 64 << 20, messages_of_partner: 32 << 20, messages_of_user: 8 << 20 }
+        Self {
+            messages: 64 << 20,
+            messages_per_partner: 32 << 20,
+            messages_per_user: 8 << 20,
+            states: 128 << 20,
+            states_per_partner: 64 << 20,
+            states_per_user: 8 << 20,
+        }
     }
 }
 
 impl BudgetLimits {
-    /// Limits of one of `shards` shards that together hold `messages` octets, where neither a partner nor a user may take a
-    /// whole shard from the others.
-    pub fn of_shard(messages: usize, of_partner: usize, of_user: usize, shards: usize) -> Self {
-        let messages = messages / shards.max(1);
+    /// One shard's part of limits that all `shards` share. Neither a partner nor a user may take a whole shard from the
+    /// others.
+    pub fn of_shard(self, shards: usize) -> Self {
+        let (messages, states) = (self.messages / shards.max(1), self.states / shards.max(1));
         Self {
             messages,
-            messages_of_partner: of_partner.min(messages / 2),
-            messages_of_user: of_user.min(messages / 4),
+            messages_per_partner: self.messages_per_partner.min(messages / 2),
+            messages_per_user: self.messages_per_user.min(messages / 4),
+            states,
+            states_per_partner: self.states_per_partner.min(states / 2),
+            states_per_user: self.states_per_user.min(states / 4),
         }
     }
 }
@@ -51,11 +67,11 @@ pub struct Budgets {
 impl Budgets {
     /// Nothing is held yet.
     pub fn new(limits: &BudgetLimits) -> Self {
-        let BudgetLimits { messages, messages_of_partner, messages_of_user } = *limits;
+        let BudgetLimits { messages, messages_per_partner, messages_per_user, .. } = *limits;
         Self {
             shard: Account::new(SHARD, messages),
-            partners: Accounts::new(PARTNER, messages_of_partner),
-            users: Accounts::new(USER, messages_of_user),
+            partners: Accounts::new(PARTNER, messages_per_partner),
+            users: Accounts::new(USER, messages_per_user),
         }
     }
 

@@ -79,6 +79,14 @@ pub enum Input {
         /// The session's lane.
         lane: LaneKey,
     },
+    /// A stream is up under a session's lane: the largest stanza that the partner says it takes (XEP-0478). Without one the
+    /// partner's entry says it.
+    LaneLimit {
+        /// The session's lane.
+        lane: LaneKey,
+        /// Octets.
+        bytes: Option<u32>,
+    },
     /// What became of a message that went out as [`super::Output::Message`].
     MessageFate {
         /// Names the message.
@@ -134,6 +142,8 @@ pub enum Input {
         /// No further pair is taken.
         is_full: bool,
     },
+    /// The process takes as much memory as it may, or less again: nothing new is taken meanwhile.
+    MemoryFull(bool),
     /// A new policy table.
     Policy(Arc<Table>),
     /// A phone of a built-in home is registered and can be reached. Said again with each of its REGISTERs.

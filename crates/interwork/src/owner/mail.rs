@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tombolo_budget::Charge;
 use tombolo_policy::{Capability, Direction, MessageType, Outcome, Question};
-use tombolo_presence::{Address, Now};
+use tombolo_presence::{Address, Now, cut_text};
 use tombolo_wheel::TimerId;
 use tombolo_xmpp::{
     jid::Jid,
@@ -22,6 +22,7 @@ use tombolo_xmpp::{
 use super::{
     Asked, Owner, PeerKey, Timer,
     budgets::{MESSAGE_OCTETS, NO_ROOM_RETRY_SECONDS},
+    causes::{CAUSE_LEN, Causes},
     input::{MessageId, SipRequest},
     output::{Output, OwnerEvent},
     presence_in::addresses_of,
@@ -45,12 +46,16 @@ pub struct Mail {
     queues: HashMap<(Address, Address), Queue, RandomState>,
     /// Toward SIP, by number.
     to_sip: HashMap<u64, (Address, Address), RandomState>,
+    /// Toward SIP, by the domain of a front end: what it has not answered.
+    windows: HashMap<String, Window, RandomState>,
     /// Toward XMPP, by number.
     to_xmpp: HashMap<u64, ToXmpp, RandomState>,
     /// Answered toward SIP lately, oldest first: an error that comes late finds its sender here.
     answered: VecDeque<(Instant, u64)>,
     /// Octets of those that are still in `to_xmpp`.
     answered_octets: usize,
+    /// SIP users who were told of late why a message failed.
+    causes: Causes,
     /// CSeq per Call-ID that a thread gave us (STOX-M-04).
     threads: HashMap<String, u32, RandomState>,
 }
@@ -66,7 +71,17 @@ impl Mail {
 #[derive(Debug, Default)]
 struct Queue {
     in_flight: Option<Letter>,
+    /// It stands in the line of its front end's window.
+    is_held: bool,
     waiting: VecDeque<Letter>,
+}
+
+/// What one front end was sent and has not answered, so that no number of senders fills its connection.
+#[derive(Debug, Default)]
+struct Window {
+    octets: usize,
+    /// Conversations whose next message waits, in the order in which they came.
+    held: VecDeque<(Address, Address)>,
 }
 
 /// A message from an XMPP user, on its way to SIP.
@@ -96,6 +111,8 @@ struct ToXmpp {
     is_hasty: bool,
     /// When a message that was not written is refused.
     give_up_at: Instant,
+    /// A program sent it by itself: nothing is said to it but its answer.
+    is_automatic: bool,
     timer: Option<TimerId>,
 }
 
@@ -177,6 +194,15 @@ impl Owner {
             self.lanes.lane(lane).way.as_ref().is_none_or(|way| way.is_reliable)
         });
         let len = draft.body.len() + message_to_sip::head_len(&draft);
+        let limit = self.settings.max_sip_bytes;
+        if len > limit {
+            let text = format!("the message has {len} octets as a SIP request, the limit is {limit}");
+            self.event(OwnerEvent::StanzaRefused { reason: "the message is too long for SIP" });
+            if let Some(bytes) = xmpp_error::reply(stanza, "policy-violation", Some(&text)) {
+                self.say(user, contact, bytes);
+            }
+            return;
+        }
         if !is_reliable && len > self.settings.datagram_message_bytes {
             return self.bounce(
                 stanza,
@@ -211,14 +237,25 @@ impl Owner {
 
     /// Sends the next message of a sender to a recipient, unless one is in flight.
     fn send_next(&mut self, key: &(Address, Address)) {
+        let is_behind_front_end = self.front_end_of(&key.1).is_some();
         let Some(queue) = self.mail.queues.get_mut(key) else { return };
-        if queue.in_flight.is_some() {
+        if queue.in_flight.is_some() || queue.is_held {
             return;
         }
-        let Some(letter) = queue.waiting.pop_front() else {
+        let Some(letter) = queue.waiting.front() else {
             self.mail.queues.remove(key);
             return;
         };
+        if is_behind_front_end {
+            let octets = sent_octets(&letter.draft);
+            let window = self.mail.windows.entry(key.1.domain().to_owned()).or_default();
+            if window.octets > 0 && window.octets + octets > self.settings.in_flight_octets {
+                queue.is_held = true;
+                return window.held.push_back(key.clone());
+            }
+            window.octets += octets;
+        }
+        let Some(letter) = queue.waiting.pop_front() else { return };
         let (number, device, draft) = (letter.number, letter.device.clone(), letter.draft.clone());
         queue.in_flight = Some(letter);
         self.mail.to_sip.insert(number, key.clone());
@@ -280,7 +317,9 @@ impl Owner {
     /// Too many messages are on their way to the recipient's phones.
     pub(super) fn handle_message_not_taken(&mut self, message: MessageId) {
         match self.mail.to_xmpp.remove(&message.0) {
-            Some(ToXmpp { request: Some((request, _)), .. }) => self.refuse_for_room(&request),
+            Some(ToXmpp { request: Some((request, _)), .. }) => {
+                self.refuse_for_room(&request, "too many messages wait")
+            }
             Some(_) => {}
             None => self.end_letter(message, Some("resource-constraint"), "too many messages wait", None),
         }
@@ -305,7 +344,36 @@ impl Owner {
                 self.say(user, contact, bytes);
             }
         }
+        self.widen(&key.1, sent_octets(&letter.draft));
         self.send_next(&key);
+    }
+
+    /// A user's front end answered a message: those that waited for that go on.
+    fn widen(&mut self, user: &Address, octets: usize) {
+        let Some(window) = self.mail.windows.get_mut(user.domain()) else { return };
+        window.octets = window.octets.saturating_sub(octets);
+        for _ in 0..window.held.len() {
+            let Some(window) = self.mail.windows.get_mut(user.domain()) else { return };
+            let Some(next) = window.held.pop_front() else { break };
+            if let Some(queue) = self.mail.queues.get_mut(&next) {
+                queue.is_held = false;
+            }
+            self.send_next(&next);
+            // It stands last again: there is no room yet.
+            let Some(window) = self.mail.windows.get_mut(user.domain()) else { return };
+            if window.held.back() == Some(&next) {
+                window.held.rotate_right(1);
+                break;
+            }
+        }
+        if self
+            .mail
+            .windows
+            .get(user.domain())
+            .is_some_and(|window| window.octets == 0 && window.held.is_empty())
+        {
+            self.mail.windows.remove(user.domain());
+        }
     }
 
     fn bounce(
@@ -378,13 +446,20 @@ impl Owner {
         };
         let id = message_id_text(self.settings.start, self.mail.next + 1);
         let bytes = message_to_xmpp::stanza(&incoming, &user, &contact, &id, is_chat);
+        let limit = self.max_stanza_bytes(&lane);
+        if bytes.len() > limit {
+            return self.refuse_too_large(&request, bytes.len(), limit);
+        }
         let held = self.charge(&user, &contact, request.message.octets() + MESSAGE_OCTETS);
         let sealed = self.charge(&user, &contact, bytes.len());
-        let (Some(held), Some(sealed)) = (held, sealed) else { return self.refuse_for_room(&request) };
+        let (Some(held), Some(sealed)) = (held, sealed) else {
+            return self.refuse_for_room(&request, "too many messages wait");
+        };
         let bytes = sealed.seal(bytes);
         self.mail.next += 1;
         let number = self.mail.next;
         self.event(OwnerEvent::MessageToXmpp);
+        let is_automatic = request.message.is_automatic();
         let sent = ToXmpp {
             peer: request.peer.clone(),
             request: Some((Box::new(request), held)),
@@ -392,6 +467,7 @@ impl Owner {
             user,
             contact,
             is_written: false,
+            is_automatic,
             is_hasty,
             give_up_at: now.instant + UNWRITTEN,
             // From now on, not from the write: the sender's transaction waits no longer for a dial than for an error.
@@ -430,10 +506,13 @@ impl Owner {
         // The recipient pays for what waits for its phones, the sender for the request that waits for its answer.
         let held = self.charge(user, contact, request.message.octets() + MESSAGE_OCTETS);
         let sealed = self.charge(contact, user, letter_octets(&draft, &[]));
-        let (Some(held), Some(sealed)) = (held, sealed) else { return self.refuse_for_room(&request) };
+        let (Some(held), Some(sealed)) = (held, sealed) else {
+            return self.refuse_for_room(&request, "too many messages wait");
+        };
         draft.body = sealed.seal(draft.body.to_vec());
         self.mail.next += 1;
         let number = self.mail.next;
+        let is_automatic = request.message.is_automatic();
         let sent = ToXmpp {
             peer: request.peer.clone(),
             request: Some((Box::new(request), held)),
@@ -441,6 +520,7 @@ impl Owner {
             user: user.clone(),
             contact: contact.clone(),
             is_written: false,
+            is_automatic,
             is_hasty: false,
             give_up_at: now.instant,
             timer: None,
@@ -467,7 +547,7 @@ impl Owner {
                     self.handle_message_wait_over(message, now);
                 }
             }
-            Err(condition) => self.refuse_message(message, condition, Target::Bare, None, None),
+            Err(condition) => self.refuse_message(message, condition, Target::Bare, None, None, now),
         }
     }
 
@@ -489,7 +569,7 @@ impl Owner {
                 let lane = self.lanes.lane(lane).key.clone();
                 self.out.push_back(Output::Withdraw { lane, message });
             }
-            return self.refuse_message(message, "remote-server-timeout", Target::Bare, None, None);
+            return self.refuse_message(message, "remote-server-timeout", Target::Bare, None, None, now);
         }
         let Some((request, _)) = sent.request.take() else { return };
         self.mail.answered_octets += answered_octets(sent);
@@ -516,11 +596,11 @@ impl Owner {
         }
     }
 
-    /// A budget has no room for a message of a SIP user.
-    fn refuse_for_room(&mut self, request: &SipRequest) {
+    /// A budget has no room for what a SIP user sent.
+    pub(super) fn refuse_for_room(&mut self, request: &SipRequest, reason: &'static str) {
         let retry = [("Retry-After", NO_ROOM_RETRY_SECONDS.to_string())];
         let answer = Reply { headers: &retry, ..Reply::status(500) };
-        self.answer(request, answer, "too many messages wait");
+        self.answer(request, answer, reason);
     }
 
     /// Messages that would be lost if the process ended now.
@@ -541,7 +621,7 @@ impl Owner {
     }
 
     /// The contact's server refused a message of one of our users.
-    fn handle_message_error(&mut self, message: &MessageStanza<'_>, from: &Jid, _now: Now) {
+    fn handle_message_error(&mut self, message: &MessageStanza<'_>, from: &Jid, now: Now) {
         let number = message.head.id.as_deref().and_then(|id| message_number(self.settings.start, id));
         let Some(number) = number else { return };
         let is_from_recipient = self
@@ -554,11 +634,11 @@ impl Owner {
         }
         let target = if from.resource().is_some() { Target::Full } else { Target::Bare };
         let Some(error) = &message.error else {
-            return self.refuse_message(MessageId(number), "undefined-condition", target, None, None);
+            return self.refuse_message(MessageId(number), "undefined-condition", target, None, None, now);
         };
         let (condition, text) = (error.condition.as_str(), error.text.as_deref());
         let moved_to = error.new_address.as_deref().and_then(sip_uri_of_xmpp_uri);
-        self.refuse_message(MessageId(number), condition, target, text, moved_to);
+        self.refuse_message(MessageId(number), condition, target, text, moved_to, now);
     }
 
     fn refuse_message(
@@ -568,6 +648,7 @@ impl Owner {
         target: Target,
         text: Option<&str>,
         moved_to: Option<String>,
+        now: Now,
     ) {
         let Some(sent) = self.mail.to_xmpp.remove(&message.0) else { return };
         if let Some(timer) = sent.timer {
@@ -584,8 +665,11 @@ impl Owner {
             let answer = Reply { headers: &headers, ..Reply::status(status) };
             return self.answer(&request, answer, "the XMPP side refused the message");
         }
+        if sent.is_automatic || !self.mail.causes.admit(&sent.user, &sent.contact, now.instant) {
+            return self.event(OwnerEvent::CauseLeftOut);
+        }
         // Answered before: the sender is told by a MESSAGE from the contact with one line of cause.
-        let cause = text.unwrap_or(condition);
+        let cause = cut_text(text.unwrap_or(condition), CAUSE_LEN);
         let body = format!("Your message could not be delivered: {cause}");
         let page = PageMessage {
             from_uri: uri_of(&sent.contact),
@@ -598,7 +682,8 @@ impl Owner {
             lang: Some("en"),
             body: &body,
         };
-        let draft = Box::new(message_to_sip::draft(&page));
+        let mut draft = Box::new(message_to_sip::draft(&page));
+        draft.headers.push(("Auto-Submitted", "auto-generated".to_owned()));
         match sent.peer {
             peer @ PeerKey::FrontEnd(_) => {
                 let request = self.new_request(Asked::Nothing);
@@ -637,6 +722,11 @@ impl Owner {
 /// What a letter holds: its body once, and its head as often as it is copied on its way (here, at the peer, on the wire).
 fn letter_octets(draft: &RequestDraft, stanza: &[u8]) -> usize {
     draft.body.len() + 3 * draft.head_octets() + stanza.len() + MESSAGE_OCTETS
+}
+
+/// About what a request takes on the wire.
+fn sent_octets(draft: &RequestDraft) -> usize {
+    draft.body.len() + draft.head_octets()
 }
 
 /// What a message takes that was answered and may still be refused.

@@ -21,6 +21,7 @@ use crate::{rows::Row, token::TokenKey};
 mod accounts;
 mod addresses;
 mod budgets;
+mod causes;
 mod dialog_life;
 mod dialogs;
 pub mod fetch;
@@ -40,6 +41,8 @@ mod render;
 mod report;
 mod requests;
 mod settings;
+mod sizes;
+mod state_room;
 mod sweep;
 mod upstream;
 mod users;
@@ -116,6 +119,10 @@ pub struct Owner {
     lanes: Lanes,
     mail: Mail,
     budgets: Budgets,
+    /// Octets of all published documents.
+    published_octets: usize,
+    /// The process takes as much memory as it may: no further subscription is taken.
+    is_memory_full: bool,
     quotas: quotas::Quotas,
     /// Counts changes of policy and accounts: a verdict of an earlier one is old.
     judgement: u32,
@@ -200,6 +207,10 @@ struct Lane {
     is_lost: bool,
     /// Dialogs in which it is notified.
     dialogs: u32,
+    /// What the states of its contacts are held against budgets for.
+    state_octets: usize,
+    /// The largest stanza that the partner says it takes.
+    max_stanza_bytes: Option<u32>,
     grace: Option<TimerId>,
 }
 
@@ -221,8 +232,16 @@ impl Lanes {
         }
         let id = shard.add_lane();
         self.ids.insert(key.clone(), id);
-        let lane =
-            Lane { key: key.clone(), way: None, health: None, is_lost: false, dialogs: 0, grace: None };
+        let lane = Lane {
+            key: key.clone(),
+            way: None,
+            health: None,
+            is_lost: false,
+            dialogs: 0,
+            state_octets: 0,
+            max_stanza_bytes: None,
+            grace: None,
+        };
         match self.lanes.get_mut(id.0 as usize) {
             Some(place) => *place = lane,
             None => self.lanes.push(lane),
@@ -261,6 +280,8 @@ impl Owner {
             random: settings.seed | 1,
             budgets: Budgets::new(&settings.budgets),
             lifetimes: settings.lifetimes.unwrap_or_else(|| LifetimeClock::new(now)),
+            published_octets: 0,
+            is_memory_full: false,
             settings,
             policy,
             accounts: Arc::default(),
@@ -318,6 +339,7 @@ impl Owner {
                 self.handle_partner_reachable(&lane, is_reachable, now);
             }
             Input::ContactsDoubtful { lane } => self.handle_contacts_doubtful(&lane),
+            Input::LaneLimit { lane, bytes } => self.handle_lane_limit(&lane, bytes),
             Input::MessageFate { message, fate } => self.handle_message_fate(message, fate, now),
             Input::Delivered { message, status } => match status {
                 Some(status) => self.handle_message_status(message, status, None),
@@ -333,6 +355,7 @@ impl Owner {
             }
             Input::Accounts(accounts) => self.handle_accounts(accounts, now),
             Input::PartnerFull { partner, is_full } => self.handle_partner_full(partner, is_full),
+            Input::MemoryFull(is_full) => self.is_memory_full = is_full,
             Input::Policy(table) => self.handle_policy(table, now),
             Input::PhoneRegistered(phone) => self.handle_phone_registered(&phone),
             Input::PhoneGone(phone) => self.handle_phone_gone(&phone),

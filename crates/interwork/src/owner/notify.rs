@@ -319,7 +319,7 @@ impl Owner {
         presentity: &Address,
         state: Option<&PresenceState>,
     ) {
-        let mut pidf = PidfWriter::default();
+        let mut pidf = PidfWriter::new(self.settings.max_sip_bytes);
         let body = state.map_or(&[][..], |state| pidf.closing_document(presentity, state));
         let target = subscribe.contact.as_deref().unwrap_or(&subscribe.from_uri);
         let shared = share_routes(&subscribe.routes);

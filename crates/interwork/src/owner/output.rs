@@ -210,6 +210,8 @@ pub enum OwnerEvent {
     PresenceToXmpp(u32),
     /// Presence left toward SIP watchers, so many NOTIFYs.
     PresenceToSip(u32),
+    /// A SIP user was not told why a message failed late: it is automatic, or the user was told of another lately.
+    CauseLeftOut,
     /// Rows could not be stored.
     StoreFailed,
     /// Something was refused, or cut, since it found no room in a budget.

@@ -598,6 +598,9 @@ impl Owner {
         }
         self.disarm_probe(id);
         self.said.newest.remove(&id);
+        if let Some(pair) = self.pairs.pair(id) {
+            self.account_state(id, pair.heard, ViewId::EMPTY);
+        }
         let Some(pair) = self.pairs.remove(id) else { return };
         self.shard.remove(pair.watch);
         self.shard.views.release(pair.heard);

@@ -17,7 +17,11 @@ use super::{
     pairs::{PairId, mark},
     plan::Control,
 };
-use crate::{presence_to_xmpp::bare_presence, xmpp_error};
+use crate::{
+    presence_to_sip::{NOTES_PER_DEVICE, note_of},
+    presence_to_xmpp::bare_presence,
+    xmpp_error,
+};
 
 /// Devices of one contact that are remembered; further ones are not shown.
 const DEVICES_PER_CONTACT: usize = 32;
@@ -125,6 +129,15 @@ impl Owner {
             }
             return;
         }
+        if known.is_none() && self.is_memory_full {
+            self.event(OwnerEvent::StanzaRefused {
+                reason: "the process has no memory for further contacts",
+            });
+            if let Some(bytes) = xmpp_error::reply(stanza, "resource-constraint", None) {
+                self.say(user, contact, bytes);
+            }
+            return;
+        }
         let is_over = self.is_partner_full(contact) || self.count_pairs(user) >= self.settings.pairs_per_user;
         if known.is_none() && is_over {
             self.event(OwnerEvent::StanzaRefused {
@@ -182,10 +195,13 @@ impl Owner {
 
     /// Takes `state` as what the contact says of itself now, and lets the user's watchers know.
     pub(super) fn hear(&mut self, id: PairId, state: PresenceState) {
+        let Some(pair) = self.pairs.pair(id) else { return };
+        let state = self.fit_state(id, state, pair.heard);
         let view = self.intern(state);
         let Some(pair) = self.pairs.pair_mut(id) else { return };
         let old = std::mem::replace(&mut pair.heard, view);
         let mut next = pair.first_dialog;
+        self.account_state(id, old, view);
         self.shard.views.release(old);
         while let Some(dialog) = self.dialogs.dialog(next) {
             let (at, watch) = (next, dialog.watch);
@@ -312,9 +328,12 @@ impl Owner {
 
     /// Sends a stanza for which nobody waits, in the order of the session's messages.
     pub(super) fn say(&mut self, user: &Address, contact: &Address, bytes: Vec<u8>) {
-        let Some(charge) = self.charge_answer(contact, bytes.len() + MESSAGE_OCTETS) else { return };
-        if let Some(lane) = self.lane_to(user, contact) {
-            let lane = self.lanes.lane(lane).key.clone();
+        let Some(lane) = self.lane_to(user, contact) else { return };
+        let lane = self.lanes.lane(lane).key.clone();
+        if self.is_too_large(&lane, bytes.len()) {
+            return;
+        }
+        if let Some(charge) = self.charge_answer(contact, bytes.len() + MESSAGE_OCTETS) {
             self.out.push_back(Output::Message { lane, message: None, bytes: charge.seal(bytes) });
         }
     }
@@ -370,10 +389,8 @@ fn device_of(presence: &PresenceStanza<'_>, resource: &str) -> Device {
     let notes = presence
         .statuses
         .iter()
-        .map(|status| Note {
-            lang: status.lang.as_deref().or(presence.head.lang.as_deref()).map(Into::into),
-            text: status.text.as_ref().into(),
-        })
+        .take(NOTES_PER_DEVICE)
+        .map(|status| note_of(status.lang.as_deref().or(presence.head.lang.as_deref()), &status.text))
         .collect();
     Device {
         id: resource.into(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tombolo_budget::Octets;
 use tombolo_fanout::ViewId;
 use tombolo_presence::{Address, Now, PresenceState};
 use tombolo_sip::{
@@ -19,6 +20,7 @@ use super::{
     output::OwnerEvent,
     pairs::{Pair, PairId},
     phones::RegisteredPhone,
+    state_room::STATE_OCTETS,
 };
 use crate::{
     presence_to_sip::{in_language, state_of_document},
@@ -64,6 +66,13 @@ pub struct Document {
     pub state: PresenceState,
 }
 
+impl Octets for Document {
+    fn octets(&self) -> usize {
+        let texts = [self.lang.as_deref(), self.source.as_deref()].into_iter().flatten().map(str::len);
+        size_of::<Self>() + self.body.len() + self.state.octets() + texts.sum::<usize>()
+    }
+}
+
 impl Owner {
     /// PUBLISH from a phone of the user.
     pub(super) fn handle_publish(&mut self, request: &SipRequest, publish: &Publish, now: Now) {
@@ -76,6 +85,8 @@ impl Owner {
         }
         let source = instance_of(&request.peer);
         let content = body::read(&request.message, Context::Presence);
+        let held = self.addresses.find(user.as_str()).and_then(|id| self.users.get(&id));
+        let room = self.room_for_documents(held.map_or(0, |user| user.document_octets));
         let settings = Settings {
             min_expires: self.settings.least_expires,
             max_expires: self.settings.phone_expires,
@@ -98,20 +109,27 @@ impl Owner {
             has_body: !matches!(content, Ok(None)),
             former: source.as_deref().and_then(|source| publications.of_source(source).last()),
         };
+        let mut has_no_room = false;
         let outcome =
             publications.compositor.handle_publish(&facts, fresh_tag, now.instant, &settings, || {
                 let content = content?.ok_or(BodyFault::Malformed("no body"))?;
                 let state = state_of_document(&content.text, Some(user))?;
                 let lang = content.language;
-                let state = in_language(state, lang.as_deref());
-                Ok(Document {
+                let mut state = in_language(state, lang.as_deref());
+                state.fit(STATE_OCTETS);
+                let document = Document {
                     body: content.text.into_owned().into_bytes(),
                     lang,
                     source: source.clone(),
                     state,
-                })
+                };
+                if document.octets() > room {
+                    has_no_room = true;
+                    return Err(BodyFault::TooBig("there is no memory for the document"));
+                }
+                Ok(document)
             });
-        if matches!(outcome, Err(Refusal::Body(_))) {
+        if matches!(outcome, Err(Refusal::Body(_))) && !has_no_room {
             self.event(OwnerEvent::BadPidf);
         }
         match outcome {
@@ -137,6 +155,7 @@ impl Owner {
                     self.compose(id);
                 }
             }
+            Err(_) if has_no_room => self.refuse_for_room(request, "there is no memory for the document"),
             Err(refusal) => self.refuse_publish(request, &refusal),
         }
         self.arm_publications(id);
@@ -251,6 +270,7 @@ impl Owner {
 
     /// Makes the user's state of all publications and registrations anew and shows it to whom it concerns.
     pub(super) fn compose(&mut self, id: AddressId) {
+        self.count_documents(id);
         let Some(user) = self.users.get(&id) else { return };
         let documents = user.publications.iter().flat_map(|publications| publications.compositor.iter());
         let mut state = composed(documents.map(|(_, document)| &document.state));
@@ -259,6 +279,7 @@ impl Owner {
                 state.set(device);
             }
         }
+        state.fit(STATE_OCTETS);
         if state == user.state {
             return;
         }
@@ -302,6 +323,15 @@ impl Owner {
         for (_, view) in cuts {
             self.shard.views.release(view);
         }
+    }
+
+    /// Finds out anew what the documents of a user take.
+    fn count_documents(&mut self, id: AddressId) {
+        let Some(user) = self.users.get_mut(&id) else { return };
+        let documents = user.publications.iter().flat_map(|publications| publications.compositor.iter());
+        let octets = documents.map(|(_, document)| document.octets()).sum();
+        let before = std::mem::replace(&mut user.document_octets, octets);
+        self.published_octets = self.published_octets + octets - before;
     }
 
     /// Gives a pair's contact the view of the user that it may see now: none when the policy forbids it.
@@ -357,6 +387,7 @@ impl Owner {
     }
 
     pub(super) fn drop_user_if_idle(&mut self, id: AddressId) {
+        self.count_documents(id);
         let Some(user) = self.users.get_mut(&id) else { return };
         if user.publications.as_ref().is_some_and(|publications| publications.is_empty()) {
             user.publications = None;

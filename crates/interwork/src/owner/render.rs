@@ -44,13 +44,14 @@ impl Owner {
         let mut count = 0;
         let (mut said, mut probed) = (Vec::new(), Vec::new());
         let mut differences = Differences::default();
+        let limit = self.max_stanza_bytes(key);
         let Self { shard, pairs, addresses, .. } = self;
         shard.poll_lane(lane, grant, |update| {
             let before = out.len();
             let id = PairId(update.owner);
             if let Some(pair) = pairs.pair_mut(id) {
                 let is_probed = pair.has(mark::PROBE);
-                if write_pair(pair, &update, addresses, &mut differences, &mut out, &mut count) {
+                if write_pair(pair, &update, addresses, limit, &mut differences, &mut out, &mut count) {
                     said.push(id);
                 }
                 if is_probed {
@@ -78,7 +79,7 @@ impl Owner {
         let mut out = Vec::with_capacity(if way.is_reliable { grant.min(64 * 1024) + 2048 } else { 0 });
         let mut written = Vec::new();
         let mut drafts = Vec::new();
-        let mut pidf = PidfWriter::default();
+        let mut pidf = PidfWriter::new(self.settings.max_sip_bytes);
         let time = self.time(now);
         let Self { shard, pairs, addresses, dialogs, .. } = self;
         shard.poll_lane(lane, grant, |update| {
@@ -135,6 +136,7 @@ fn write_pair(
     pair: &mut Pair,
     update: &Update<'_, PresenceState>,
     addresses: &Addresses,
+    limit: usize,
     differences: &mut Differences,
     out: &mut Vec<u8>,
     count: &mut u32,
@@ -159,7 +161,7 @@ fn write_pair(
         let key = (pair.user, update.from, update.to, update.whole);
         let halves = differences.entry(key).or_insert_with(|| {
             let (old, new) = (update.views.content(update.from), update.views.content(update.to));
-            difference(user, old, new, update.whole)
+            difference(user, old, new, update.whole, limit)
         });
         for half in &*halves {
             out.extend_from_slice(&half.before);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tombolo_policy::Table;
-use tombolo_presence::{Address, Now, PresenceState};
+use tombolo_presence::{Address, Now, PresenceState, cut_text};
 use tombolo_sip::event::Reason;
 
 use super::{
@@ -175,6 +175,9 @@ impl Owner {
     }
 }
 
+/// Octets of what an operator is shown of one contact: a user may have thousands.
+const SHOWN_LEN: usize = 256;
+
 /// A state in a few words, for people.
 fn shown(state: &PresenceState) -> String {
     if state.is_empty() {
@@ -184,5 +187,6 @@ fn shown(state: &PresenceState) -> String {
         let notes: Vec<&str> = device.notes.iter().map(|note| &*note.text).collect();
         format!("{}: {:?} {}", device.id, device.availability, notes.join(" / ")).trim_end().to_owned()
     };
-    state.devices.iter().map(device).collect::<Vec<_>>().join("; ")
+    let devices = state.devices.iter().map(device).collect::<Vec<_>>().join("; ");
+    cut_text(&devices, SHOWN_LEN).into_owned()
 }

@@ -57,6 +57,10 @@ pub struct OwnerSettings {
     pub waiting_messages: usize,
     /// The largest SIP MESSAGE toward a peer that may be reached by datagrams, in octets (RFC 3428 §8).
     pub datagram_message_bytes: usize,
+    /// The largest SIP message that we write, in octets.
+    pub max_sip_bytes: usize,
+    /// Octets of messages that one front end is sent and has not answered; a further one waits.
+    pub in_flight_octets: usize,
     /// What the shard may hold in octets.
     pub budgets: BudgetLimits,
     /// Spans of our own subscriptions.
@@ -101,6 +105,8 @@ impl OwnerSettings {
             pending_for: Duration::from_secs(24 * 3600),
             waiting_messages: 32,
             datagram_message_bytes: 1300,
+            max_sip_bytes: 65_536,
+            in_flight_octets: 2 << 20,
             budgets: BudgetLimits::default(),
             subscriber: subscriber::Settings::default(),
         }

@@ -501,6 +501,8 @@ impl Owner {
         let watch = pair.watch;
         let (is_granted, may_see) = (pair.subscription.is_from(), pair.may_see());
         if let Some(state) = body {
+            let replaced = self.upstreams.upstream(at).map_or(ViewId::EMPTY, |upstream| upstream.view);
+            let state = self.fit_state(id, state, replaced);
             let view = self.intern(state);
             self.set_upstream_view(at, view);
             self.show_user(id);
@@ -528,7 +530,8 @@ impl Owner {
     /// Keeps what is known of the user; takes over the caller's hold.
     fn set_upstream_view(&mut self, at: u32, view: ViewId) {
         let Some(upstream) = self.upstreams.upstream_mut(at) else { return self.shard.views.release(view) };
-        let old = std::mem::replace(&mut upstream.view, view);
+        let (id, old) = (upstream.pair, std::mem::replace(&mut upstream.view, view));
+        self.account_state(id, old, view);
         self.shard.views.release(old);
     }
 
@@ -600,6 +603,7 @@ impl Owner {
         if let Some(timer) = upstream.timer {
             self.wheel.cancel(timer);
         }
+        self.account_state(upstream.pair, upstream.view, ViewId::EMPTY);
         self.shard.views.release(upstream.view);
         if let Some(pair) = self.pairs.pair_mut(upstream.pair) {
             pair.upstream = NO_DIALOG;

@@ -16,6 +16,10 @@ pub struct User {
     pub waiting: u32,
     /// Dialogs in which somebody is notified, of all the user's pairs.
     pub dialogs: u32,
+    /// What the states of the user's pairs are held against budgets for.
+    pub state_octets: usize,
+    /// Octets of the documents that the user's devices published.
+    pub document_octets: usize,
     /// What the user's devices published; built-in home only.
     pub publications: Option<Box<Publications>>,
     /// What the publications make together.
@@ -30,6 +34,8 @@ impl Default for User {
             pairs: Vec::new(),
             waiting: 0,
             dialogs: 0,
+            state_octets: 0,
+            document_octets: 0,
             publications: None,
             state: PresenceState::default(),
             view: ViewId::EMPTY,

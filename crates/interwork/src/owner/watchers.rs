@@ -105,6 +105,11 @@ impl Owner {
             let retry = [("Retry-After", LIMIT_RETRY_SECONDS.to_string())];
             return self.answer(&request, Reply { headers: &retry, ..Reply::status(480) }, reason);
         }
+        if self.is_memory_full {
+            let retry = [("Retry-After", MEMORY_RETRY_SECONDS.to_string())];
+            let answer = Reply { headers: &retry, ..Reply::status(500) };
+            return self.answer(&request, answer, "the process has no memory for further subscriptions");
+        }
         // The request twice: as it came, and read.
         let Some(held) = self.charge(user, contact, 2 * request.message.octets() + MESSAGE_OCTETS) else {
             let retry = [("Retry-After", NO_ROOM_RETRY_SECONDS.to_string())];
@@ -435,6 +440,7 @@ impl Owner {
         // What a later watch hears first is of one device, and says nothing of the others.
         pair.set(mark::STALE, pair.subscription.is_to());
         self.shard.views.hold(ViewId::EMPTY);
+        self.account_state(id, old, ViewId::EMPTY);
         self.shard.views.release(old);
     }
 
@@ -480,6 +486,8 @@ pub fn came_back(request: &SipRequest, target: &Address) -> bool {
 pub const HOMES_NOT_JOINED: &str =
     "home: between two local users nothing is relayed unless both homes are built-in";
 
+/// When a watcher for whom the process has no memory should ask again.
+const MEMORY_RETRY_SECONDS: u32 = 120;
 /// When somebody over a limit should ask again.
 const LIMIT_RETRY_SECONDS: u32 = 600;
 

@@ -41,6 +41,8 @@ header_names! {
     Allow = "Allow",
     AllowEvents = "Allow-Events" / "u",
     AuthenticationInfo = "Authentication-Info",
+    /// Of RFC 3834, which SIP user agents use too: a program sent the message by itself.
+    AutoSubmitted = "Auto-Submitted",
     Authorization = "Authorization",
     CallId = "Call-ID" / "i",
     CallInfo = "Call-Info",

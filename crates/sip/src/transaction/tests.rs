@@ -355,3 +355,31 @@ fn sip_tx_11_all_timers_of_thousands_of_transactions_run_on_a_clock_of_the_test(
     assert_eq!((now - begun).as_secs(), 32);
     assert!(transactions.is_idle());
 }
+
+#[test]
+fn what_requests_take_is_counted_until_they_are_answered_and_their_answers_until_they_are_forgotten() {
+    let (mut transactions, now) = transactions();
+    let text = |n: usize| {
+        format!(
+            "MESSAGE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h:5060;branch=z9hG4bK{n}\r\nFrom: <sip:x@y>;tag=f{n}\r\n\
+             To: <sip:a@b>\r\nCall-ID: c\r\nCSeq: 1 MESSAGE\r\n\r\n{}",
+            "x".repeat(10_000)
+        )
+    };
+    let mut ids = Vec::new();
+    for n in 0..10 {
+        let is_reliable = n % 2 == 0;
+        match transactions.handle_request(&message(text(n)), 1, is_reliable, now) {
+            Incoming::New(id) => ids.push(id),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(transactions.server_octets() > 100_000);
+    for id in ids {
+        transactions.respond(id, b"SIP/2.0 200 OK\r\n\r\n".to_vec(), now);
+    }
+    let left = transactions.server_octets();
+    assert!((1000..10_000).contains(&left), "{left} octets of five answers that may be asked for again");
+    transactions.handle_timeout(now + Duration::from_secs(33));
+    assert_eq!((transactions.server_octets(), transactions.servers()), (0, 0));
+}

@@ -335,7 +335,11 @@ impl InboundStream {
             };
             let dialback = may_dialback && (has_tls || may_stay_plain);
             let external = may_external && authenticated.is_none();
-            Features { starttls, external, dialback, dialback_errors: dialback }.write(&mut self.wire.output);
+            let stanza_bytes = terms.and_then(|terms| terms.stanza_bytes);
+            let stanza_bytes = stanza_bytes.unwrap_or(self.settings.limits.stanza_bytes);
+            let max_bytes = u32::try_from(stanza_bytes).ok();
+            Features { starttls, external, dialback, dialback_errors: dialback, max_bytes }
+                .write(&mut self.wire.output);
         }
         let pair = claimed.clone().map(|remote| Pair { local: local.clone(), remote });
         let opened =

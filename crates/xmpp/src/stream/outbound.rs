@@ -113,6 +113,7 @@ struct Established {
     /// Keys that the peer was asked about.
     questions: Vec<(KeyQuestion, Instant)>,
     dialback_errors: bool,
+    max_bytes: Option<u32>,
     /// The dialled pair must be proved by then, unless nothing is to be proved.
     until: Option<Instant>,
 }
@@ -266,6 +267,14 @@ impl OutboundStream {
     /// True when the peer understands dialback errors, so that further target domains may be tried on this stream.
     pub fn has_dialback_errors(&self) -> bool {
         matches!(&self.state, State::Established(established) if established.dialback_errors)
+    }
+
+    /// The largest stanza in octets that the peer says it takes (XEP-0478).
+    pub fn max_bytes(&self) -> Option<u32> {
+        match &self.state {
+            State::Established(established) => established.max_bytes,
+            _ => None,
+        }
     }
 
     /// What the stream was opened for.

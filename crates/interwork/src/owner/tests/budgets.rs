@@ -8,7 +8,17 @@ use crate::owner::{BudgetLimits, Input, MessageId, OwnerEvent, budgets::Budgets}
 /// 1 MiB for the shard, half of it for a partner, a quarter for a user.
 fn stage_of_a_mebibyte() -> Stage {
     let mut stage = Stage::new();
-    let limits = BudgetLimits::of_shard(1 << 20, 1 << 20, 1 << 20, 1);
+    let all = 1 << 20;
+    let limits = BudgetLimits {
+        messages: all,
+        messages_per_partner: all,
+        messages_per_user: all,
+        states: all,
+        states_per_partner: all,
+        states_per_user: all,
+    };
+    let limits = limits.of_shard(1);
+    stage.owner.settings.max_sip_bytes = 1 << 20;
     stage.owner.settings.budgets = limits;
     stage.owner.budgets = Budgets::new(&limits);
     stage
@@ -138,4 +148,79 @@ fn what_waits_for_a_slow_store_is_bounded_in_octets_too() {
     let refusals: Vec<_> = stage.responses.drain(..).filter(|answer| answer.status() == Some(500)).collect();
     assert!(refusals.len() >= 18, "{} of 20 subscriptions", refusals.len());
     assert!(refusals.iter().all(|answer| answer.retry_after().is_some()));
+}
+
+/// A user watches a contact, who granted it.
+fn watched(stage: &mut Stage, user: &str, contact: &str) {
+    let phone = if user == ROMEO { phone_of(user, "a") } else { phone_of(user, "m") };
+    stage.subscribe(&phone, user, contact, &format!("{user}-{contact}"), "");
+    stage.presence(contact, user, "subscribed", "");
+}
+
+#[test]
+fn contacts_with_long_notes_on_many_devices_take_no_more_than_the_budgets_and_the_newest_state_is_told() {
+    let mut stage = stage_of_a_mebibyte();
+    let note = "ž".repeat(10_000);
+    for n in 0..20 {
+        let contact = format!("u{n}@xmpp.example");
+        watched(&mut stage, ROMEO, &contact);
+        for device in 0..40 {
+            let inner = format!("<show>away</show><status>{note}</status>");
+            stage.presence(&format!("{contact}/d{device}"), ROMEO, "", &inner);
+        }
+        stage.notifies.clear();
+        let octets = stage.owner.state_octets();
+        assert!(octets <= (1 << 20) / 4 + (n + 1) * 2048 * 3, "{octets} octets after {n} contacts");
+        stage.presence(&format!("{contact}/d1"), ROMEO, "", "<show>dnd</show><status>busy</status>");
+        let told = stage.notifies.pop_back().expect("told");
+        assert!(String::from_utf8_lossy(told.body()).contains("dnd"), "contact {n}");
+        stage.notifies.clear();
+    }
+    assert!(
+        stage.events.iter().any(|event| {
+            matches!(event, OwnerEvent::OverBudget(full) if full.account == "states_per_user")
+        })
+    );
+    // Another user has room of its own.
+    let mercutio = "mercutio@sip.example";
+    watched(&mut stage, mercutio, NURSE);
+    stage.presence(&format!("{NURSE}/a"), mercutio, "", &format!("<status>{}</status>", "n".repeat(3000)));
+    let told = stage.notifies.pop_back().expect("told");
+    let told = String::from_utf8_lossy(told.body()).into_owned();
+    assert!(told.contains("nnn…") && told.len() > 2000, "{told}");
+    // What is gone is given back.
+    for n in 0..20 {
+        stage.presence(&format!("u{n}@xmpp.example"), ROMEO, "unsubscribed", "");
+    }
+    stage.presence(NURSE, mercutio, "unavailable", "");
+    stage.wait(Duration::from_secs(4000));
+    let left = stage.owner.users.values().map(|user| user.state_octets).sum::<usize>()
+        + stage.owner.lanes.lanes.iter().map(|lane| lane.state_octets).sum::<usize>();
+    assert_eq!(left, 0);
+    assert!(stage.owner.state_octets() < 10_000, "{} octets are left", stage.owner.state_octets());
+}
+
+#[test]
+fn published_documents_are_bounded_in_octets_and_one_without_room_is_to_come_again() {
+    let mut stage = stage_of_a_mebibyte();
+    let document = |note: &str| {
+        format!(
+            "<presence xmlns='urn:ietf:params:xml:ns:pidf' entity='pres:{ROMEO}'><tuple id='t'><status>\
+             <basic>open</basic></status><note>{note}</note></tuple></presence>"
+        )
+    };
+    let mut refused = 0;
+    for n in 0..16 {
+        let answer = stage.publish_by(&format!("phone-{n}"), ROMEO, &document(&"n".repeat(30_000)), "");
+        if answer.status() == Some(500) {
+            assert!(answer.retry_after().is_some());
+            refused += 1;
+        }
+    }
+    assert!(stage.owner.published_octets <= (1 << 20) / 4, "{} octets", stage.owner.published_octets);
+    assert!((8..12).contains(&refused), "{refused} of 16 documents of 30,000 octets refused");
+    stage.wait(Duration::from_secs(4000));
+    assert_eq!(stage.owner.published_octets, 0, "what ran out is given back");
+    let answer = stage.publish_by("phone-1", ROMEO, &document("at lunch"), "");
+    assert_eq!(answer.status(), Some(200));
 }

@@ -143,3 +143,35 @@ fn sip_e_30_a_partner_has_no_more_contacts_than_its_entry_allows() {
     stage.input(full(false));
     assert!(!is_refused(&mut stage));
 }
+
+#[test]
+fn while_the_process_has_no_memory_no_further_subscription_is_taken_and_the_others_go_on() {
+    let mut stage = Stage::new();
+    let phone = phone_of(ROMEO, "a");
+    stage.presence(NURSE, ROMEO, "subscribe", "");
+    stage.subscribe(&phone, ROMEO, JULIET, "c1", "Expires: 600\r\n");
+    let response = stage.response();
+    stage.presence(JULIET, ROMEO, "subscribed", "");
+    stage.input(Input::MemoryFull(true));
+    stage.stanzas.clear();
+    stage.presence("u1@xmpp.example", ROMEO, "subscribe", "");
+    assert!(stage.stanza().contains("<resource-constraint "));
+    stage.responses.clear();
+    stage.subscribe(&phone, ROMEO, NURSE, "c2", "Expires: 600\r\n");
+    let refusal = stage.response();
+    assert!(refusal.status() == Some(500) && refusal.retry_after().is_some());
+    // What is there: states both ways, a refresh, messages.
+    stage.notifies.clear();
+    stage.presence(JULIET, ROMEO, "", "<show>dnd</show>");
+    assert!(String::from_utf8_lossy(stage.notify().body()).contains("dnd"));
+    stage.stanzas.clear();
+    stage.publish(ROMEO, "open", "away", "");
+    assert!(stage.stanza().contains("<show>away</show>"));
+    stage.responses.clear();
+    stage.resubscribe(&phone, &response, 2, 600);
+    assert_eq!(stage.status(), 200);
+    stage.input(Input::MemoryFull(false));
+    stage.responses.clear();
+    stage.subscribe(&phone, ROMEO, NURSE, "c3", "Expires: 600\r\n");
+    assert_eq!(stage.status(), 200);
+}

@@ -539,3 +539,138 @@ fn a_batch_is_handled_once_each() {
     stage.answer(200, "");
     assert!(stage.is_silent());
 }
+
+/// A message of romeo that juliet's server refuses after it was answered; whether romeo is told why.
+fn fails_late(stage: &mut Stage, headers: &str, text: &str) -> Option<Box<crate::request::RequestDraft>> {
+    stage.stanzas.clear();
+    let headers = format!("Content-Type: text/plain\r\n{headers}");
+    stage.message(&phone_of(ROMEO, "a"), ROMEO, JULIET, &headers, b"x");
+    stage.wait(Duration::from_secs(2));
+    assert_eq!(stage.status(), 202);
+    stage.responses.clear();
+    let stanza = stage.stanza();
+    let id = stanza.split("id='").nth(1).and_then(|rest| rest.split('\'').next()).expect("an id").to_owned();
+    stage.xmpp_says(&format!(
+        "<message from='{JULIET}' to='{ROMEO}' type='error' id='{id}'><error type='cancel'><service-unavailable \
+         xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'>{text}</text>\
+         </error></message>"
+    ));
+    let told = stage.deliveries.pop_front().map(|(_, draft)| draft);
+    assert!(stage.deliveries.is_empty());
+    told
+}
+
+#[test]
+fn a_program_that_answers_each_line_of_cause_gets_one_and_the_line_says_that_it_is_automatic() {
+    let mut stage = Stage::new();
+    let told = fails_late(&mut stage, "", "gone fishing").expect("the first is told");
+    assert!(told.headers.contains(&("Auto-Submitted", "auto-generated".to_owned())));
+    assert!(String::from_utf8_lossy(&told.body).ends_with("gone fishing"));
+    // What answers the line is refused late too, again and again.
+    for _ in 0..20 {
+        assert!(fails_late(&mut stage, "", "gone fishing").is_none());
+    }
+    stage.wait(Duration::from_secs(600));
+    assert!(fails_late(&mut stage, "", "").is_some(), "people are told again after a while");
+}
+
+#[test]
+fn an_automatic_message_that_fails_late_is_followed_by_nothing() {
+    for value in ["auto-replied", "auto-generated; x=y", "AUTO-NOTIFIED", ""] {
+        let mut stage = Stage::new();
+        assert!(fails_late(&mut stage, &format!("Auto-Submitted: {value}\r\n"), "").is_none(), "{value:?}");
+    }
+    let mut stage = Stage::new();
+    assert!(fails_late(&mut stage, "Auto-Submitted: No\r\n", "").is_some());
+}
+
+#[test]
+fn a_cause_of_any_length_becomes_one_short_line() {
+    let mut stage = Stage::new();
+    let told = fails_late(&mut stage, "", &"ž".repeat(50_000)).expect("told");
+    assert!(told.body.len() < 400 && told.body.ends_with("…".as_bytes()), "{} octets", told.body.len());
+}
+
+#[test]
+fn a_message_that_is_larger_as_a_stanza_than_the_partner_takes_is_refused_with_both_sizes() {
+    let mut stage = Stage::new();
+    let body = vec![b'&'; 65_000];
+    stage.message(&front_end(), BENVOLIO, JULIET, "Content-Type: text/plain\r\n", &body);
+    let response = stage.response();
+    assert_eq!(response.status(), Some(513));
+    let text = response.rows(tombolo_sip::headers::HeaderName::Warning).next().expect("a Warning").to_owned();
+    assert!(text.contains("325") && text.contains("262144"), "{text}");
+    assert!(stage.stanzas.is_empty());
+    // What the partner announces goes before its entry, in both directions.
+    let lane =
+        crate::owner::LaneKey::Session { local: domain(CORP), remote: domain("xmpp.example"), number: 0 };
+    stage.input(Input::LaneLimit { lane: lane.clone(), bytes: Some(1_000_000) });
+    stage.message(&front_end(), BENVOLIO, JULIET, "Content-Type: text/plain\r\n", &body);
+    assert_eq!(stage.status(), 202);
+    stage.input(Input::LaneLimit { lane, bytes: Some(10_000) });
+    stage.message(&front_end(), BENVOLIO, JULIET, "Content-Type: text/plain\r\n", &[b'x'; 9_900]);
+    assert_eq!(stage.status(), 513);
+}
+
+#[test]
+fn a_message_that_is_larger_than_sip_takes_is_refused_with_both_sizes_and_a_subject_is_cut() {
+    let mut stage = Stage::new();
+    write(&mut stage, "1", &"x".repeat(70_000));
+    let stanza = stage.stanza();
+    assert!(stanza.contains("policy-violation") && stanza.contains("the limit is 65536"), "{stanza}");
+    assert!(stage.requests.is_empty());
+    stage.xmpp_says(&format!(
+        "<message from='{JULIET}/x' to='{BENVOLIO}' id='7'><subject>{}</subject><body>hi</body></message>",
+        "s".repeat(60_000)
+    ));
+    let draft = stage.answer(200, "");
+    let (_, subject) = draft.headers.iter().find(|(name, _)| *name == "Subject").expect("a subject");
+    assert!(subject.len() <= 1000 && subject.ends_with('…'), "{subject}");
+}
+
+#[test]
+fn an_error_that_would_echo_more_than_the_partner_takes_is_left_out() {
+    let mut stage = Stage::new();
+    let echo = |stage: &mut Stage, id: &str| {
+        stage.stanzas.clear();
+        stage.xmpp_says(&format!(
+            "<message from='{JULIET}/x' to='{BENVOLIO}' type='groupchat' id='{id}'><body>x</body></message>"
+        ));
+        stage.stanzas.pop_back()
+    };
+    assert!(echo(&mut stage, "7").is_some());
+    assert!(echo(&mut stage, &"&amp;".repeat(60_000)).is_none());
+}
+
+#[test]
+fn a_front_end_is_sent_no_more_than_its_window_at_a_time_and_everything_in_the_end() {
+    let mut stage = Stage::new();
+    stage.owner.settings.in_flight_octets = 100_000;
+    for n in 0..60 {
+        stage.xmpp_says(&format!(
+            "<message from='u{}@xmpp.example/r' to='b{}@corp.example' id='{n}'><body>{n} {}</body></message>",
+            n % 20,
+            n % 20,
+            "x".repeat(30_000)
+        ));
+    }
+    let mut bodies = Vec::new();
+    while !stage.requests.is_empty() {
+        assert!(stage.requests.len() <= 3, "{} of 30,000 octets in flight", stage.requests.len());
+        let draft = stage.answer(200, "");
+        let text = String::from_utf8_lossy(&draft.body).into_owned();
+        bodies.push(text.split(' ').next().and_then(|n| n.parse::<usize>().ok()).expect("a number"));
+    }
+    assert_eq!(bodies.len(), 60);
+    for conversation in 0..20 {
+        let own: Vec<_> = bodies.iter().filter(|n| *n % 20 == conversation).collect();
+        assert_eq!(own, [&conversation, &(conversation + 20), &(conversation + 40)], "in order");
+    }
+    // A message that is larger than the window by itself goes alone.
+    stage.owner.settings.in_flight_octets = 1000;
+    write(&mut stage, "1", &"x".repeat(30_000));
+    write(&mut stage, "2", "x");
+    assert_eq!(stage.requests.len(), 1);
+    stage.answer(200, "");
+    assert_eq!(stage.requests.len(), 1);
+}

@@ -113,6 +113,7 @@ impl OutboundStream {
             asked: Vec::new(),
             questions: Vec::new(),
             dialback_errors: features.dialback_errors,
+            max_bytes: features.max_bytes,
             until: (self.dial.purpose == Purpose::Send && method.is_none()).then_some(until),
         };
         match method {
