@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{io::Read as _, time::Duration};
 
 use common::{
     Plan, acquaint,
@@ -14,7 +14,7 @@ use tombolo_policy::{
     Method::{PlainDialback, SaslExternal, TlsDialback},
     Partner,
 };
-use tombolo_runtime::Clock;
+use tombolo_runtime::{Clock, MemoryGate};
 
 const A: &str = "a.example";
 const B: &str = "b.example";
@@ -240,5 +240,38 @@ fn a_stream_whose_peer_does_not_answer_any_more_ends_with_connection_timeout() {
             matches!(&end, StreamEnd::StreamError(what) if what.starts_with("connection-timeout")),
             "{end:?}"
         );
+    });
+}
+
+#[test]
+fn while_the_process_has_no_memory_nobody_else_is_let_in_and_is_told_so() {
+    run(|world| async move {
+        let gate = MemoryGate::new(1000);
+        let b = world.site(B, Plan { memory: gate.clone(), ..Plan::default() });
+        let a = world.site(A, Plan::default());
+        acquaint(&a, &b, &[SaslExternal]);
+        gate.note(1000);
+        let starttls = b.starttls;
+        let said = tokio::task::spawn_blocking(move || {
+            let mut socket = std::net::TcpStream::connect(starttls).expect("the listener is there");
+            let mut said = String::new();
+            socket.read_to_string(&mut said).expect("closed in order");
+            said
+        });
+        let said = said.await.expect("no panic");
+        assert!(
+            said.contains("<stream:error><resource-constraint ") && said.ends_with("</stream:stream>"),
+            "{said}"
+        );
+        gate.note(0);
+        a.dial(B);
+        let out = a.ear.up(Outgoing, 0).await;
+        a.write(&out, 1..=1, 10);
+        let into = b.ear.up(Incoming, 0).await;
+        assert_eq!(numbers(&b.ear.stanzas_until(into.stream, 1).await), [1]);
+        // Whoever is in stays in.
+        gate.note(2000);
+        a.write(&out, 2..=2, 10);
+        assert_eq!(numbers(&b.ear.stanzas_until(into.stream, 2).await), [1, 2]);
     });
 }

@@ -76,6 +76,8 @@ fn two_servers_with_certificates_use_external_and_stanzas_flow_one_way() {
     for tls in [TlsStart::StartTls, TlsStart::Direct] {
         let (mut initiator, mut receiver) = servers(EXTERNAL, tls, &[CAPULET], &[MONTAGUE]);
         assert_eq!((method(&initiator), method(&receiver)), (Some(Method::External), Some(Method::External)));
+        // XEP-0478: what the receiver takes is known to the initiator.
+        assert_eq!(initiator.as_outbound().max_bytes(), Some(262_144));
         let presence = "<presence from='juliet@capulet.example/balcony' to='romeo@montague.example'/>";
         send(&mut initiator, &mut receiver, CAPULET, MONTAGUE, presence);
         assert_eq!(receiver.stanzas(), [presence]);

@@ -32,7 +32,7 @@ use tombolo_edge::{
 use tombolo_net::{Authority, CertificateStore, Resolver, Trust};
 use tombolo_policy::{Home, LocalDomain, Method, Partner, Proxy, Table};
 use tombolo_presence::Domain;
-use tombolo_runtime::{Clock, Placement};
+use tombolo_runtime::{Clock, MemoryGate, Placement};
 use tombolo_telemetry::Metrics;
 use tombolo_xmpp::stream::StreamLimits;
 
@@ -282,6 +282,8 @@ pub struct Plan {
     pub resolver: Option<Resolver>,
     /// It has a certificate for this domain too.
     pub also: Option<&'static str>,
+    /// While it is full nobody else is let in.
+    pub memory: Arc<MemoryGate>,
 }
 
 impl Default for Plan {
@@ -296,6 +298,7 @@ impl Default for Plan {
             doors: DoorLimits { unproved: 100, unproved_per_address: 100, ..DoorLimits::default() },
             resolver: None,
             also: None,
+            memory: MemoryGate::open(),
         }
     }
 }
@@ -407,7 +410,7 @@ impl World {
             pace: plan.pace,
             doors: plan.doors,
             resolver: plan.resolver.unwrap_or_else(|| self.silent_resolver()),
-            memory: tombolo_runtime::MemoryGate::open(),
+            memory: plan.memory,
             outgoing_bytes: 64 << 20,
         };
         let (edge, bound) = XmppEdge::start(
