@@ -137,6 +137,10 @@ impl<'a> Xml<'a> {
             return Err(PidfFault::TooBig { len: text.len(), limit: limits.octets });
         }
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        // The cutter would leave out a second mark without counting it, and all places behind it would be wrong.
+        if text.starts_with('\u{feff}') {
+            return Err(ill(0, "text outside the root element"));
+        }
         if let Some(at) = find_illegal(text) {
             return Err(PidfFault::IllFormed { at, what: "a character that XML does not allow" });
         }
@@ -180,7 +184,7 @@ impl<'a> Xml<'a> {
         loop {
             let at = self.position();
             let piece = self.pieces.read_event().map_err(|_| ill(at, "broken markup"))?;
-            let raw = &self.text[at..self.position()];
+            let raw = self.text.get(at..self.position()).ok_or(ill(at, "broken markup"))?;
             match piece {
                 Piece::Start(_) => return self.open(at, &raw[1..raw.len() - 1]).map(Some),
                 Piece::Empty(_) => {

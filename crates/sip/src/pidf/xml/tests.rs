@@ -28,6 +28,8 @@ fn ill_formed_documents_are_refused() {
         "<a/><b/>",
         "<a/>x",
         "x<a/>",
+        "\u{feff}\u{feff}\u{feff}<a/>",
+        "\u{feff}\u{feff}\u{feff}na\u{ef}\u{ff}",
         "<a/>&#32;",
         "<a/><![CDATA[ ]]>",
         "<a></a></a>",
