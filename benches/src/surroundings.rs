@@ -260,6 +260,7 @@ fn phone() -> PeerKey {
 fn way() -> PeerWay {
     PeerWay {
         is_reliable: true,
+        takes_large: true,
         via: "SIP/2.0/TCP 127.0.0.1:5060".into(),
         contact: "127.0.0.1:5060;transport=tcp".into(),
     }

@@ -161,6 +161,7 @@ impl Stage {
         let peer = PeerKey::Phone(Arc::new(PhoneKey { aor: address(from), instance }));
         let way = PeerWay {
             is_reliable: true,
+            takes_large: true,
             via: "SIP/2.0/TCP 127.0.0.1:5060".into(),
             contact: "127.0.0.1:5060;transport=tcp".into(),
         };

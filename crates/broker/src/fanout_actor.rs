@@ -185,6 +185,10 @@ impl FanoutActor {
                     _ => tracing::debug!(%aor, status, reason, "request refused"),
                 }
             }
+            OwnerEvent::NotesCut { watcher } => {
+                let watcher = Redacted(watcher);
+                tracing::warn!(%watcher, "notes cut: the state is too large for UDP, and the watcher has no TCP connection");
+            }
             OwnerEvent::BadPidf => {
                 metrics.refused_body();
                 tracing::warn!("presence document refused");

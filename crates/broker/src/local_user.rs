@@ -10,7 +10,6 @@ use tombolo_budget::{Account, Charge};
 use tombolo_interwork::{
     address::address_of_uri,
     error::NoResponse,
-    head_len,
     owner::{MessageId, PeerKey},
     request::RequestDraft,
 };
@@ -219,13 +218,8 @@ impl LocalUser {
         };
         self.next_fork += 1;
         let number = self.next_fork;
-        let mut branches = vec![None; meant.len()];
+        let branches = vec![None; meant.len()];
         for (branch, binding) in meant.into_iter().enumerate() {
-            let len = head_len(draft) + binding.contact.len() + draft.body.len();
-            if binding.origin.is_datagram && len > MOST_DATAGRAM_BYTES {
-                branches[branch] = Some(513);
-                continue;
-            }
             let mut draft = Box::new(draft.clone());
             // Each branch is a request of its own: it must not look like a copy of another one.
             draft.call_id = format!("{}.{branch}", draft.call_id);
@@ -324,8 +318,6 @@ fn best(statuses: impl Iterator<Item = u16>) -> u16 {
     }
 }
 
-/// A MESSAGE that is longer, with its head, goes by no datagram (RFC 3428 §8).
-const MOST_DATAGRAM_BYTES: usize = 1300;
 /// Octets of a URI to which a phone may send a message on.
 const MAX_CONTACT_LEN: usize = 1024;
 /// Messages to one user that are on their way.

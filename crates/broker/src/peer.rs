@@ -37,6 +37,7 @@ use self::{
 };
 use crate::{body_forms::BodyForms, messages::Requester, session::ShardIndex};
 
+mod datagrams;
 mod elsewhere;
 mod front_end;
 pub mod health;
@@ -94,6 +95,13 @@ pub enum PeerOutput {
         shard: ShardIndex,
         /// Octets.
         bytes: usize,
+    },
+    /// A request is too large for UDP, and the peer has no stream.
+    TooLarge {
+        /// Its method.
+        method: &'static str,
+        /// Its octets.
+        len: usize,
     },
     /// How the peer is reached changed: tell every shard.
     Way(Option<PeerWay>),
@@ -189,7 +197,7 @@ impl Peer {
 
     /// How it is reached.
     pub fn way(&self) -> Option<PeerWay> {
-        self.flow.as_deref().map(way_of)
+        self.flow.as_deref().map(|flow| self.way_by(flow))
     }
 
     /// Its flows that live.
@@ -259,7 +267,7 @@ impl Peer {
         self.must_rest = false;
         let granted: usize = self.granted.iter().map(|(_, bytes)| bytes).sum();
         self.window = FLOW_WINDOW_BYTES.saturating_sub(granted);
-        self.out.push_back(PeerOutput::Way(Some(way_of(&flow))));
+        self.out.push_back(PeerOutput::Way(Some(self.way_by(&flow))));
         self.flow = Some(flow);
         self.flush(now);
         self.grant();
@@ -278,6 +286,7 @@ impl Peer {
     /// end, once; those to a phone have failed.
     pub fn handle_flow_down(&mut self, flow: FlowId, now: Instant) {
         let Some(at) = self.flows.iter().position(|live| live.facts.flow == flow) else { return };
+        let before = self.way();
         self.flows.remove(at);
         if self.flow.as_ref().is_some_and(|current| current.flow == flow) {
             self.flow = None;
@@ -297,6 +306,11 @@ impl Peer {
             && let Some(other) = self.flows.last()
         {
             self.adopt(other.facts.clone(), now);
+        } else if self.way() != before
+            && let Some(way) = self.way()
+        {
+            // The stream for large requests is gone.
+            self.out.push_back(PeerOutput::Way(Some(way)));
         }
         self.flush(now);
         self.drive_health(now);
@@ -412,16 +426,20 @@ impl Peer {
     }
 
     fn send(&mut self, sent: Sent, now: Instant) {
-        if let Some(flow) = self.flow.clone() {
-            self.send_by(&flow, sent, now);
+        let Some(current) = self.flow.clone() else { return };
+        match self.flow_for(&sent, current) {
+            Some(flow) => self.send_by(&flow, sent, now),
+            None => self.end(sent, Err(NoResponse::TooLarge)),
         }
     }
 
     fn send_by(&mut self, flow: &FlowFacts, sent: Sent, now: Instant) {
         let way = way_of(flow);
         let sent = Sent { left: Some((flow.flow, now)), ..sent };
-        // Copies for a front end go to the address that the first went to; a phone is where it was met last.
-        let pinned = self.front_end.is_some().then_some(flow.flow.0);
+        // Copies for a front end go to the address that the first went to; a phone is where it was met last, but for
+        // what only another flow can take.
+        let is_current = self.flow.as_ref().is_some_and(|current| current.flow == flow.flow);
+        let pinned = (self.front_end.is_some() || !is_current).then_some(flow.flow.0);
         let (draft, uri) = (sent.draft.clone(), sent.uri.clone());
         let draft = match self.forms.in_form_of_recipient(&draft, uri.as_deref(), way.is_reliable) {
             Some(wrapped) => Arc::new(wrapped),
@@ -524,6 +542,7 @@ pub fn way_of(flow: &FlowFacts) -> PeerWay {
     let (sent_by, transport) = (&flow.sent_by, flow.transport);
     PeerWay {
         is_reliable: transport.is_reliable(),
+        takes_large: transport.is_reliable(),
         via: format!("SIP/2.0/{} {sent_by}", transport.via_name()).into(),
         contact: format!("{sent_by};transport={}", transport.uri_name()).into(),
     }

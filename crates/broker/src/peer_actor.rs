@@ -80,6 +80,15 @@ impl PeerActor {
                 let lane = LaneKey::Peer(self.key.clone());
                 directory.tell_shard(shard, Input::Credit { lane, bytes });
             }
+            PeerOutput::TooLarge { method, len } => {
+                let remote = self.peer.remote().map(|remote| remote.to_string()).unwrap_or_default();
+                tracing::warn!(
+                    remote,
+                    method,
+                    len,
+                    "a request is too large for UDP, and its peer has no TCP connection"
+                );
+            }
             PeerOutput::Way(way) => {
                 if let PeerKey::Phone(phone) = &self.key {
                     let reach = if way.is_some() { Reach::Reachable } else { Reach::Unreachable };

@@ -49,7 +49,7 @@ impl UdpSide {
     /// Sends a message to a flow. A full socket loses it, as the network may; transactions send it again.
     pub(crate) fn send(&self, remote: SocketAddr, bytes: &Bytes, limits: &MessageLimits) {
         if let Err(error) = self.socket.try_send_to(bytes, way_back(bytes, remote, limits)) {
-            tracing::debug!(%remote, len = bytes.len(), %error, "sip datagram lost");
+            tracing::warn!(%remote, len = bytes.len(), %error, "sip datagram lost");
         }
     }
 }

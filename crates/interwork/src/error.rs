@@ -77,14 +77,17 @@ pub enum NoResponse {
     Timeout,
     /// No connection, or it broke before the request was written.
     Transport,
+    /// It is larger than any way to the peer can take.
+    TooLarge,
 }
 
 impl NoResponse {
-    /// 408 or 503; these are only mapped, never sent.
+    /// 408, 503 or 513; these are only mapped, never sent.
     pub fn status(self) -> u16 {
         match self {
             Self::Timeout => 408,
             Self::Transport => 503,
+            Self::TooLarge => 513,
         }
     }
 }

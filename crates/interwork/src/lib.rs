@@ -13,6 +13,7 @@ pub mod presence_to_sip;
 pub mod presence_to_xmpp;
 pub mod request;
 pub mod rows;
+mod short_notes;
 mod sip_reply;
 mod sip_request;
 mod time;

@@ -208,22 +208,17 @@ fn a_message_for_a_device_rings_that_one_and_all_where_nobody_is_it() {
 }
 
 #[test]
-fn a_long_message_goes_to_phones_by_streams_and_to_none_by_datagrams() {
+fn a_message_that_is_too_long_for_one_phone_is_told_by_the_best_of_all_phones() {
     let (mut user, now) = (LocalUser::new(Account::new("forks", usize::MAX)), start());
-    let long = RequestDraft { body: vec![b'x'; 5000].into(), ..draft() };
     user.handle_register(&register("a", 1, 600), now);
-    user.handle_message(0, MessageId(1), None, &long, now);
+    user.handle_message(0, MessageId(1), None, &draft(), now);
+    user.handle_outcome(1, 0, Err(NoResponse::TooLarge));
     assert_eq!(statuses(&mut user), [Some(513)]);
-    let by_stream = Origin { is_datagram: false, ..origin(10) };
-    user.handle_register(&Register { origin: by_stream, ..register("b", 1, 600) }, now);
-    user.handle_message(0, MessageId(2), None, &long, now);
-    assert_eq!(targets(&mut user), ["sip:alice@b"]);
+    user.handle_register(&register("b", 1, 600), now);
+    user.handle_message(0, MessageId(2), None, &draft(), now);
+    user.handle_outcome(2, 0, Err(NoResponse::TooLarge));
     user.handle_outcome(2, 1, Ok(200));
     assert_eq!(statuses(&mut user), [Some(200)]);
-    assert!(user.forks.is_empty());
-    let fits = RequestDraft { body: vec![b'x'; 900].into(), ..draft() };
-    user.handle_message(0, MessageId(3), None, &fits, now);
-    assert_eq!(targets(&mut user).len(), 2);
 }
 
 #[test]

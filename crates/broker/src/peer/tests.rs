@@ -624,3 +624,60 @@ fn shards_are_told_of_forgotten_dialogs_once_in_a_while() {
     peer.handle_forgotten(now);
     assert!(all_outputs(&mut peer).iter().any(|output| matches!(output, PeerOutput::Forgot)));
 }
+
+fn by_udp(number: u64) -> Arc<FlowFacts> {
+    Arc::new(FlowFacts { transport: Transport::Udp, ..(*flow(number)).clone() })
+}
+
+fn large(method: &'static str, body: usize) -> Box<RequestDraft> {
+    Box::new(RequestDraft { method, body: vec![b'x'; body].into(), ..*draft() })
+}
+
+/// By which flow a request leaves, or the status that stands for its failure.
+fn leaves_by(peer: &mut Peer, draft: Box<RequestDraft>, now: Instant) -> Result<u64, u16> {
+    peer.handle_request(Requester::Shard(0, RequestId(1)), None, draft, now);
+    let out = outputs(peer);
+    let left = out.iter().find_map(|output| match output {
+        PeerOutput::Bytes { flow, .. } => Some(Ok(flow.0)),
+        PeerOutput::Ended { outcome: Err(failure), .. } => Some(Err(failure.status())),
+        _ => None,
+    });
+    left.unwrap_or_else(|| panic!("neither sent nor ended: {out:?}"))
+}
+
+#[test]
+fn a_request_too_large_for_a_datagram_goes_by_the_phones_stream() {
+    let now = start();
+    let mut peer = Peer::phone("p", now);
+    peer.handle_flow_up(flow(1), now);
+    peer.handle_flow_up(by_udp(2), now);
+    let way = peer.way().expect("a way");
+    assert!(!way.is_reliable && way.takes_large);
+    for method in ["NOTIFY", "MESSAGE"] {
+        outputs(&mut peer);
+        assert_eq!(leaves_by(&mut peer, large(method, 100), now), Ok(2), "{method}");
+        assert_eq!(leaves_by(&mut peer, large(method, 1300), now), Ok(1), "{method}");
+    }
+    peer.handle_flow_down(FlowId(1), now);
+    let told = outputs(&mut peer).into_iter().rev().find_map(|output| match output {
+        PeerOutput::Way(way) => way,
+        _ => None,
+    });
+    assert!(!told.expect("the shards are told").takes_large);
+}
+
+#[test]
+fn without_a_stream_large_state_goes_in_fragments_with_a_warning_and_a_large_message_fails() {
+    let now = start();
+    let mut peer = Peer::phone("p", now);
+    peer.handle_flow_up(by_udp(2), now);
+    assert_eq!(leaves_by(&mut peer, large("NOTIFY", 5000), now), Ok(2));
+    assert_eq!(leaves_by(&mut peer, large("MESSAGE", 5000), now), Err(513));
+    assert_eq!(leaves_by(&mut peer, large("NOTIFY", 66_000), now), Err(513), "no datagram holds it");
+    peer.handle_request(Requester::Shard(0, RequestId(1)), None, large("NOTIFY", 5000), now);
+    let out = outputs(&mut peer);
+    assert!(
+        out.iter().any(|o| matches!(o, PeerOutput::TooLarge { method: "NOTIFY", len } if *len > 5000)),
+        "{out:?}"
+    );
+}

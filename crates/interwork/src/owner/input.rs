@@ -224,6 +224,8 @@ impl PeerHealth {
 pub struct PeerWay {
     /// Nothing need be sent twice (TCP, TLS). When false, NOTIFYs go out as [`super::Output::Request`].
     pub is_reliable: bool,
+    /// A request larger than 1,300 octets can go to it whole: by this way, or by a stream beside it (RFC 3261 §18.1.1).
+    pub takes_large: bool,
     /// `SIP/2.0/TLS host:port`, as our Via begins.
     pub via: Arc<str>,
     /// `host:port;transport=tls`, as our Contact goes on after the `@`.

@@ -8,8 +8,10 @@ use super::{
     Asked, DUE_PER_TURN, LaneKey, Output, Owner, PeerKey, PeerWay, Timer,
     dialogs::Flight,
     input::{NotifyAnswer, SipRequest},
+    output::OwnerEvent,
     pairs::{PairId, mark},
     presence_in::unknown_state,
+    render::cut_notes,
     watchers::{DIALOG_BIT, share_routes},
 };
 use crate::{
@@ -328,7 +330,7 @@ impl Owner {
             Some(id) => format!("presence;id={id}"),
             None => "presence".to_owned(),
         };
-        let draft = RequestDraft {
+        let mut draft = RequestDraft {
             method: "NOTIFY",
             uri: uri.to_owned(),
             routes: routes.into_iter().map(ToOwned::to_owned).collect(),
@@ -342,6 +344,11 @@ impl Owner {
             content_type: (!body.is_empty()).then(|| "application/pidf+xml".to_owned()),
             body: Bytes::copy_from_slice(body),
         };
+        let is_cut = !request.way.takes_large
+            && cut_notes(&mut draft, self.settings.datagram_message_bytes, state, presentity, &mut pidf);
+        if is_cut {
+            self.event(OwnerEvent::NotesCut { watcher: request.identity.clone() });
+        }
         let id = self.new_request(Asked::Nothing);
         let peer = request.peer.clone();
         self.out.push_back(Output::Request { peer, request: id, draft: Box::new(draft) });

@@ -191,6 +191,11 @@ pub enum OwnerEvent {
         /// Why, in the words of the log.
         reason: &'static str,
     },
+    /// Notes were cut, since the document is too large for UDP and the watcher has no stream.
+    NotesCut {
+        /// The watcher.
+        watcher: Address,
+    },
     /// A presence body could not be read.
     BadPidf,
     /// A subscription changed.

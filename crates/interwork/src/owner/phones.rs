@@ -16,9 +16,11 @@ pub struct RegisteredPhone {
 }
 
 impl Publications {
-    /// The devices of phones that are registered and never published.
+    /// The devices of phones that are registered and never published. None while a publication of an earlier version
+    /// stands, which may be of any of them.
     pub(super) fn registered_devices(&self) -> impl Iterator<Item = Device> + '_ {
-        self.registered.iter().filter(|phone| !phone.publishes).map(|phone| Device {
+        let is_unclear = self.compositor.iter().any(|(_, document)| document.source.is_none());
+        self.registered.iter().filter(move |phone| !is_unclear && !phone.publishes).map(|phone| Device {
             id: phone.device_id.clone(),
             availability: Availability::Available,
             priority: None,

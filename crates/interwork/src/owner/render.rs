@@ -19,9 +19,11 @@ use super::{
     watchers::DIALOG_BIT,
 };
 use crate::{
+    message_to_sip::head_len,
     presence_to_sip::{PidfWriter, language_of},
     presence_to_xmpp::{Halves, bare_presence, difference},
     request::RequestDraft,
+    short_notes::with_short_notes,
     token::{Token, TokenKind, TokenText},
 };
 
@@ -81,6 +83,8 @@ impl Owner {
         let mut drafts = Vec::new();
         let mut pidf = PidfWriter::new(self.settings.max_sip_bytes);
         let time = self.time(now);
+        let max_len = self.settings.datagram_message_bytes;
+        let mut cut = Vec::new();
         let Self { shard, pairs, addresses, dialogs, .. } = self;
         shard.poll_lane(lane, grant, |update| {
             let at = update.owner & !DIALOG_BIT;
@@ -101,7 +105,12 @@ impl Owner {
                 notify.write(dialog, &way, lang.as_deref(), body, &mut out);
                 out.len() - before
             } else {
-                let draft = notify.draft(dialog, lang.as_deref(), body);
+                let mut draft = notify.draft(dialog, lang.as_deref(), body);
+                if !way.takes_large
+                    && cut_notes(&mut draft, max_len, notify.shown(&update), notify.presentity, &mut pidf)
+                {
+                    cut.push(notify.watcher.clone());
+                }
                 let len = draft.body.len() + 600;
                 drafts.push((dialog.row, dialog.local_cseq, draft));
                 len
@@ -121,6 +130,9 @@ impl Owner {
         }
         if count > 0 {
             self.event(OwnerEvent::PresenceToSip(count));
+        }
+        for watcher in cut {
+            self.event(OwnerEvent::NotesCut { watcher });
         }
         for (row, cseq, draft) in drafts {
             let request = self.new_request(Asked::Notify { row, cseq });
@@ -242,6 +254,11 @@ impl<'a> NotifyWriter<'a> {
         }
     }
 
+    /// The state that [`NotifyWriter::body`] tells, where it is more than that nothing is known.
+    fn shown<'b>(&self, update: &'b Update<'_, PresenceState>) -> Option<&'b PresenceState> {
+        (self.state.state == Substate::Active).then(|| update.views.content(update.to))
+    }
+
     fn write(&self, dialog: &Dialog, way: &PeerWay, lang: Option<&str>, body: &[u8], out: &mut Vec<u8>) {
         let texts = dialog.texts();
         let token = self.token.as_str();
@@ -323,6 +340,32 @@ impl<'a> NotifyWriter<'a> {
             body: Bytes::copy_from_slice(body),
         }
     }
+}
+
+/// Cuts the notes of a document that is too large for UDP, further and further until it fits; true when it did something.
+pub(super) fn cut_notes(
+    draft: &mut RequestDraft,
+    max_len: usize,
+    state: Option<&PresenceState>,
+    presentity: &Address,
+    pidf: &mut PidfWriter,
+) -> bool {
+    let Some(state) = state else { return false };
+    // Most documents are small: their heads need not be written to know that.
+    if draft.head_octets() + 600 + draft.body.len() <= max_len {
+        return false;
+    }
+    let room = max_len.saturating_sub(head_len(draft));
+    if draft.body.len() <= room {
+        return false;
+    }
+    for max_chars in [200, 50, 0] {
+        draft.body = pidf.closing_document(presentity, &with_short_notes(state, max_chars)).to_vec().into();
+        if draft.body.len() <= room {
+            break;
+        }
+    }
+    true
 }
 
 /// A number in decimal digits, without an allocation.

@@ -219,3 +219,56 @@ fn sip_e_04_a_second_notifier_gets_481() {
     stage.sip_says(&front_end(), BENVOLIO, text);
     assert_eq!(stage.status(), 481);
 }
+
+/// What romeo's phone by UDP is told when juliet's note has so many characters, and then when she is busy.
+fn told_by_datagram(takes_large: bool, len: usize) -> Vec<(usize, String)> {
+    let mut stage = Stage::new();
+    let phone = phone_of(ROMEO, "a");
+    stage.goes_away(&phone);
+    stage.way = crate::owner::PeerWay { takes_large, ..datagram_way() };
+    stage.comes_back(&phone);
+    stage.subscribe(&phone, ROMEO, JULIET, "c1", "");
+    stage.presence(JULIET, ROMEO, "subscribed", "");
+    let mut told = Vec::new();
+    for payload in [format!("<status>{}</status>", "é".repeat(len)), "<show>dnd</show>".to_owned()] {
+        stage.presence("juliet@xmpp.example/balcony", ROMEO, "", &payload);
+        while !stage.requests.is_empty() {
+            let draft = stage.answer(200, "");
+            let body = String::from_utf8(draft.body.to_vec()).expect("UTF-8");
+            told.push((crate::head_len(&draft) + body.len(), body));
+        }
+        stage.wait(Duration::from_secs(10));
+    }
+    told
+}
+
+#[test]
+fn a_notify_too_large_for_udp_has_shorter_notes_and_later_changes_arrive() {
+    for len in [700, 5_000, 33_000] {
+        let told = told_by_datagram(false, len);
+        assert!(told.iter().all(|(len, _)| *len <= 1300), "{:?}", told.iter().map(|(len, _)| len));
+        let cut = told.iter().find(|(_, body)| body.contains("é")).expect("the note is told");
+        assert!(cut.1.contains("éé…</note>"), "{}", cut.1);
+        assert!(told.last().is_some_and(|(_, body)| body.contains(">dnd<")), "{told:?}");
+    }
+    let whole = told_by_datagram(true, 5_000);
+    assert!(whole.iter().any(|(len, body)| *len > 10_000 && !body.contains('…')), "a stream takes it whole");
+    let small = told_by_datagram(false, 50);
+    assert!(small.iter().any(|(_, body)| body.contains(&"é".repeat(50))), "a short note is left whole");
+}
+
+#[test]
+fn the_notify_of_a_poll_by_udp_has_shorter_notes_too() {
+    let mut stage = Stage::new();
+    stage.romeo_watches_juliet("a");
+    stage.presence(
+        "juliet@xmpp.example/balcony",
+        ROMEO,
+        "",
+        &format!("<status>{}</status>", "x".repeat(9_000)),
+    );
+    stage.way = datagram_way();
+    stage.subscribe(&phone_of(ROMEO, "a"), ROMEO, JULIET, "poll", "Expires: 0\r\n");
+    let draft = stage.answer(200, "");
+    assert!(crate::head_len(&draft) + draft.body.len() <= 1300 && !draft.body.is_empty());
+}

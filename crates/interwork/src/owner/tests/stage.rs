@@ -142,6 +142,7 @@ pub fn epoch() -> Now {
 pub fn way() -> PeerWay {
     PeerWay {
         is_reliable: true,
+        takes_large: true,
         via: "SIP/2.0/TCP 127.0.0.1:5060".into(),
         contact: "127.0.0.1:5060;transport=tcp".into(),
     }
@@ -151,6 +152,7 @@ pub fn way() -> PeerWay {
 pub fn datagram_way() -> PeerWay {
     PeerWay {
         is_reliable: false,
+        takes_large: false,
         via: "SIP/2.0/UDP 127.0.0.1:5060".into(),
         contact: "127.0.0.1:5060;transport=udp".into(),
     }
