@@ -9,6 +9,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::UnixStream;
 
+use crate::socket_path::SocketPath;
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
@@ -53,10 +55,12 @@ async fn send<T: DeserializeOwned>(
 ) -> Result<T, AskError> {
     let socket = socket_of(data_dir);
     let misunderstood = |error: &dyn std::fmt::Display| AskError::Misunderstood(error.to_string());
-    let stream = UnixStream::connect(&socket).await.map_err(|error| AskError::NotRunning {
+    let not_running = |error: std::io::Error| AskError::NotRunning {
         path: socket.display().to_string(),
         reason: error.to_string(),
-    })?;
+    };
+    let way = SocketPath::of(&socket).map_err(not_running)?;
+    let stream = UnixStream::connect(way.as_path()).await.map_err(not_running)?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| misunderstood(&e))?;
     let driving = tokio::spawn(connection);

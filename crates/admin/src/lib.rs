@@ -6,7 +6,9 @@
 mod answers;
 pub mod client;
 mod explain;
+mod limited;
 mod server;
+mod socket_path;
 
 pub use answers::{
     BindingAnswer, CapabilityAnswer, CertificateAnswer, DecisionAnswer, ExplainAnswer, FrontEndAnswer,

@@ -4,7 +4,7 @@
 //! is, and nothing about people, and only to who asks for it by its own address.
 
 use std::{
-    future::Future,
+    future::{Future, IntoFuture},
     io,
     net::{IpAddr, SocketAddr},
     os::unix::fs::PermissionsExt,
@@ -30,6 +30,7 @@ use serde_json::json;
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::Notify,
+    task::JoinSet,
 };
 use tombolo_broker::{BindingReport, Broker, FrontEndReport, SessionReport, StreamReport};
 use tombolo_edge::StreamDirection;
@@ -45,6 +46,8 @@ use crate::{
         StreamAnswer, TlsAnswer, UserAnswer,
     },
     explain::explain,
+    limited::Limited,
+    socket_path::SocketPath,
 };
 
 /// The accounts of built-in homes, as far as they are changed while the process runs. Errors are texts for the operator.
@@ -121,14 +124,23 @@ pub async fn serve(
     listen: SocketAddr,
     socket: PathBuf,
 ) -> io::Result<(SocketAddr, impl Future<Output = ()>)> {
-    let http = TcpListener::bind(listen).await?;
-    let address = http.local_addr()?;
+    let http = tombolo_net::listen_all(listen, &[listen])?;
+    let address = http.first().map_or(Ok(listen), TcpListener::local_addr)?;
     let unix = bind_private(&socket)?;
     let questions = public().layer(from_fn_with_state(address, check_host)).with_state(state.clone());
     let orders = private().merge(public()).with_state(state);
     let both = async move {
-        let by_http = async { axum::serve(http, questions).await };
-        let by_socket = async { axum::serve(unix, orders).await };
+        let by_http = async {
+            let mut listeners = JoinSet::new();
+            for listener in http {
+                listeners.spawn(axum::serve(Limited::new(listener), questions.clone()).into_future());
+            }
+            while let Some(ended) = listeners.join_next().await {
+                ended.map_err(io::Error::other)??;
+            }
+            Ok::<(), io::Error>(())
+        };
+        let by_socket = async { axum::serve(Limited::new(unix), orders).await };
         if let (Err(error), _) | (_, Err(error)) = tokio::join!(by_http, by_socket) {
             tracing::error!(%error, "administration ended");
         }
@@ -138,14 +150,16 @@ pub async fn serve(
 
 /// Only the owner may connect. A socket that a killed process left is taken over; one that is in use is not.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    let way = SocketPath::of(path)?;
+    if std::os::unix::net::UnixStream::connect(way.as_path()).is_ok() {
         return Err(io::Error::new(
             io::ErrorKind::AddrInUse,
             format!("{}: another process serves this data directory", path.display()),
         ));
     }
     let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path)?;
+    let listener = UnixListener::bind(way.as_path())
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
 }

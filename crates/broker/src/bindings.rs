@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    ops::RangeInclusive,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -44,26 +45,38 @@ impl Restored {
         now: Now,
     ) -> Result<Self, StoreError> {
         let mut restored = Self::default();
-        store.load(0..=PARTITIONS - 1, table::BINDING, &mut |partition, key, value| {
+        restored.load_partitions(store, 0..=PARTITIONS - 1, accounts, lifetimes, now)?;
+        Ok(restored)
+    }
+
+    fn load_partitions(
+        &mut self,
+        store: &dyn StateStore,
+        partitions: RangeInclusive<u16>,
+        accounts: &Accounts,
+        lifetimes: &LifetimeClock,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        store.load(partitions, table::BINDING, &mut |partition, key, value| {
             let Some(row) = decode::<BindingRow>(value) else {
-                restored.unread += 1;
+                self.unread += 1;
                 return;
             };
             let left = row.expires_at.saturating_sub(lifetimes.at(now.instant));
             if left == 0 || accounts.account(&row.phone.aor).is_none() {
-                restored.over.push(Row::delete(partition, table::BINDING, key));
-                restored.gone.push(Arc::new(row.phone));
+                self.over.push(Row::delete(partition, table::BINDING, key));
+                self.gone.push(Arc::new(row.phone));
                 return;
             }
-            restored.take(row, now.instant + Duration::from_secs(left.min(MOST_EXPIRES.into())));
+            self.take(row, now.instant + Duration::from_secs(left.min(MOST_EXPIRES.into())));
         })?;
-        let Self { bindings, gone, .. } = &mut restored;
+        let Self { bindings, gone, .. } = self;
         // A phone may have had a second Contact that still holds.
         gone.retain(|phone| {
             let mut bound = bindings.get(&phone.aor).into_iter().flatten();
             !bound.any(|binding| matches!(&binding.peer, PeerKey::Phone(known) if known == phone))
         });
-        Ok(restored)
+        Ok(())
     }
 
     fn take(&mut self, row: BindingRow, expires_at: Instant) {
@@ -79,6 +92,19 @@ impl Restored {
         let bindings = self.bindings.values().flatten().filter(|binding| binding.origin.is_datagram);
         bindings.map(|binding| (binding.peer.clone(), binding.origin.remote)).collect()
     }
+}
+
+/// The stored bindings of one user that still hold.
+pub fn of_user(
+    store: &dyn StateStore,
+    accounts: &Accounts,
+    lifetimes: &LifetimeClock,
+    aor: &Address,
+    now: Now,
+) -> Result<Vec<Binding>, StoreError> {
+    let mut restored = Restored::default();
+    restored.load_partitions(store, aor.partition()..=aor.partition(), accounts, lifetimes, now)?;
+    Ok(restored.bindings.remove(aor).unwrap_or_default())
 }
 
 /// The row of a binding; `None` when its peer is no phone.

@@ -35,6 +35,7 @@ use crate::{
     messages::{AskShard, ToPeer, ToSession, ToUser},
     router::Router,
     session::SessionSettings,
+    shard_load::load_rows,
 };
 
 /// What a broker is set to.
@@ -214,22 +215,14 @@ impl Broker {
             own.registration_is_presence = settings.registration_is_presence;
             own.lifetimes = Some(lifetimes);
             own.knows_all_grants = meta.is_complete && damaged.is_empty();
-            let mut owner = Owner::new(own, policy.load_full(), now);
+            let mut owner = Owner::new(own.clone(), policy.load_full(), now);
             owner.handle(Input::Accounts(approvals.clone()), now);
-            let unread = owner.load(rows, now);
-            if unread > 0 {
-                store.note_missing();
-                tracing::error!(
-                    shard = index,
-                    rows = unread,
-                    "stored rows cannot be read and are left alone"
-                );
-            }
+            load_rows(&mut owner, &*store, index, rows, now);
             let (sender, inbox) = tombolo_runtime::inbox_of_bytes(SHARD_INBOX, SHARD_INBOX_BYTES);
             let shared = directory.clone();
-            let make = move |_: &mut _| FanoutActor::new(index, owner, inbox, shared);
+            let make = move |_: &mut _| FanoutActor::new(index, own, owner, inbox, shared);
             let addr = placement.start_in(index, make);
-            shards.push(Shard { inbox: sender, addr });
+            shards.push(Shard { inbox: sender, addr, is_down: Arc::default() });
         }
         let shared = directory.clone();
         let guests = placement.start_in(0, move |_: &mut _| GuestsActor::new(shared));
@@ -250,6 +243,11 @@ impl Broker {
         let phones = std::mem::take(&mut *self.datagram_phones.lock());
         let directory = self.directory.clone();
         self.directory.placement.helpers().spawn(async move { meet(&directory, &phones).await });
+    }
+
+    /// Waits until panics of actors do not stop: the cause for which the process must end, to be started anew.
+    pub fn ended(&self) -> impl Future<Output = String> + Send + 'static {
+        self.directory.panics.ended()
     }
 
     /// Replaces the accounts.

@@ -8,7 +8,7 @@ use std::{
     hash::BuildHasher,
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -40,6 +40,7 @@ use crate::{
     flows::Flows,
     guests::GuestsActor,
     messages::{Arrived, Requester, ToPeer, ToSession, ToShard, ToUser},
+    panics::Panics,
     partner_pairs::PartnerPairs,
     peer::owner_name,
     peer_actor::PeerActor,
@@ -77,6 +78,8 @@ pub struct Directory {
     pub session_settings: SessionSettings,
     /// The certificates that partners have shown.
     pub seen: Seen,
+    /// Panics of actors.
+    pub panics: Panics,
     shards: OnceLock<Vec<Shard>>,
     edge: OnceLock<Arc<dyn EdgePort>>,
     flows_port: OnceLock<Arc<dyn FlowPort>>,
@@ -103,6 +106,8 @@ pub struct Shard {
     pub inbox: InboxSender<Input>,
     /// Control.
     pub addr: Addr<FanoutActor>,
+    /// It panicked and is being rebuilt: what finds no room in its inbox is refused, and waits for nothing.
+    pub is_down: Arc<AtomicBool>,
 }
 
 /// How a peer is reached.
@@ -207,6 +212,7 @@ impl Directory {
             clock,
             placement,
             store,
+            panics: Panics::new(metrics.clone()),
             metrics,
             policy,
             authenticator,
@@ -354,6 +360,30 @@ impl Directory {
         self.partner_pairs.lock().note(shard, domain, pairs, &self.policy, tell);
     }
 
+    /// A shard was rebuilt: its sessions and peers meet it again. Names the partners that have as many pairs as they may.
+    pub fn welcome_shard(&self, shard: ShardIndex) -> Vec<Box<str>> {
+        for (_, session) in self.sessions() {
+            session.do_send(ToSession::ShardRebuilt(shard));
+        }
+        let peers: Vec<Peer> = self.peers.read().values().cloned().collect();
+        for peer in peers {
+            peer.addr.do_send(ToPeer::ShardRebuilt(shard));
+        }
+        let users = self.users.read();
+        for (_, user) in users.iter().filter(|(aor, _)| self.shard_of(aor.partition()) == shard) {
+            user.do_send(ToUser::ShardRebuilt);
+        }
+        drop(users);
+        self.partner_pairs.lock().forget_shard(shard)
+    }
+
+    /// The outgoing streams of a session.
+    pub fn streams_of(&self, pair: &DomainPair) -> Vec<StreamId> {
+        let streams = self.streams.read();
+        let own = streams.iter().filter(|(_, stream)| stream.session.as_ref() == Some(pair));
+        own.map(|(id, _)| *id).collect()
+    }
+
     /// True when some shard has a pair with a contact of a domain.
     pub fn has_pairs_with(&self, domain: &str) -> bool {
         self.partner_pairs.lock().has_any(domain)
@@ -483,11 +513,11 @@ impl Directory {
 
     /// A peer, started if it is not there.
     pub fn find_or_start_peer(&self, key: &PeerKey) -> Peer {
-        if let Some(peer) = self.peer(key) {
+        if let Some(peer) = self.peer(key).filter(|peer| peer.addr.connected()) {
             return peer;
         }
         let mut peers = self.peers.write();
-        if let Some(peer) = peers.get(key) {
+        if let Some(peer) = peers.get(key).filter(|peer| peer.addr.connected()) {
             return peer.clone();
         }
         let capacity = match key {

@@ -190,6 +190,16 @@ impl Flows {
         line.map(|line| line.peer.clone())
     }
 
+    /// The flows of a peer, the oldest first.
+    pub fn of(&self, peer: &PeerKey) -> Vec<Arc<FlowFacts>> {
+        let by_flow = self.by_flow.read();
+        let is_its = |carrier: &&Carrier| carrier.lines.iter().any(|line| line.peer == *peer);
+        let mut flows: Vec<_> =
+            by_flow.values().filter(is_its).map(|carrier| carrier.facts.clone()).collect();
+        flows.sort_by_key(|facts| facts.flow.0);
+        flows
+    }
+
     /// The flows of front ends, and whose each is.
     pub fn front_ends(&self) -> Vec<(Arc<FlowFacts>, PeerKey)> {
         let by_flow = self.by_flow.read();

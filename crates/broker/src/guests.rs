@@ -7,6 +7,7 @@ use actix::{Actor, Context, Handler, Message};
 use tombolo_edge::{FlowFacts, ToFlow};
 use tombolo_interwork::owner::{PeerKey, PhoneKey};
 use tombolo_presence::Address;
+use tombolo_runtime::guard;
 use tombolo_sip::{
     message::Message as SipMessage,
     method::Method,
@@ -21,6 +22,7 @@ use crate::{
     messages::{Arrived, ToUser},
     peer::respond,
     requests::{capabilities, challenge},
+    salvage::refuse_by_flow,
 };
 
 /// Messages by a flow without a peer. Refused when the mailbox is full.
@@ -40,6 +42,8 @@ impl GuestsActor {
     }
 
     fn see_to(&self, flow: &Arc<FlowFacts>, message: SipMessage) {
+        #[cfg(test)]
+        crate::guarded::trap::spring(&format!("guest: {:?}", message.call_id()));
         // A response to nothing of ours, and an ACK, are not answered.
         if !message.is_request() || matches!(message.method(), Some(Method::Ack)) {
             return;
@@ -151,7 +155,13 @@ impl Handler<ToGuests> for GuestsActor {
 
     fn handle(&mut self, ToGuests(arrived): ToGuests, _: &mut Context<Self>) {
         for message in arrived.messages {
-            self.see_to(&arrived.flow, message);
+            let copy = message.clone();
+            if let Err(panicked) = guard(|| self.see_to(&arrived.flow, message)) {
+                let (kind, len) = (SipMethod::of(copy.method_text()).as_str(), copy.octets());
+                tracing::error!(kind, len, "a stranger's request was dropped");
+                self.directory.panics.note_harmless("guests", &panicked);
+                refuse_by_flow(&self.directory, arrived.flow.flow, &copy);
+            }
         }
     }
 }

@@ -11,19 +11,28 @@ mod budgets;
 mod directory;
 mod fanout_actor;
 mod flows;
+mod guarded;
 mod guests;
 mod local_user;
 mod messages;
+mod panics;
 mod partner_pairs;
 mod peer;
 mod peer_actor;
 mod requests;
 mod router;
+mod salvage;
 mod seen_certificates;
 mod session;
 mod session_actor;
+mod shard_load;
 mod store_watch;
 mod user_actor;
+
+#[cfg(test)]
+extern crate self as tombolo_broker;
+#[cfg(test)]
+mod panic_tests;
 
 pub use accounts::{Account, Accounts, Authenticator};
 pub use broker::{Broker, BrokerSettings, FrontEndReport, SessionReport, ShardReport, StreamReport};

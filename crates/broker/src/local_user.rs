@@ -130,6 +130,18 @@ impl LocalUser {
         }
     }
 
+    /// Counts its forks from above `first`, so that no outcome of a machine that this one replaces is taken for its own.
+    pub fn counting_from(mut self, first: u64) -> Self {
+        self.next_fork = first;
+        self
+    }
+
+    /// Messages whose fate is open. Only for a user that panicked; it may panic again.
+    pub fn take_open_messages(&mut self) -> Vec<(ShardIndex, MessageId)> {
+        let open = self.forks.drain(..).filter(|fork| !fork.is_answered);
+        open.map(|fork| (fork.shard, fork.message)).collect()
+    }
+
     /// The next thing to be done.
     pub fn poll_output(&mut self) -> Option<UserOutput> {
         self.out.pop_front()

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tombolo_edge::{DialId, FlowFacts, FlowId, StreamEnd, StreamId};
 use tombolo_interwork::{
     error::NoResponse,
-    owner::{Input, MessageId, PeerKey, ReplyTo, Report, RequestId, UnfinishedMessage},
+    owner::{Input, MessageId, PeerKey, PersistToken, ReplyTo, Report, RequestId, UnfinishedMessage},
     request::RequestDraft,
 };
 use tombolo_presence::Address;
@@ -24,6 +24,19 @@ use crate::{
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct ToShard(pub Input);
+
+/// The store's answer to what a shard wanted stored. `life` tells the answers to a shard's dead machine from those to its
+/// successor.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Stored {
+    /// Of which machine of the shard.
+    pub life: u32,
+    /// Names the rows.
+    pub token: PersistToken,
+    /// They are on disk.
+    pub is_stored: bool,
+}
 
 /// A question to a shard whose answer somebody waits for. Bounded by the admin interface.
 #[derive(Message)]
@@ -130,12 +143,14 @@ pub enum ToSession {
     IncomingBroken,
     /// If it is waited for, it is to be tried now: an operator wants it, or the partner spoke to us by itself.
     Retry,
+    /// A shard was rebuilt after a panic: it has used no grant and wants nothing that it did not say since.
+    ShardRebuilt(ShardIndex),
     /// An operator asks.
     Report(oneshot::Sender<crate::broker::SessionReport>),
 }
 
 /// Who asked a peer to send a request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Requester {
     /// A shard.
     Shard(ShardIndex, RequestId),
@@ -191,6 +206,9 @@ pub enum ToPeer {
     Retry,
     /// An operator asks how a front end stands.
     Report(oneshot::Sender<crate::broker::FrontEndReport>),
+    /// A shard was rebuilt after a panic: it has used no grant, wants nothing that it did not say since, and must be told how
+    /// the peer is reached.
+    ShardRebuilt(ShardIndex),
     /// Octets are written.
     Written {
         /// The flow.
@@ -259,6 +277,8 @@ pub enum ToUser {
         /// Which of both.
         reach: Reach,
     },
+    /// The user's shard was rebuilt after a panic: it must be told which phones are present.
+    ShardRebuilt,
     /// An operator asks for the bindings.
     Bindings(oneshot::Sender<Vec<BindingReport>>),
     /// An operator removes the bindings; how many there were.

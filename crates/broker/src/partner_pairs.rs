@@ -57,6 +57,15 @@ impl PartnerPairs {
         }
     }
 
+    /// A shard is loaded anew and will say what it has. The names of the entries that are full.
+    pub fn forget_shard(&mut self, shard: ShardIndex) -> Vec<Box<str>> {
+        self.pairs.retain(|_, shards| {
+            shards.remove(&shard);
+            !shards.is_empty()
+        });
+        self.full.iter().cloned().collect()
+    }
+
     /// True when some shard has a pair with a domain.
     pub fn has_any(&self, domain: &str) -> bool {
         self.pairs.contains_key(domain)

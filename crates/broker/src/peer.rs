@@ -175,6 +175,33 @@ impl Peer {
         }
     }
 
+    /// Counts its transactions from above `first`, so that no answer to a machine that this one replaces is taken for one
+    /// to itself. Call it before anything else.
+    pub fn counting_from(mut self, first: u64) -> Self {
+        self.transactions.count_from(first);
+        self
+    }
+
+    /// Requests that were not answered, each with its flow. Only for a peer that panicked; it may panic again.
+    pub fn take_unanswered(&mut self) -> Vec<(FlowId, Message)> {
+        self.transactions
+            .take_unanswered()
+            .into_iter()
+            .map(|(flow, message)| (FlowId(flow), message))
+            .collect()
+    }
+
+    /// A shard was rebuilt: what it was granted comes back, what it wanted it will say again.
+    pub fn handle_shard_rebuilt(&mut self, shard: ShardIndex) {
+        self.wanting.retain(|(wanting, _)| *wanting != shard);
+        let granted = self.granted.extract_if(.., |(granted, _)| *granted == shard);
+        let bytes: usize = granted.map(|(_, bytes)| bytes).sum();
+        if self.flow.is_some() {
+            self.window = (self.window + bytes).min(FLOW_WINDOW_BYTES);
+        }
+        self.grant();
+    }
+
     /// The next thing to be done.
     pub fn poll_output(&mut self) -> Option<PeerOutput> {
         self.drain_transactions();

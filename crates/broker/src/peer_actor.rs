@@ -1,6 +1,10 @@
 //! A SIP peer on its arbiter: carries between shards, flows and the pure [`Peer`].
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, WrapFuture, fut::ActorFutureExt};
 use tombolo_edge::{FlowFacts, FlowId, ToFlow, Transport};
@@ -14,38 +18,68 @@ use crate::{
     alarm::{Alarm, Alarmed},
     broker::FrontEndReport,
     directory::{Directory, LINGER},
+    guarded::{Guarded, Recovery, Suspect},
     guests::answer,
     local_user::Reach,
-    messages::{Arrived, ToPeer, ToUser},
+    messages::{Arrived, Requester, ToPeer, ToUser},
+    panics::ActorKind,
     peer::{
         Peer, PeerOutput,
         health::{Doubt, FrontEndHealth},
         owner_name, way_of,
     },
     requests::{Admission, admit, serve},
+    salvage::refuse_by_flow,
 };
 
 /// The actor of one SIP next hop.
 pub struct PeerActor {
     key: PeerKey,
+    number: u64,
     peer: Peer,
     inbox: Inbox<Arrived>,
     directory: Arc<Directory>,
     alarm: Alarm,
     /// Why the last dial of a front end gave no connection.
     last_failure: Option<String>,
+    /// Who waits for the end of a request.
+    requesters: HashSet<Requester>,
+    recovery: Recovery,
+    /// How often the machine was built.
+    life: u64,
+    /// Messages of the batch in hand, the first of which is being handled. They outlive a panic.
+    in_hand: VecDeque<InHand>,
+    /// The phone did not register again while the machine was rebuilt.
+    has_lapsed: bool,
+}
+
+/// A message that the machine has not handled yet.
+struct InHand {
+    flow: Arc<FlowFacts>,
+    message: Message,
+    is_authenticated: bool,
+    /// The machine has panicked over it once.
+    is_suspect: bool,
 }
 
 impl PeerActor {
     /// A peer without a flow. `number` goes into its branches.
     pub fn new(key: PeerKey, number: u64, inbox: Inbox<Arrived>, directory: Arc<Directory>) -> Self {
-        let now = directory.clock.now().instant;
-        let owner = owner_name(number);
-        let peer = match &key {
-            PeerKey::FrontEnd(domain) => Peer::front_end(&owner, domain.as_str(), number, now),
-            PeerKey::Phone(_) => Peer::phone(&owner, now),
-        };
-        Self { key, peer, inbox, directory, alarm: Alarm::default(), last_failure: None }
+        let peer = new_peer(&directory, &key, number, 0);
+        Self {
+            key,
+            number,
+            peer,
+            inbox,
+            directory,
+            alarm: Alarm::default(),
+            requesters: HashSet::new(),
+            recovery: Recovery::default(),
+            life: 0,
+            in_hand: VecDeque::new(),
+            has_lapsed: false,
+            last_failure: None,
+        }
     }
 
     fn drive(&mut self, ctx: &mut Context<Self>) {
@@ -74,6 +108,7 @@ impl PeerActor {
                 serve(&directory, &self.key, way, &flow, reply, message);
             }
             PeerOutput::Ended { requester, outcome } => {
+                self.requesters.remove(&requester);
                 directory.end_request(requester, outcome.map(|message| *message));
             }
             PeerOutput::Grant { shard, bytes } => {
@@ -213,6 +248,74 @@ impl Alarmed for PeerActor {
     }
 
     fn handle_alarm(&mut self, ctx: &mut Context<Self>) {
+        self.guarded(ctx, Self::pass_time);
+    }
+}
+
+impl Guarded for PeerActor {
+    const KIND: ActorKind = ActorKind::Peer;
+
+    fn directory(&self) -> &Arc<Directory> {
+        &self.directory
+    }
+
+    fn recovery(&mut self) -> &mut Recovery {
+        &mut self.recovery
+    }
+
+    fn fall(&mut self, ctx: &mut Context<Self>) {
+        self.set_alarm(None, ctx);
+        self.life += 1;
+        let fresh = new_peer(&self.directory, &self.key, self.number, self.life);
+        let mut dead = std::mem::replace(&mut self.peer, fresh);
+        // What shards owe waits in them until the machine is rebuilt.
+        self.directory.tell_shards(|| Input::PeerChanged { peer: self.key.clone(), way: None });
+        if let PeerKey::FrontEnd(_) = self.key {
+            let health = PeerHealth::Doubtful;
+            self.directory.tell_shards(|| Input::PeerHealth { peer: self.key.clone(), health });
+        }
+        for requester in self.requesters.drain() {
+            self.directory.fail_request(requester);
+        }
+        match self.in_hand.front_mut() {
+            Some(first) if !first.is_suspect => first.is_suspect = true,
+            Some(_) => self.drop_suspect(),
+            None => {}
+        }
+        for (flow, message) in dead.take_unanswered() {
+            refuse_by_flow(&self.directory, flow, &message);
+        }
+    }
+
+    fn rebuild(&mut self, ctx: &mut Context<Self>) {
+        let now = self.directory.clock.now().instant;
+        for facts in self.directory.flows.of(&self.key) {
+            self.peer.handle_flow_up(facts, now);
+        }
+        // A front end is dialled before anybody needs it.
+        self.peer.handle_timeout(now);
+        self.is_back();
+        if std::mem::take(&mut self.has_lapsed) {
+            self.lapse(now);
+        }
+        // Nobody wakes it for what came meanwhile.
+        self.take_turn(ctx);
+    }
+}
+
+impl PeerActor {
+    /// The machine panicked twice over the message in hand.
+    fn drop_suspect(&mut self) {
+        let Some(InHand { flow, message, .. }) = self.in_hand.pop_front() else { return };
+        let kind = SipMethod::of(message.method_text());
+        Suspect { kind: kind.as_str(), len: message.octets() }.log_dropped(ActorKind::Peer);
+        refuse_by_flow(&self.directory, flow.flow, &message);
+    }
+
+    fn pass_time(&mut self, ctx: &mut Context<Self>) {
+        if self.recovery.is_down() {
+            return;
+        }
         let now = self.directory.clock.now().instant;
         self.note_heard();
         self.peer.handle_timeout(now);
@@ -245,18 +348,22 @@ impl Handler<Wake> for PeerActor {
     type Result = ();
 
     fn handle(&mut self, _: Wake, ctx: &mut Context<Self>) {
-        let now = self.directory.clock.now().instant;
+        if !self.recovery.is_down() {
+            self.guarded(ctx, Self::take_turn);
+        }
+    }
+}
+
+impl PeerActor {
+    /// Handles what is in hand, and then what waits.
+    fn take_turn(&mut self, ctx: &mut Context<Self>) {
+        self.handle_in_hand();
         for _ in 0..TURN_ITEMS {
-            let Some(arrived) = self.inbox.pop() else { break };
-            for message in arrived.messages {
-                if !self.admit(&arrived.flow, &message, arrived.is_authenticated, now) {
-                    continue;
-                }
-                self.peer.handle_message(&arrived.flow, message, now);
-                while let Some(output) = self.peer.poll_output() {
-                    self.carry(output);
-                }
-            }
+            let Some(Arrived { flow, messages, is_authenticated }) = self.inbox.pop() else { break };
+            let in_hand =
+                |message| InHand { flow: flow.clone(), message, is_authenticated, is_suspect: false };
+            self.in_hand.extend(messages.into_iter().map(in_hand));
+            self.handle_in_hand();
         }
         if self.inbox.finish_turn() {
             // Only an awaited yield lets the arbiter's other actors run before our next turn.
@@ -265,12 +372,57 @@ impl Handler<Wake> for PeerActor {
         }
         self.drive(ctx);
     }
+
+    /// Handles the messages in hand. Each stays there until it is handled, so that it can be tried again after a panic.
+    fn handle_in_hand(&mut self) {
+        let now = self.directory.clock.now().instant;
+        while let Some(first) = self.in_hand.front() {
+            let (flow, message, is_proved) =
+                (first.flow.clone(), first.message.clone(), first.is_authenticated);
+            #[cfg(test)]
+            crate::guarded::trap::spring(&format!("peer: {:?}", message.call_id()));
+            if self.admit(&flow, &message, is_proved, now) {
+                self.peer.handle_message(&flow, message, now);
+                while let Some(output) = self.peer.poll_output() {
+                    self.carry(output);
+                }
+            }
+            self.in_hand.pop_front();
+        }
+    }
+
+    fn lapse(&mut self, now: Instant) {
+        // Nobody else ends flows that we opened; the phone's own end when it is not heard of for long.
+        for flow in self.peer.dialled_flows() {
+            self.peer.handle_flow_down(flow, now);
+            self.close(flow);
+        }
+    }
+
+    /// While the machine is rebuilt: shards are told afterwards how the peer is reached, and ask again; the flows that are
+    /// there then are known to the directory.
+    fn refuse(&mut self, message: ToPeer) {
+        match message {
+            ToPeer::Request { requester, .. } => self.directory.fail_request(requester),
+            ToPeer::Lapsed => self.has_lapsed = true,
+            _ => {}
+        }
+    }
 }
 
 impl Handler<ToPeer> for PeerActor {
     type Result = ();
 
     fn handle(&mut self, message: ToPeer, ctx: &mut Context<Self>) {
+        if self.recovery.is_down() {
+            return self.refuse(message);
+        }
+        self.guarded(ctx, |actor, ctx| actor.take(message, ctx));
+    }
+}
+
+impl PeerActor {
+    fn take(&mut self, message: ToPeer, ctx: &mut Context<Self>) {
         let now = self.directory.clock.now().instant;
         match message {
             ToPeer::Want { shard, owed_bytes } => self.peer.handle_want(shard, owed_bytes, now),
@@ -284,6 +436,7 @@ impl Handler<ToPeer> for PeerActor {
             ToPeer::Request { requester, uri, draft } => {
                 self.directory.metrics.requests_out(SipMethod::of(draft.method), 1);
                 self.note_heard();
+                self.requesters.insert(requester.clone());
                 self.peer.handle_request(requester, uri, draft, now);
             }
             ToPeer::Respond { reply, bytes } => {
@@ -298,11 +451,13 @@ impl Handler<ToPeer> for PeerActor {
                 self.peer.handle_flow_up(flow, now);
             }
             ToPeer::FlowDown(flow) => self.peer.handle_flow_down(flow, now),
-            ToPeer::Lapsed => {
-                // Nobody else ends flows that we opened; the phone's own end when it is not heard of for long.
-                for flow in self.peer.dialled_flows() {
-                    self.peer.handle_flow_down(flow, now);
-                    self.close(flow);
+            ToPeer::Lapsed => self.lapse(now),
+            ToPeer::ShardRebuilt(shard) => {
+                self.peer.handle_shard_rebuilt(shard);
+                let (peer, way) = (self.key.clone(), self.peer.way());
+                self.directory.tell_shard(shard, Input::PeerChanged { peer: peer.clone(), way });
+                if let Some((health, _)) = self.peer.health().map(FrontEndHealth::health) {
+                    self.directory.tell_shard(shard, Input::PeerHealth { peer, health });
                 }
             }
             ToPeer::Written { flow, bytes } => self.peer.handle_written(flow, bytes),
@@ -324,6 +479,17 @@ impl Handler<ToPeer> for PeerActor {
         }
         self.drive(ctx);
     }
+}
+
+/// The machine of a peer. Its lives count their transactions apart, so that a late answer to one is nothing to the next.
+fn new_peer(directory: &Directory, key: &PeerKey, number: u64, life: u64) -> Peer {
+    let now = directory.clock.now().instant;
+    let owner = owner_name(number);
+    let peer = match key {
+        PeerKey::FrontEnd(domain) => Peer::front_end(&owner, domain.as_str(), number, now),
+        PeerKey::Phone(_) => Peer::phone(&owner, now),
+    };
+    peer.counting_from(life << 40)
 }
 
 /// The status in the first line of a response of ours, `SIP/2.0 200 OK`.

@@ -1,6 +1,6 @@
 //! Requests from SIP peers: whom they speak for, and who serves them.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use tombolo_edge::{FlowFacts, Transport};
 use tombolo_interwork::{
@@ -25,6 +25,7 @@ use crate::{
     directory::Directory,
     messages::{ToPeer, ToUser},
     peer::respond,
+    salvage::refuse_request,
 };
 
 /// True when a flow comes from the front end of a local domain.
@@ -171,7 +172,11 @@ pub fn serve(
     }
     let Some(shard) = shard_of(directory, &message, &identity) else { return answer(404, &[]) };
     let request = SipRequest { peer: key.clone(), reply, message: *message, identity, way };
-    if let Err(Input::Request(request)) = directory.shards()[shard].inbox.push(Input::Request(request)) {
+    let shard = &directory.shards()[shard];
+    if let Err(Input::Request(request)) = shard.inbox.push(Input::Request(request)) {
+        if shard.is_down.load(Ordering::Relaxed) {
+            return refuse_request(directory, &request);
+        }
         // STOX-E-02 keeps 503 for this: we ourselves have too much to do.
         let retry = [("Retry-After", "2".to_owned())];
         if let Some(bytes) = respond(&request.message, 503, &retry) {

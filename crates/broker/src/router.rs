@@ -2,7 +2,7 @@
 //!
 //! Runs on the connection's own thread, groups by receiver, and gives back what a full receiver did not take.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use actix::dev::SendError;
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use crate::{
     directory::{Directory, Heard, Stream},
     guests::ToGuests,
     messages::{Arrived, ToPeer, ToSession},
+    salvage::{Refusal, refuse_stanza},
     session::number_of_pong,
 };
 
@@ -154,8 +155,13 @@ impl Router {
         for (shard, batch) in batches.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
             // A stanza may be longer than what came for it: it brings the prefixes that its stream declared.
             let bytes = batch.iter().map(|stanza| stanza.xml.len() + size_of::<ReceivedStanza>()).sum();
-            let inbox = &directory.shards()[shard].inbox;
-            if let Err(Input::Stanzas(batch)) = inbox.push_sized(Input::Stanzas(batch), bytes) {
+            let shard = &directory.shards()[shard];
+            if let Err(Input::Stanzas(batch)) = shard.inbox.push_sized(Input::Stanzas(batch), bytes) {
+                if shard.is_down.load(Ordering::Relaxed) {
+                    // One shard that is rebuilt must not stop all readers.
+                    batch.iter().for_each(|stanza| refuse_stanza(directory, stanza, Refusal::NotNow));
+                    continue;
+                }
                 refused.extend(batch.into_iter().map(|stanza| stanza.xml));
             }
         }
@@ -249,30 +255,12 @@ impl Router {
     fn answer(&self, from: &Jid, to: &Jid, bytes: Vec<u8>) {
         let domains = (Domain::from_prepared(to.domain()), Domain::from_prepared(from.domain()));
         if let (Some(local), Some(remote)) = domains {
-            self.say(&local, &remote, bytes);
+            say(&self.directory, &local, &remote, bytes);
         }
     }
 }
 
 impl Router {
-    /// Hands an answer for which nobody waits to the session of two domains; drops it where too many wait already.
-    fn say(&self, local: &Domain, remote: &Domain, bytes: Vec<u8>) {
-        let directory = &self.directory;
-        let policy = directory.policy.load();
-        let limit = policy.partner(remote.as_str()).map(|partner| partner.limits.accepted_stanza_bytes);
-        if limit.is_none_or(|limit| bytes.len() > limit) {
-            // It echoes an id that alone takes more than a stanza may.
-            return directory.metrics.refused_stanza();
-        }
-        match Charge::take(&[&directory.budgets.answers], bytes.len() + ANSWER_OCTETS) {
-            Ok(charge) => {
-                let message = ToSession::Message { shard: 0, message: None, bytes: charge.seal(bytes) };
-                directory.session(local, remote).do_send(message);
-            }
-            Err(full) => directory.budgets.note(&full, &directory.metrics),
-        }
-    }
-
     /// Drops a stanza of which an address is malformed, and tells its sender (RFC 6120 §8.3.3.8).
     ///
     /// If only the resource of `from` is malformed, the bare address is told. If more is, nobody can be.
@@ -296,7 +284,7 @@ impl Router {
             StanzaHead { from: Some(from.as_str().into()), to: Some(pair.local.as_str().into()), ..head };
         let mut out = Vec::new();
         if error_reply(&mut out, &head, &ErrorContent::from(StanzaCondition::JidMalformed)) {
-            self.say(&pair.local, &pair.remote, out);
+            say(&self.directory, &pair.local, &pair.remote, out);
         }
     }
 
@@ -313,6 +301,23 @@ impl Router {
         {
             self.directory.session(&local, &remote).do_send(ToSession::Pong(id));
         }
+    }
+}
+
+/// Hands an answer for which nobody waits to the session of two domains; drops it where too many wait already.
+pub fn say(directory: &Directory, local: &Domain, remote: &Domain, bytes: Vec<u8>) {
+    let policy = directory.policy.load();
+    let limit = policy.partner(remote.as_str()).map(|partner| partner.limits.accepted_stanza_bytes);
+    if limit.is_none_or(|limit| bytes.len() > limit) {
+        // It echoes an id that alone takes more than a stanza may.
+        return directory.metrics.refused_stanza();
+    }
+    match Charge::take(&[&directory.budgets.answers], bytes.len() + ANSWER_OCTETS) {
+        Ok(charge) => {
+            let message = ToSession::Message { shard: 0, message: None, bytes: charge.seal(bytes) };
+            directory.session(local, remote).do_send(message);
+        }
+        Err(full) => directory.budgets.note(&full, &directory.metrics),
     }
 }
 

@@ -121,6 +121,39 @@ impl Session {
         self
     }
 
+    /// A session that takes the place of one that panicked while its partner was lost: it stays so until the next dial,
+    /// for which senders of messages are given this condition.
+    pub fn begin_lost(mut self, condition: &'static str, now: Instant) -> Self {
+        self.is_lost = true;
+        self.condition = condition;
+        self.backoff.fail();
+        self.dial = Dial::Waiting { until: now + self.backoff.wait() };
+        self
+    }
+
+    /// The messages whose fate is open. Only for a session that panicked; it may panic again.
+    pub fn take_open_messages(&mut self) -> Vec<(ShardIndex, MessageId)> {
+        let mail = self.mail.drain(..).filter_map(|letter| Some((letter.shard, letter.message?)));
+        let mut open: Vec<_> = mail.collect();
+        if let Some(stream) = self.stream.take() {
+            let Remains { unwritten, unconfirmed, .. } = stream.end(0);
+            open.extend(unwritten.into_iter().filter_map(|letter| Some((letter.shard, letter.message?))));
+            open.extend(unconfirmed);
+        }
+        open
+    }
+
+    /// A shard was rebuilt: what it was granted comes back, and what it wanted it will say again.
+    pub fn handle_shard_rebuilt(&mut self, shard: ShardIndex, now: Instant) {
+        self.wanting.retain(|(wanting, _)| *wanting != shard);
+        let granted = self.granted.extract_if(.., |(granted, _)| *granted == shard);
+        let bytes: usize = granted.map(|(_, bytes)| bytes).sum();
+        if let Some(stream) = &mut self.stream {
+            stream.window += bytes;
+        }
+        self.resume(now);
+    }
+
     /// The next thing to be done.
     pub fn poll_output(&mut self) -> Option<SessionOutput> {
         self.out.pop_front()

@@ -10,7 +10,9 @@ use crate::{
     alarm::{Alarm, Alarmed},
     broker::SessionReport,
     directory::{Directory, LINGER},
+    guarded::{Guarded, Recovery},
     messages::ToSession,
+    panics::ActorKind,
     session::{Session, SessionOutput, Standing},
 };
 
@@ -28,16 +30,18 @@ pub struct SessionActor {
     idle_until: Option<Instant>,
     /// The directory does not know it any more: what comes still is for its successor.
     is_leaving: bool,
+    seed: u64,
+    /// The partner is lost: what senders of messages are told.
+    lost: Option<&'static str>,
+    recovery: Recovery,
 }
 
 impl SessionActor {
     /// A session without a stream.
     pub fn new(pair: DomainPair, seed: u64, directory: Arc<Directory>) -> Self {
-        let settings = directory.session_settings;
-        let session = Session::new(settings, seed).with_ping(pair.local.as_str(), pair.remote.as_str());
         Self {
+            session: new_session(&directory, &pair, seed),
             pair,
-            session,
             directory,
             alarm: Alarm::default(),
             last_failure: None,
@@ -45,6 +49,9 @@ impl SessionActor {
             stanzas_out: 0,
             idle_until: None,
             is_leaving: false,
+            seed,
+            lost: None,
+            recovery: Recovery::default(),
         }
     }
 
@@ -94,6 +101,7 @@ impl SessionActor {
                 }
             }
             SessionOutput::Reachable { is_reachable, condition } => {
+                self.lost = (!is_reachable).then_some(condition);
                 let partner = &self.pair.remote;
                 match is_reachable {
                     true => tracing::info!(%partner, "partner is back"),
@@ -111,6 +119,7 @@ impl SessionActor {
                 self.directory.tell_shards(|| Input::ContactsDoubtful { lane: lane.clone() });
             }
             SessionOutput::Forgotten => {
+                self.lost = None;
                 tracing::info!(partner = %self.pair.remote, "nobody needs the lost partner any more");
                 let lane = self.lane();
                 let input = || Input::PartnerReachable { lane: lane.clone(), is_reachable: true };
@@ -155,6 +164,15 @@ impl Alarmed for SessionActor {
     }
 
     fn handle_alarm(&mut self, ctx: &mut Context<Self>) {
+        self.guarded(ctx, Self::pass_time);
+    }
+}
+
+impl SessionActor {
+    fn pass_time(&mut self, ctx: &mut Context<Self>) {
+        if self.recovery.is_down() {
+            return;
+        }
         let now = self.directory.clock.now().instant;
         if self.is_leaving {
             return ctx.stop();
@@ -179,6 +197,73 @@ impl Handler<ToSession> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, message: ToSession, ctx: &mut Context<Self>) {
+        if self.recovery.is_down() {
+            return self.refuse(message);
+        }
+        self.guarded(ctx, |actor, ctx| actor.take(message, ctx));
+    }
+}
+
+impl Guarded for SessionActor {
+    const KIND: ActorKind = ActorKind::Session;
+
+    fn directory(&self) -> &Arc<Directory> {
+        &self.directory
+    }
+
+    fn recovery(&mut self) -> &mut Recovery {
+        &mut self.recovery
+    }
+
+    fn fall(&mut self, ctx: &mut Context<Self>) {
+        self.set_alarm(None, ctx);
+        let fresh = new_session(&self.directory, &self.pair, self.seed);
+        let mut dead = std::mem::replace(&mut self.session, fresh);
+        // What its streams were handed is not known any more: what shards owe goes by a new one.
+        for stream in self.directory.streams_of(&self.pair) {
+            self.directory.edge().send(ToEdge::GiveUp { stream });
+        }
+        for (shard, message) in dead.take_open_messages() {
+            let fate = Err("remote-server-timeout");
+            self.directory.tell_shard(shard, Input::MessageFate { message, fate });
+        }
+    }
+
+    fn rebuild(&mut self, ctx: &mut Context<Self>) {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let session = new_session(&self.directory, &self.pair, self.seed);
+        let now = self.directory.clock.now().instant;
+        self.session = match self.lost {
+            Some(condition) => session.begin_lost(condition, now),
+            None => session,
+        };
+        self.is_back();
+        self.directory.tell_shards(|| Input::LaneReset { lane: self.lane() });
+        self.drive(ctx);
+    }
+}
+
+impl SessionActor {
+    /// While the session is rebuilt: shards are asked again afterwards for what they owe, messages are refused.
+    fn refuse(&self, message: ToSession) {
+        match message {
+            ToSession::Message { shard, message: Some(message), .. } => {
+                let fate = Err("resource-constraint");
+                self.directory.tell_shard(shard, Input::MessageFate { message, fate });
+            }
+            // It would be nobody's.
+            ToSession::StreamUp { stream, .. } => self.directory.edge().send(ToEdge::Close { stream }),
+            ToSession::Report(answer) => {
+                // Whoever asked may have gone meanwhile.
+                let _ = answer.send(self.report());
+            }
+            _ => {}
+        }
+    }
+
+    fn take(&mut self, message: ToSession, ctx: &mut Context<Self>) {
+        #[cfg(test)]
+        crate::guarded::trap::spring(message.text());
         let now = self.directory.clock.now().instant;
         if self.is_leaving && !matches!(message, ToSession::Report(_)) {
             return self.directory.session(&self.pair.local, &self.pair.remote).do_send(message);
@@ -222,6 +307,13 @@ impl Handler<ToSession> for SessionActor {
             }
             ToSession::Pong(id) => self.session.handle_pong(id, now),
             ToSession::Retry => self.session.handle_retry(now),
+            ToSession::ShardRebuilt(shard) => {
+                self.session.handle_shard_rebuilt(shard, now);
+                if self.session.is_lost() {
+                    let input = Input::PartnerReachable { lane: self.lane(), is_reachable: false };
+                    self.directory.tell_shard(shard, input);
+                }
+            }
             ToSession::Report(answer) => {
                 // Whoever asked may have gone meanwhile.
                 let _ = answer.send(self.report());
@@ -229,5 +321,23 @@ impl Handler<ToSession> for SessionActor {
             }
         }
         self.drive(ctx);
+    }
+}
+
+fn new_session(directory: &Directory, pair: &DomainPair, seed: u64) -> Session {
+    Session::new(directory.session_settings, seed).with_ping(pair.local.as_str(), pair.remote.as_str())
+}
+
+#[cfg(test)]
+impl ToSession {
+    /// What a trap looks for.
+    fn text(&self) -> &str {
+        match self {
+            Self::Want { .. } => "session: want",
+            Self::Message { bytes, .. } => std::str::from_utf8(bytes).unwrap_or_default(),
+            Self::Stanzas { bytes, .. } => std::str::from_utf8(bytes).unwrap_or_default(),
+            Self::Written { .. } => "session: written",
+            _ => "",
+        }
     }
 }

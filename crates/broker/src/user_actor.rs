@@ -2,23 +2,28 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, ActorContext, Context, Handler};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message as ActorMessage};
 use tombolo_edge::FlowFacts;
 use tombolo_interwork::owner::{Input, PeerKey, PhoneKey, ReplyTo};
 use tombolo_presence::Address;
 use tombolo_sip::message::Message;
-use tombolo_store::Row;
-use tombolo_telemetry::Redacted;
+use tombolo_store::{Row, StoreError};
+use tombolo_telemetry::{Redacted, SipMethod};
 
 use crate::{
     alarm::{Alarm, Alarmed},
     bindings,
     directory::{Directory, LINGER},
     flows::instance,
+    guarded::{Guarded, Recovery, Suspect},
     guests::{answer, pass},
-    local_user::{LEAST_EXPIRES, LocalUser, MOST_EXPIRES, Origin, Register, Registered, UserOutput},
+    local_user::{
+        Binding, LEAST_EXPIRES, LocalUser, MOST_EXPIRES, Origin, Reach, Register, Registered, UserOutput,
+    },
     messages::{Requester, ToPeer, ToUser},
+    panics::ActorKind,
     peer::respond,
+    salvage::refuse_by_flow,
 };
 
 /// The actor of one local user.
@@ -27,7 +32,23 @@ pub struct UserActor {
     user: LocalUser,
     directory: Arc<Directory>,
     alarm: Alarm,
+    recovery: Recovery,
+    /// How often the machine was built.
+    life: u64,
+    /// A phone's request that is being handled. It outlives a panic.
+    in_hand: Option<InHand>,
 }
+
+/// A phone's request, and whether the machine has panicked over it once.
+struct InHand {
+    request: ToUser,
+    is_suspect: bool,
+}
+
+/// The stored bindings of a user whose machine panicked, or why they cannot be read.
+#[derive(ActorMessage)]
+#[rtype(result = "()")]
+struct Loaded(Result<Vec<Binding>, StoreError>);
 
 impl UserActor {
     /// A user without phones.
@@ -37,10 +58,15 @@ impl UserActor {
             user: LocalUser::new(directory.budgets.forks.clone()),
             directory,
             alarm: Alarm::default(),
+            recovery: Recovery::default(),
+            life: 0,
+            in_hand: None,
         }
     }
 
     fn register(&mut self, peer: PeerKey, origin: Origin, reply: ReplyTo, message: &Message) {
+        #[cfg(test)]
+        crate::guarded::trap::spring(&format!("user: {:?}", message.call_id()));
         let now = self.directory.clock.now().instant;
         let asked = message.expires().unwrap_or(MOST_EXPIRES);
         let contacts = message.contacts().flatten().map(|contact| {
@@ -172,6 +198,15 @@ impl Alarmed for UserActor {
     }
 
     fn handle_alarm(&mut self, ctx: &mut Context<Self>) {
+        self.guarded(ctx, Self::pass_time);
+    }
+}
+
+impl UserActor {
+    fn pass_time(&mut self, ctx: &mut Context<Self>) {
+        if self.recovery.is_down() {
+            return;
+        }
         self.user.handle_timeout(self.directory.clock.now().instant);
         self.carry();
         if self.user.is_idle() {
@@ -190,16 +225,163 @@ impl Handler<ToUser> for UserActor {
     type Result = ();
 
     fn handle(&mut self, message: ToUser, ctx: &mut Context<Self>) {
+        if self.recovery.is_down() {
+            return self.refuse(message);
+        }
+        if let ToUser::Guest { .. } | ToUser::Register { .. } = message {
+            self.in_hand = Some(InHand { request: message, is_suspect: false });
+            return self.guarded(ctx, Self::handle_in_hand);
+        }
+        self.guarded(ctx, |actor, ctx| actor.take(message, ctx));
+    }
+}
+
+impl Guarded for UserActor {
+    const KIND: ActorKind = ActorKind::User;
+
+    fn directory(&self) -> &Arc<Directory> {
+        &self.directory
+    }
+
+    fn recovery(&mut self) -> &mut Recovery {
+        &mut self.recovery
+    }
+
+    fn fall(&mut self, ctx: &mut Context<Self>) {
+        self.set_alarm(None, ctx);
+        self.life += 1;
+        let fresh = LocalUser::new(self.directory.budgets.forks.clone()).counting_from(self.life << 40);
+        let mut dead = std::mem::replace(&mut self.user, fresh);
+        match &mut self.in_hand {
+            Some(in_hand) if !in_hand.is_suspect => in_hand.is_suspect = true,
+            Some(_) => self.drop_suspect(),
+            None => {}
+        }
+        for (shard, message) in dead.take_open_messages() {
+            let status = Some(500);
+            self.directory.tell_shard(shard, Input::Delivered { message, status });
+        }
+    }
+
+    /// Reads the bindings when everything that was handed to the store before is there.
+    fn rebuild(&mut self, ctx: &mut Context<Self>) {
+        let (aor, directory, me) = (self.aor.clone(), self.directory.clone(), ctx.address());
+        let helpers = directory.placement.helpers();
+        let read = move || {
+            let accounts = directory.authenticator.accounts();
+            let bindings = bindings::of_user(
+                &*directory.store,
+                &accounts,
+                &directory.lifetimes,
+                &aor,
+                directory.clock.now(),
+            );
+            me.do_send(Loaded(bindings));
+        };
+        let stored = move |_, _| drop(helpers.spawn_blocking(read));
+        self.directory.store.commit(Vec::new(), 0, Box::new(stored));
+    }
+}
+
+impl Handler<Loaded> for UserActor {
+    type Result = ();
+
+    fn handle(&mut self, Loaded(bindings): Loaded, ctx: &mut Context<Self>) {
+        let bindings = match bindings {
+            Ok(bindings) => bindings,
+            Err(error) => {
+                tracing::error!(%error, "the bindings of a user that is rebuilt cannot be read");
+                return self.rebuild_later(ctx);
+            }
+        };
+        self.is_back();
+        self.guarded(ctx, |actor, ctx| {
+            actor.user.restore(bindings, actor.directory.clock.now().instant);
+            actor.tell_reachable_phones();
+            actor.handle_in_hand(ctx);
+        });
+    }
+}
+
+impl UserActor {
+    /// Handles the request in hand. It stays there until then, so that it can be tried again after a panic.
+    fn handle_in_hand(&mut self, ctx: &mut Context<Self>) {
+        match self.in_hand.as_ref().map(|in_hand| &in_hand.request) {
+            Some(ToUser::Guest { flow, message }) => {
+                let (flow, message) = (flow.clone(), (**message).clone());
+                self.admit(&flow, message);
+            }
+            Some(ToUser::Register { peer, origin, reply, message }) => {
+                let (peer, origin, reply, message) = (peer.clone(), *origin, *reply, message.clone());
+                self.register(peer, origin, reply, &message);
+            }
+            _ => {}
+        }
+        self.in_hand = None;
+        self.drive(ctx);
+    }
+
+    /// The machine panicked twice over the request in hand.
+    fn drop_suspect(&mut self) {
+        let Some(InHand { request, .. }) = self.in_hand.take() else { return };
+        if let ToUser::Guest { message, .. } | ToUser::Register { message, .. } = &request {
+            let kind = SipMethod::of(message.method_text());
+            Suspect { kind: kind.as_str(), len: message.octets() }.log_dropped(ActorKind::User);
+        }
+        self.refuse(request);
+    }
+
+    /// While the bindings are read, or for good.
+    fn refuse(&mut self, message: ToUser) {
+        match message {
+            ToUser::Guest { flow, message } => refuse_by_flow(&self.directory, flow.flow, &message),
+            ToUser::Register { peer, reply, message, .. } => {
+                self.directory.metrics.refused_request();
+                let retry_after = [("Retry-After", "2".to_owned())];
+                if let Some(bytes) = respond(&message, 500, &retry_after) {
+                    self.directory.tell_peer(&peer, ToPeer::Respond { reply, bytes });
+                }
+            }
+            ToUser::Deliver { shard, message, .. } => {
+                self.directory.tell_shard(shard, Input::Delivered { message, status: Some(500) });
+            }
+            ToUser::MustDecide(watcher) => self.tell_decision(&watcher),
+            // Whoever asked hears nothing, and asks again; the rest is found out when the bindings are there.
+            ToUser::Restore(_)
+            | ToUser::Outcome { .. }
+            | ToUser::Reach { .. }
+            | ToUser::ShardRebuilt
+            | ToUser::Bindings(_)
+            | ToUser::Clear(_) => {}
+        }
+    }
+
+    /// The connections of its phones are known to the directory.
+    fn tell_reachable_phones(&mut self) {
+        let now = self.directory.clock.now().instant;
+        let mut peers: Vec<PeerKey> =
+            self.user.bindings().iter().map(|binding| binding.peer.clone()).collect();
+        peers.dedup();
+        for peer in peers.iter().filter(|peer| !self.directory.flows.of(peer).is_empty()) {
+            self.user.handle_reach(peer, Reach::Reachable, now);
+        }
+    }
+
+    fn tell_decision(&self, watcher: &Address) {
+        let (aor, watcher) = (Redacted(&self.aor), Redacted(watcher));
+        tracing::info!(%aor, %watcher, "a watcher waits: tombolo user pending, approve or deny");
+    }
+
+    fn take(&mut self, message: ToUser, ctx: &mut Context<Self>) {
         let now = self.directory.clock.now().instant;
         match message {
             ToUser::Restore(bindings) => self.user.restore(bindings, now),
             ToUser::Reach { peer, reach } => self.user.handle_reach(&peer, reach, now),
+            ToUser::ShardRebuilt => self.tell_reachable_phones(),
             ToUser::Bindings(answer) => drop(answer.send(self.user.report(now))),
             ToUser::Clear(answer) => drop(answer.send(self.user.clear())),
-            ToUser::Guest { flow, message } => self.admit(&flow, *message),
-            ToUser::Register { peer, origin, reply, message } => {
-                self.register(peer, origin, reply, &message);
-            }
+            // These are handled while they are in hand.
+            ToUser::Guest { .. } | ToUser::Register { .. } => {}
             ToUser::Deliver { shard, message, device, draft } => {
                 self.user.handle_message(shard, message, device.as_deref(), &draft, now);
             }
@@ -216,10 +398,7 @@ impl Handler<ToUser> for UserActor {
                     }
                 }
             }
-            ToUser::MustDecide(watcher) => {
-                let (aor, watcher) = (Redacted(&self.aor), Redacted(&watcher));
-                tracing::info!(%aor, %watcher, "a watcher waits: tombolo user pending, approve or deny");
-            }
+            ToUser::MustDecide(watcher) => self.tell_decision(&watcher),
         }
         self.drive(ctx);
     }

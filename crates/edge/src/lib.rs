@@ -3,6 +3,8 @@
 //! They know bytes and the stream, never who watches whom. What they bring and take are the values of
 //! [`stream_values`] and [`flow_values`].
 
+mod accept_trouble;
+mod caught;
 mod dialback_verify;
 mod doors;
 pub mod flow_values;

@@ -9,6 +9,7 @@ use tombolo_net::AnyStream;
 
 use crate::{
     DialId, FlowFacts, FlowId, FromFlow, Transport,
+    caught::{PANICKED, caught},
     outbox::Outbox,
     sip_admission::Place,
     sip_edge::{SipShared, Way, canonical},
@@ -80,9 +81,10 @@ impl Actor for SipConnection {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         let Some((stream, wire)) = self.carried.take() else { return ctx.stop() };
-        let carried = async move { wire.carry(stream).await };
+        let metrics = self.shared.metrics.clone();
+        let carried = async move { caught(&metrics, "sip connection", wire.carry(stream)).await };
         ctx.spawn(carried.into_actor(self).map(|cause, actor, ctx| {
-            actor.cause = cause;
+            actor.cause = cause.unwrap_or_else(|| PANICKED.to_owned());
             ctx.stop();
         }));
     }

@@ -13,6 +13,7 @@ use tombolo_net::{
 
 use crate::{
     DialId, FromFlow, Transport,
+    caught::{PANICKED, caught},
     sip_connection::{Established, SipConnection},
     sip_edge::SipShared,
     sip_udp::Meet,
@@ -34,7 +35,8 @@ pub(crate) struct SipDial {
 impl SipDial {
     /// Reports a flow, or that there is none.
     pub(crate) async fn run(self, shared: Arc<SipShared>) {
-        if let Err(cause) = self.open(&shared).await {
+        let opened = caught(&shared.metrics, "sip dial", self.open(&shared)).await;
+        if let Err(cause) = opened.unwrap_or_else(|| Err(PANICKED.to_owned())) {
             shared.tell(FromFlow::DialFailed { dial: self.dial, cause });
         }
     }
@@ -103,7 +105,9 @@ impl SipDial {
         // The socket lives with the reactor of its arbiter from here on.
         shared.placement.spawn_in(index, async move {
             // Whoever asked may be gone; the flow is reported all the same.
-            let _ = done.send(this.establish(stream, index, has_alternatives, &shared_there).await);
+            let established = this.establish(stream, index, has_alternatives, &shared_there);
+            let outcome = caught(&shared_there.metrics, "sip handshake", established).await;
+            let _ = done.send(outcome.unwrap_or_else(|| Err(PANICKED.to_owned())));
         });
         waiting.await.unwrap_or_else(|_| Err("the arbiter ended".to_owned()))
     }

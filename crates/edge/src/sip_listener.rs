@@ -5,14 +5,13 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rand::RngExt;
-use tokio::{
-    net::{TcpListener, TcpStream, UdpSocket},
-    time::sleep,
-};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tombolo_net::{AnyStream, Role, accept_tls};
 
 use crate::{
     Transport,
+    accept_trouble::AcceptTrouble,
+    caught::caught,
     sip_admission::{Place, Refused},
     sip_connection::{Established, SipConnection},
     sip_edge::SipShared,
@@ -32,16 +31,31 @@ pub(crate) enum Bound {
 /// # Errors
 /// Of the first address that cannot be bound, which the error names.
 pub(crate) fn bind(listen: &[(Transport, SocketAddr)]) -> io::Result<Vec<Bound>> {
-    let bind = |&(transport, address): &(Transport, SocketAddr)| match transport {
-        Transport::Udp => tombolo_net::udp(address).map(Bound::Datagrams),
-        Transport::Tcp | Transport::Tls => {
-            tombolo_net::listen(address).map(|listener| Bound::Stream(transport, listener))
-        }
+    // One port may be listened on by TCP and by UDP.
+    let of_kind = |is_udp: bool| -> Vec<SocketAddr> {
+        let kind = listen.iter().filter(|(transport, _)| (*transport == Transport::Udp) == is_udp);
+        kind.map(|(_, address)| *address).collect()
+    };
+    let (by_udp, by_tcp) = (of_kind(true), of_kind(false));
+    let bind = |&(transport, address): &(Transport, SocketAddr)| -> io::Result<Vec<Bound>> {
+        Ok(match transport {
+            Transport::Udp => {
+                tombolo_net::udp_all(address, &by_udp)?.into_iter().map(Bound::Datagrams).collect()
+            }
+            Transport::Tcp | Transport::Tls => {
+                let listeners = tombolo_net::listen_all(address, &by_tcp)?.into_iter();
+                listeners.map(|listener| Bound::Stream(transport, listener)).collect()
+            }
+        })
     };
     let named = |(transport, address): &(Transport, SocketAddr), error: io::Error| {
         io::Error::new(error.kind(), format!("sip {} {address}: {error}", transport.uri_name()))
     };
-    listen.iter().map(|listener| bind(listener).map_err(|error| named(listener, error))).collect()
+    let mut bound = Vec::new();
+    for listener in listen {
+        bound.extend(bind(listener).map_err(|error| named(listener, error))?);
+    }
+    Ok(bound)
 }
 
 impl Bound {
@@ -69,15 +83,17 @@ impl Bound {
 }
 
 async fn accept(listener: TcpListener, transport: Transport, shared: Arc<SipShared>) {
+    let mut trouble = AcceptTrouble::new("sip");
     loop {
         // While so many are being welcomed, the kernel's queue holds the others.
         let Ok(permit) = shared.welcomes.clone().acquire_owned().await else { return };
         let (stream, remote) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Ok(accepted) => {
+                trouble.is_over();
+                accepted
+            }
             Err(error) => {
-                tracing::error!(%error, "sip listener cannot accept");
-                sleep(ACCEPT_PAUSE).await;
+                trouble.rest(&error, &shared.clock).await;
                 continue;
             }
         };
@@ -98,9 +114,10 @@ async fn accept(listener: TcpListener, transport: Transport, shared: Arc<SipShar
         let index = shared.placement.by_hash(rand::rng().random());
         let owner = shared.clone();
         let is_running = shared.placement.spawn_in(index, async move {
-            let outcome = welcome(stream, transport, index, place, &owner).await;
+            let welcomed = welcome(stream, transport, index, place, &owner);
+            let outcome = caught(&owner.metrics, "sip handshake", welcomed).await;
             drop(permit);
-            if let Err(error) = outcome {
+            if let Some(Err(error)) = outcome {
                 owner.metrics.malformed_input();
                 tracing::debug!(%remote, %error, "sip connection refused");
             }
@@ -144,4 +161,3 @@ async fn welcome(
 /// Connections that are welcomed at a time.
 pub(crate) const MOST_WELCOMES: usize = 4096;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -2,18 +2,14 @@
 //!
 //! Datagrams go in and out; which addresses are known is [`Remotes`]' matter.
 
-use std::{
-    io,
-    net::{Ipv6Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use actix::{
     Actor, Addr, AsyncContext, Context, Handler, Message as ActorMessage, WrapFuture, fut::ActorFutureExt,
 };
 use bytes::Bytes;
 use tokio::{net::UdpSocket, time::sleep};
+use tombolo_runtime::guard;
 use tombolo_sip::{
     build::ResponseBuilder,
     framer::is_padding,
@@ -22,7 +18,7 @@ use tombolo_sip::{
 use tombolo_telemetry::StatusClass;
 
 use crate::{
-    DialId, FlowFacts, FlowId, FromFlow, Transport,
+    DialId, FlowFacts, FlowId, FromFlow, Transport, caught,
     sip_edge::{SipShared, Way, canonical},
     sip_remotes::Remotes,
 };
@@ -38,12 +34,7 @@ pub(crate) struct UdpSide {
 impl UdpSide {
     /// How this socket writes an address, if it can send there at all.
     pub(crate) fn reaches(&self, remote: SocketAddr) -> Option<SocketAddr> {
-        match (self.local, remote) {
-            (SocketAddr::V6(local), SocketAddr::V4(remote)) if *local.ip() == Ipv6Addr::UNSPECIFIED => {
-                Some((remote.ip().to_ipv6_mapped(), remote.port()).into())
-            }
-            (local, remote) => (local.is_ipv4() == remote.is_ipv4()).then_some(remote),
-        }
+        (self.local.is_ipv4() == remote.is_ipv4()).then_some(remote)
     }
 
     /// Sends a message to a flow. A full socket loses it, as the network may; transactions send it again.
@@ -182,7 +173,10 @@ impl Handler<Datagrams> for UdpActor {
 
     fn handle(&mut self, Datagrams(datagrams): Datagrams, ctx: &mut Context<Self>) {
         for (remote, datagram) in datagrams {
-            self.take(remote, datagram);
+            // One datagram must not end the socket of all.
+            if let Err(panicked) = guard(|| self.take(remote, datagram)) {
+                caught::note(&self.shared.metrics, "sip datagram", &panicked);
+            }
         }
         // Lets the arbiter's other actors run between two batches.
         ctx.wait(tokio::task::yield_now().into_actor(self).map(|(), _, _| ()));

@@ -20,6 +20,7 @@ use tombolo_xmpp::{
 
 use crate::{
     FromEdge, ProofMethod, STREAM_WINDOW_BYTES, StreamDirection, StreamEnd, StreamId, StreamTls,
+    caught::{PANICKED, caught},
     negotiation::{Negotiated, ask},
     outbox::Outbox,
     stream_end::{domain_pair, end_of, note, proof_of},
@@ -117,9 +118,11 @@ impl Actor for XmppConnection {
             is_throttled: false,
         };
         let run = carrier.run(negotiated.stanzas, negotiated.end);
-        ctx.spawn(run.into_actor(self).map(|(end, last_written), actor, ctx| {
-            actor.end = end;
-            actor.last_written = last_written;
+        let metrics = self.shared.metrics.clone();
+        let run = async move { caught(&metrics, "xmpp stream", run).await };
+        ctx.spawn(run.into_actor(self).map(|ended, actor, ctx| {
+            // After a panic it is not known what was written last; what was reported before counts.
+            (actor.end, actor.last_written) = ended.unwrap_or((StreamEnd::Broken(PANICKED.to_owned()), 0));
             ctx.stop();
         }));
     }

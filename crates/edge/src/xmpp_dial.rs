@@ -13,6 +13,7 @@ use tombolo_xmpp::stream::{Dial, KeyAnswer, KeyQuestion, OutboundStream, Pair, P
 
 use crate::{
     DialId, DomainPair, StreamEnd,
+    caught::{PANICKED, caught},
     negotiation::{Negotiated, Negotiation},
     stream_end::NotOpened,
     xmpp_connection::XmppConnection,
@@ -115,11 +116,16 @@ impl XmppShared {
         let socket = socket.into_std().map_err(broken)?;
         let negotiation = Negotiation::outgoing(stream, pair.clone(), self.clone());
         let (done, waiting) = tokio::sync::oneshot::channel();
+        let metrics = self.metrics.clone();
         // The socket lives with the reactor of its arbiter from here on.
         let index = self.placement.by_hash(rand::rng().random());
         self.placement.spawn_in(index, async move {
             let outcome = match TcpStream::from_std(socket) {
-                Ok(socket) => negotiation.run(socket, index, tls).await,
+                Ok(socket) => {
+                    let outcome =
+                        caught(&metrics, "xmpp negotiation", negotiation.run(socket, index, tls)).await;
+                    outcome.unwrap_or_else(|| Err(StreamEnd::Broken(PANICKED.to_owned()).into()))
+                }
                 Err(error) => Err(StreamEnd::Broken(error.to_string()).into()),
             };
             // Whoever asked may have lost patience; then the stream ends here.

@@ -26,8 +26,14 @@ use tombolo_xmpp::{
 };
 
 use crate::{
-    DoorLimits, EdgePort, FromEdge, StreamId, StreamSink, ToEdge, dialback_verify::Questions, doors::Doors,
-    outbox::Outbox, stream_policy::TablePolicy, stream_upkeep::StreamPace, xmpp_listener::accept,
+    DoorLimits, EdgePort, FromEdge, StreamEnd, StreamId, StreamSink, ToEdge,
+    caught::{PANICKED, caught},
+    dialback_verify::Questions,
+    doors::Doors,
+    outbox::Outbox,
+    stream_policy::TablePolicy,
+    stream_upkeep::StreamPace,
+    xmpp_listener::accept,
 };
 
 /// What the XMPP side is set to.
@@ -130,13 +136,17 @@ impl XmppEdge {
             questions: Questions::default(),
         });
         let mut bound = Vec::new();
+        let all: Vec<SocketAddr> =
+            settings.listen.iter().chain(&settings.direct_tls_listen).copied().collect();
         let starttls = settings.listen.into_iter().map(|address| (address, TlsStart::StartTls));
         let direct = settings.direct_tls_listen.into_iter().map(|address| (address, TlsStart::Direct));
         for (address, tls) in starttls.chain(direct) {
-            let listener = tombolo_net::listen(address)
+            let listeners = tombolo_net::listen_all(address, &all)
                 .map_err(|error| io::Error::new(error.kind(), format!("xmpp {address}: {error}")))?;
-            bound.push(listener.local_addr()?);
-            helpers.spawn(accept(listener, tls, shared.clone()));
+            for listener in listeners {
+                bound.push(listener.local_addr()?);
+                helpers.spawn(accept(listener, tls, shared.clone()));
+            }
         }
         Ok((Self { shared }, bound))
     }
@@ -191,7 +201,9 @@ impl EdgePort for XmppEdge {
             ToEdge::Dial { dial, pair } => {
                 let shared = self.shared.clone();
                 self.shared.placement.helpers().spawn(async move {
-                    if let Err(end) = shared.dial(dial, &pair).await {
+                    let dialled = caught(&shared.metrics, "xmpp dial", shared.dial(dial, &pair)).await;
+                    let failed = || Err(StreamEnd::Broken(PANICKED.to_owned()));
+                    if let Err(end) = dialled.unwrap_or_else(failed) {
                         shared.tell(FromEdge::DialFailed { dial, end });
                     }
                 });

@@ -3,7 +3,6 @@
 use std::{
     net::IpAddr,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
 use rand::RngExt;
@@ -15,8 +14,8 @@ use tombolo_xmpp::{
 };
 
 use crate::{
-    StreamEnd, negotiation::Negotiation, stream_end::NotOpened, xmpp_connection::XmppConnection,
-    xmpp_edge::XmppShared,
+    StreamEnd, accept_trouble::AcceptTrouble, caught::caught, negotiation::Negotiation,
+    stream_end::NotOpened, xmpp_connection::XmppConnection, xmpp_edge::XmppShared,
 };
 
 impl XmppShared {
@@ -97,12 +96,15 @@ fn refuse_for_memory(socket: &TcpStream, tls: TlsStart) {
 
 /// Accepts for ever; what comes is negotiated in a task of its own, within the budgets.
 pub(crate) async fn accept(listener: tokio::net::TcpListener, tls: TlsStart, shared: Arc<XmppShared>) {
+    let mut trouble = AcceptTrouble::new("xmpp");
     loop {
         let (socket, remote) = match listener.accept().await {
-            Ok(accepted) => accepted,
+            Ok(accepted) => {
+                trouble.is_over();
+                accepted
+            }
             Err(error) => {
-                tracing::error!(%error, "xmpp listener cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                trouble.rest(&error, &shared.clock).await;
                 continue;
             }
         };
@@ -125,7 +127,8 @@ pub(crate) async fn accept(listener: tokio::net::TcpListener, tls: TlsStart, sha
             let ids = StreamIds::new(rand::rng().random());
             let stream = InboundStream::new(owner.inbound.clone(), tls, ids, now);
             let negotiation = Negotiation::incoming(S2sStream::Inbound(stream), owner.clone());
-            let outcome = negotiation.run(socket, index, tls).await;
+            let negotiated = negotiation.run(socket, index, tls);
+            let Some(outcome) = caught(&owner.metrics, "xmpp negotiation", negotiated).await else { return };
             match outcome {
                 Ok((mut negotiated, _)) => {
                     admission.prove();

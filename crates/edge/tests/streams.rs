@@ -370,3 +370,25 @@ fn dialback_in_the_clear_is_not_used_where_the_entry_does_not_say_insecure() {
         b.ear.hears_no("a stream", is_up).await;
     });
 }
+
+#[test]
+fn a_stanza_over_which_its_handling_panics_ends_its_stream_and_is_counted() {
+    run(|world| async move {
+        let (a, b) = two(&world);
+        acquaint(&a, &b, &[SaslExternal]);
+        a.dial(B);
+        let (out, into) = (a.ear.up(Outgoing, 0).await, b.ear.up(Incoming, 0).await);
+        let stanza = format!("<message from='x@{A}' to='y@{B}' id='panic'/>");
+        let bytes = stanza.into_bytes().into();
+        a.edge.send(ToEdge::Stanzas { stream: out.stream, count: 1, bytes });
+        let (end, _) = b.ear.down(into.stream).await;
+        assert!(matches!(&end, StreamEnd::Broken(cause) if cause.contains("panicked")), "{end:?}");
+        a.ear.down(out.stream).await;
+        // The next one is taken.
+        a.dial(B);
+        let (out, into) = (a.ear.up(Outgoing, 1).await, b.ear.up(Incoming, 1).await);
+        a.write(&out, [1], 10);
+        b.ear.stanzas_until(into.stream, 1).await;
+        assert!(b.metrics.render().contains("tombolo_panics_total 1\n"));
+    });
+}

@@ -4,6 +4,7 @@
 //! on certificates. It reads no octet of XMPP or SIP; it knows only what their DNS and certificate rules are.
 
 mod authority;
+mod bind;
 mod certificate_fault;
 mod certificate_file;
 mod date;
@@ -17,17 +18,19 @@ mod socket;
 mod srv;
 mod store;
 mod stream;
+mod system_names;
 mod tls;
 mod trust;
 
 pub use authority::{Authority, AuthorityError};
+pub use bind::bind_all;
 pub use certificate_fault::CertificateFault;
 pub use certificate_file::{BinaryForm, FileFault, FileProblem, FileRole, inspect_pair, inspect_trust};
 pub use date::date;
 pub use names::CertificateNames;
 pub use resolve::{Resolver, Unresolved};
 pub use sip_location::{SipLocation, SipTarget, SipTransport};
-pub use socket::{MAX_ATTEMPTS, connect, listen, udp};
+pub use socket::{MAX_ATTEMPTS, connect, listen, listen_all, udp, udp_all};
 pub use srv::{Srv, Target, order_srv};
 pub use store::{CertificateStore, Expiry, Replace, StoreError};
 pub use stream::{AnyStream, TlsError, TlsFacts, accept_tls, connect_tls};

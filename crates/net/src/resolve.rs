@@ -5,14 +5,14 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use hickory_resolver::{
-    TokioResolver,
-    config::{NameServerConfig, ResolverConfig},
-    net::{NetError, runtime::TokioRuntimeProvider},
+    net::NetError,
     proto::rr::{Name, RData, RecordType},
 };
 use rand::RngExt;
@@ -23,6 +23,7 @@ use crate::{
     rotation::Rotation,
     sip_location::{self, Naptr, Next},
     srv::{usable, xmpp_order},
+    system_names::{Made, Servers, SystemNames},
 };
 
 /// Why a name gives no address.
@@ -45,8 +46,15 @@ pub enum Unresolved {
 /// for 4 h more.
 #[derive(Clone)]
 pub struct Resolver {
-    inner: TokioResolver,
+    made: Arc<ArcSwap<Made>>,
+    system: Arc<Mutex<System>>,
     kept: Arc<Mutex<Kept>>,
+}
+
+/// The machine's files, and when they were looked at.
+struct System {
+    names: SystemNames,
+    looked_at: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -57,43 +65,61 @@ struct Kept {
 }
 
 impl Resolver {
-    /// The system's name servers.
+    /// The system's name servers and hosts, followed as `/etc/resolv.conf` and `/etc/hosts` change. The machine may have
+    /// none yet.
     ///
     /// # Errors
-    /// [`Unresolved::NoAnswer`] when the system's settings cannot be read.
+    /// [`Unresolved::NoAnswer`] when the settings cannot be used.
     pub fn system() -> Result<Self, Unresolved> {
-        let builder =
-            TokioResolver::builder_tokio().map_err(|error| Unresolved::NoAnswer(error.to_string()))?;
-        Self::build(builder)
+        Self::from_files(Path::new(RESOLV_CONF), Path::new(HOSTS))
     }
 
-    /// These name servers and no others.
+    /// The name servers of a file like `/etc/resolv.conf` and the hosts of one like `/etc/hosts`, followed as they change.
     ///
     /// # Errors
-    /// [`Unresolved::NoAnswer`] when there is none among them that can be used.
-    pub fn with_servers(servers: &[SocketAddr]) -> Result<Self, Unresolved> {
-        let server = |address: &SocketAddr| {
-            let mut config = NameServerConfig::udp_and_tcp(address.ip());
-            for connection in &mut config.connections {
-                connection.port = address.port();
-            }
-            config
-        };
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers.iter().map(server).collect());
-        Self::build(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()))
+    /// [`Unresolved::NoAnswer`] when the settings cannot be used.
+    pub fn from_files(resolv_conf: &Path, hosts: &Path) -> Result<Self, Unresolved> {
+        Self::from_system(SystemNames::new(Servers::File(resolv_conf.to_owned()), hosts.to_owned()))
     }
 
-    fn build(
-        mut builder: hickory_resolver::ResolverBuilder<TokioRuntimeProvider>,
-    ) -> Result<Self, Unresolved> {
-        let options = builder.options_mut();
-        options.timeout = Duration::from_secs(3);
-        options.attempts = 2;
-        options.positive_min_ttl = Some(Duration::from_secs(1));
-        options.positive_max_ttl = Some(Duration::from_secs(3600));
-        options.negative_max_ttl = Some(Duration::from_secs(60));
-        let inner = builder.build().map_err(|error| Unresolved::NoAnswer(error.to_string()))?;
-        Ok(Self { inner, kept: Arc::default() })
+    /// These name servers and no others, and the machine's hosts.
+    ///
+    /// # Errors
+    /// [`Unresolved::NoAnswer`] when the settings cannot be used.
+    pub fn with_servers(servers: &[SocketAddr]) -> Result<Self, Unresolved> {
+        Self::from_system(SystemNames::new(Servers::Fixed(servers.to_owned()), PathBuf::from(HOSTS)))
+    }
+
+    fn from_system(mut names: SystemNames) -> Result<Self, Unresolved> {
+        let made = names.make_if_changed().map_err(|error| Unresolved::NoAnswer(error.to_string()))?;
+        let Some(made) = made else { return Err(Unresolved::NoAnswer("nothing was made".to_owned())) };
+        let system = Arc::new(Mutex::new(System { names, looked_at: None }));
+        Ok(Self { made: Arc::new(ArcSwap::from_pointee(made)), system, kept: Arc::default() })
+    }
+
+    /// Looks at the machine's files now; otherwise that is done by questions, every few seconds at most.
+    pub fn reload(&self) {
+        let mut system = self.system.lock().unwrap_or_else(PoisonError::into_inner);
+        system.looked_at = Some(now());
+        match system.names.make_if_changed() {
+            Ok(Some(made)) => self.made.store(Arc::new(made)),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%error, "changed name servers cannot be used; the old ones stay in use")
+            }
+        }
+    }
+
+    /// The resolver by what the machine's files hold.
+    fn inner(&self) -> Arc<Made> {
+        let is_due = {
+            let system = self.system.lock().unwrap_or_else(PoisonError::into_inner);
+            system.looked_at.is_none_or(|looked_at| looked_at + LOOK_EVERY <= now())
+        };
+        if is_due {
+            self.reload();
+        }
+        self.made.load_full()
     }
 
     /// The SRV records of a name, unordered, at most 32.
@@ -101,7 +127,9 @@ impl Resolver {
     /// # Errors
     /// [`Unresolved::NoService`] when the only targets are `.`.
     pub async fn srv(&self, name: &str) -> Result<Vec<Srv>, Unresolved> {
-        let answer = self.inner.srv_lookup(absolute(name)).await.map_err(unresolved).and_then(|answer| {
+        let made = self.inner();
+        let answer = made.resolver.srv_lookup(absolute(name)).await;
+        let answer = answer.map_err(|error| unresolved(error, &made)).and_then(|answer| {
             let srv = |data: &RData| match data {
                 RData::SRV(srv) => Some(Srv {
                     priority: srv.priority,
@@ -125,7 +153,9 @@ impl Resolver {
         if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
-        let answer = self.inner.lookup_ip(absolute(host)).await.map_err(unresolved).and_then(|answer| {
+        let made = self.inner();
+        let answer = made.resolver.lookup_ip(absolute(host)).await;
+        let answer = answer.map_err(|error| unresolved(error, &made)).and_then(|answer| {
             let addresses: Vec<IpAddr> = answer.iter().take(MOST_ADDRESSES).collect();
             if addresses.is_empty() { Err(Unresolved::NotFound) } else { Ok(addresses) }
         });
@@ -196,7 +226,9 @@ impl Resolver {
     }
 
     async fn naptr(&self, name: &str) -> Result<Vec<Naptr>, Unresolved> {
-        let answer = self.inner.lookup(absolute(name), RecordType::NAPTR).await.map_err(unresolved)?;
+        let made = self.inner();
+        let answer = made.resolver.lookup(absolute(name), RecordType::NAPTR).await;
+        let answer = answer.map_err(|error| unresolved(error, &made))?;
         let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
         let naptr = |data: &RData| match data {
             RData::NAPTR(naptr) => Some(Naptr {
@@ -222,7 +254,7 @@ fn chance(most: u32) -> u32 {
     rand::rng().random_range(0..=most)
 }
 
-fn now() -> std::time::Instant {
+fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
@@ -240,12 +272,19 @@ fn without_dot(name: &Name) -> String {
     name.to_ascii().trim_end_matches('.').to_owned()
 }
 
-fn unresolved(error: NetError) -> Unresolved {
+fn unresolved(error: NetError, made: &Made) -> Unresolved {
+    if !made.has_servers {
+        return Unresolved::NoAnswer("no name server is known".to_owned());
+    }
     if error.is_nx_domain() || error.is_no_records_found() {
         return Unresolved::NotFound;
     }
     Unresolved::NoAnswer(error.to_string())
 }
 
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const HOSTS: &str = "/etc/hosts";
+/// How often the machine's files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 const MOST_ADDRESSES: usize = 64;
 const MOST_NAPTR: usize = 16;

@@ -12,10 +12,29 @@ use tokio::{
     time::timeout,
 };
 
-/// A TCP listener, whose connections are tuned as those of [`connect`].
+use crate::bind::bind_all;
+
+/// TCP listeners for an address, which is one of `all` that are listened on: see [`bind_all`].
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub fn listen_all(address: SocketAddr, all: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
+    bind_all(address, all, listen, TcpListener::local_addr)
+}
+
+/// UDP sockets for an address, in the same way.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub fn udp_all(address: SocketAddr, all: &[SocketAddr]) -> io::Result<Vec<UdpSocket>> {
+    bind_all(address, all, udp, UdpSocket::local_addr)
+}
+
+/// A TCP listener for this address and family, whose connections are tuned as those of [`connect`].
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    keep_to_family(&socket, address)?;
     // What is accepted takes these over.
     tune(&socket)?;
     socket.set_nonblocking(true)?;
@@ -24,14 +43,20 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// A UDP socket.
+/// A UDP socket for this address and family.
 pub fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
+    keep_to_family(&socket, address)?;
     // A storm of responses must fit while we are at something else; the system may give less.
     let _ = socket.set_recv_buffer_size(DATAGRAM_BUFFER);
     socket.bind(&address.into())?;
     UdpSocket::from_std(socket.into())
+}
+
+/// IPv4 has a socket of its own.
+fn keep_to_family(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    if address.is_ipv6() { socket.set_only_v6(true) } else { Ok(()) }
 }
 
 /// Connects to the first address that answers; the error of the last one when none does.

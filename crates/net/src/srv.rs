@@ -71,8 +71,8 @@ pub(crate) fn usable(mut records: Vec<Srv>) -> Result<Vec<Srv>, Unresolved> {
 
 /// One list of both kinds of records, `_xmpp-server` and `_xmpps-server`.
 ///
-/// Without any record the domain itself at 5269, unless one kind says `.`, or STARTTLS could not be asked for. Who
-/// cannot answer for direct TLS is taken to have none.
+/// Without any record the domain itself at 5269, unless one kind says `.`; so too where the name servers failed to answer
+/// (RFC 6120 §3.2.1, item 9): whether they know the domain's address is asked next.
 pub(crate) fn xmpp_order(
     domain: &str,
     plain: Result<Vec<Srv>, Unresolved>,
@@ -92,7 +92,6 @@ pub(crate) fn xmpp_order(
     }
     match (plain, tls) {
         (Err(Unresolved::NoService), _) | (_, Err(Unresolved::NoService)) => Err(Unresolved::NoService),
-        (Err(Unresolved::NoAnswer(cause)), _) => Err(Unresolved::NoAnswer(cause)),
         _ => Ok(vec![Target { host: domain.to_owned(), port: 5269, is_direct_tls: false }]),
     }
 }
@@ -158,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_domain_itself_is_tried_only_where_there_is_no_record_and_no_dot() {
+    fn xs_dns_03_the_domain_itself_is_tried_where_there_is_no_record_or_no_answer_and_no_dot() {
         let no = || Err(Unresolved::NotFound);
         let dot = || Err(Unresolved::NoService);
         let silent = || Err(Unresolved::NoAnswer("x".into()));
@@ -170,7 +169,10 @@ mod tests {
         let own = order(no(), no()).expect("the domain itself");
         assert_eq!((own[0].host.as_str(), own[0].port, own[0].is_direct_tls), ("x.example", 5269, false));
         assert_eq!(order(no(), silent()).expect("the domain itself").len(), 1);
-        assert_eq!(order(silent(), no()).map(|_| Vec::new()), silent());
+        for (plain, tls) in [(silent(), no()), (silent(), silent())] {
+            assert_eq!(order(plain, tls), Ok(own.clone()));
+        }
+        assert_eq!(order(silent(), dot()), Err(Unresolved::NoService));
     }
 
     #[test]

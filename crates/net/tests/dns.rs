@@ -152,7 +152,9 @@ async fn a_failure_is_told_apart_from_a_name_that_does_not_exist() {
         ),
     ])
     .await;
-    assert!(matches!(server.resolver.xmpp_targets("p.example").await, Err(Unresolved::NoAnswer(_))));
+    // RFC 6120 §3.2.1, item 9: the domain's own address may be known all the same.
+    let own = server.resolver.xmpp_targets("p.example").await.expect("the domain itself");
+    assert_eq!((own.len(), own[0].host.as_str(), own[0].port), (1, "p.example", 5269));
     assert!(matches!(server.resolver.addresses("h.example", 1).await, Err(Unresolved::NoAnswer(_))));
     for missing in ["nowhere.example", "empty.example"] {
         assert_eq!(server.resolver.addresses(missing, 1).await, Err(Unresolved::NotFound), "{missing}");
@@ -275,4 +277,49 @@ async fn sip_d_13_a_table_of_zones_leads_by_naptr_then_srv_then_the_host_itself(
     }
     let failing = SipLocation { transport: Some(Tcp), ..uri("failing.example") };
     assert!(matches!(server.resolver.locate_sip(&failing).await, Err(Unresolved::NoAnswer(_))));
+}
+
+#[tokio::test]
+async fn a_machine_without_name_servers_knows_its_hosts_and_follows_the_files_as_they_change() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (resolv_conf, hosts) = (folder.path().join("resolv.conf"), folder.path().join("hosts"));
+    let resolver = Resolver::from_files(&resolv_conf, &hosts).expect("neither file need be there");
+    let asked = resolver.addresses("own.example", 5269).await;
+    assert!(
+        matches!(&asked, Err(Unresolved::NoAnswer(cause)) if cause.contains("no name server")),
+        "{asked:?}"
+    );
+    assert_eq!(
+        resolver.addresses("192.0.2.1", 1).await,
+        Ok(vec!["192.0.2.1:1".parse().expect("an address")])
+    );
+
+    std::fs::write(&hosts, "192.0.2.7 own.example other\n").expect("written");
+    std::fs::write(&resolv_conf, "# nothing yet\n").expect("written");
+    resolver.reload();
+    let own = Ok(vec!["192.0.2.7:5269".parse().expect("an address")]);
+    assert_eq!(resolver.addresses("own.example", 5269).await, own);
+    assert_eq!(resolver.addresses("OWN.example", 5269).await, own);
+
+    // By itself too, after a few seconds.
+    std::fs::write(&hosts, "192.0.2.8 own.example\n").expect("written");
+    tokio::time::pause();
+    tokio::time::advance(std::time::Duration::from_secs(6)).await;
+    let moved = Ok(vec!["192.0.2.8:5269".parse().expect("an address")]);
+    assert_eq!(resolver.addresses("own.example", 5269).await, moved);
+}
+
+#[tokio::test]
+async fn a_resolver_of_a_changed_file_asks_the_new_name_server() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (resolv_conf, hosts) = (folder.path().join("resolv.conf"), folder.path().join("hosts"));
+    let resolver = Resolver::from_files(&resolv_conf, &hosts).expect("a resolver");
+    // Nobody answers at this address; what counts is that it is asked now.
+    std::fs::write(&resolv_conf, "nameserver 127.0.0.254\noptions timeout:1 attempts:1\n").expect("written");
+    resolver.reload();
+    let asked = resolver.addresses("own.example", 5269).await;
+    assert!(
+        matches!(&asked, Err(Unresolved::NoAnswer(cause)) if !cause.contains("no name server is")),
+        "{asked:?}"
+    );
 }

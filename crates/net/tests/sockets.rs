@@ -7,7 +7,7 @@ use std::{
 
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::TcpStream;
-use tombolo_net::{connect, listen, udp};
+use tombolo_net::{connect, listen, listen_all, udp, udp_all};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -104,4 +104,33 @@ async fn datagrams_arrive() {
     let mut buffer = [0; 8];
     let (len, from) = other.recv_from(&mut buffer).await.expect("received");
     assert_eq!((&buffer[..len], from), (&b"x"[..], one.local_addr().expect("bound")));
+}
+
+#[tokio::test]
+async fn all_addresses_are_reached_by_both_families_and_beside_a_listener_for_ipv4_alone() {
+    let all = "[::]:0".parse().expect("an address");
+    let listeners = listen_all(all, &[all]).expect("listens");
+    let port = listeners[0].local_addr().expect("bound").port();
+    // Where the machine has no IPv6 there is one of them.
+    for listener in &listeners {
+        let at = listener.local_addr().expect("bound");
+        assert_eq!(at.port(), port);
+        let host: std::net::IpAddr =
+            if at.is_ipv4() { [127, 0, 0, 1].into() } else { "::1".parse().expect("one") };
+        let (accepted, connected) =
+            tokio::join!(listener.accept(), TcpStream::connect(SocketAddr::new(host, port)));
+        let (_, remote) = accepted.expect("accepted");
+        assert!(connected.is_ok() && remote.ip() == host, "{remote}: no mapped address");
+    }
+    assert!(listeners.iter().any(|listener| listener.local_addr().is_ok_and(|at| at.is_ipv4())));
+    drop(listeners);
+    let v4 = listen("0.0.0.0:0".parse().expect("an address")).expect("listens").local_addr().expect("bound");
+    let both = [SocketAddr::new("::".parse().expect("all"), v4.port()), v4];
+    for order in [[0, 1], [1, 0]] {
+        let bound: Vec<_> =
+            order.iter().map(|at| listen_all(both[*at], &both).expect("side by side")).collect();
+        let sockets: Vec<_> =
+            order.iter().map(|at| udp_all(both[*at], &both).expect("so does UDP")).collect();
+        drop((bound, sockets));
+    }
 }

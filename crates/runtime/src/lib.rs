@@ -15,7 +15,7 @@ mod turn;
 
 pub use backoff::{Backoff, BackoffSettings};
 pub use clock::Clock;
-pub use guard::{PanicCount, Panicked, guard};
+pub use guard::{Panicked, guard, guard_future};
 pub use inbox::{Inbox, InboxSender, Wake, inbox, inbox_of_bytes};
 pub use memory::{MemoryGate, memory_limit, memory_taken};
 pub use placement::Placement;

@@ -198,6 +198,17 @@ impl<T> Transactions<T> {
         }
     }
 
+    /// Numbers further transactions from above `first`: for transactions that replace others of the same hop.
+    pub fn count_from(&mut self, first: u64) {
+        (self.next_branch, self.next_server) = (first + 1, first + 1);
+    }
+
+    /// Takes out the requests that were not answered, each with the flow by which it came.
+    pub fn take_unanswered(&mut self) -> Vec<(u64, Message)> {
+        let open = self.servers.values_mut().filter(|server| !server.is_answered);
+        open.filter_map(|server| Some((server.flow, *server.request.take()?))).collect()
+    }
+
     /// The next message to be sent.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.out.pop_front()

@@ -91,6 +91,11 @@ labels! {
 }
 
 impl SipMethod {
+    /// Its name, or `other`.
+    pub fn as_str(self) -> &'static str {
+        Self::VALUES[self.index()]
+    }
+
     /// The method of this name; methods are case-sensitive (RFC 3261 §7.1).
     pub fn of(name: &str) -> Self {
         const ALL: [SipMethod; 14] = [

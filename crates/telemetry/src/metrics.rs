@@ -208,6 +208,7 @@ impl Metrics {
             "Time of a commit to the store",
             std::slice::from_ref(&self.commits),
         );
+        log_lines(&mut text);
         part_states(&mut text, &self.health);
         text.push_str("# EOF\n");
         text
@@ -292,6 +293,14 @@ impl Metrics {
     pub fn response_out(&self, class: StatusClass) {
         self.responses_out_by_class.add(class, 1);
     }
+}
+
+fn log_lines(text: &mut String) {
+    let dropped = crate::logs::dropped_lines();
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "# HELP tombolo_log_lines_dropped Log lines that nobody read in time.");
+    let _ = writeln!(text, "# TYPE tombolo_log_lines_dropped counter");
+    let _ = writeln!(text, "tombolo_log_lines_dropped_total {dropped}");
 }
 
 /// One gauge a part; its names are constants of ours, so they need no escaping.

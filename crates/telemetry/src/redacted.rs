@@ -15,6 +15,11 @@ static SALT: OnceLock<RandomState> = OnceLock::new();
 /// Shows an address as `u-3fa9c1`, unless [`show_addresses`] was asked for.
 pub struct Redacted<T>(pub T);
 
+/// Whether addresses are shown as they are.
+pub(crate) fn shows_addresses() -> bool {
+    SHOWN.load(Ordering::Relaxed)
+}
+
 /// From now on addresses are shown as they are, or not.
 pub fn show_addresses(is_shown: bool) {
     SHOWN.store(is_shown, Ordering::Relaxed);

@@ -24,12 +24,14 @@ use tombolo_policy::{SipTransport, Table};
 use tombolo_runtime::{Clock, MemoryGate, Placement};
 use tombolo_sip::{digest::Algorithm, message::MessageLimits};
 use tombolo_store::StateStore;
-use tombolo_telemetry::Metrics;
+use tombolo_telemetry::{Metrics, PartState};
 use tombolo_xmpp::{stream::StreamLimits, xml::XmlLimits};
 
 use crate::{
     book::Book,
-    data_dir, memory_watch,
+    data_dir,
+    descriptors::{self, Connections},
+    memory_watch,
     reload::{Files, Parts, Source},
     store_file,
 };
@@ -46,6 +48,7 @@ pub struct Assembled {
     pub shutdown: Arc<Notify>,
     /// Whether anything new is let in.
     pub memory: Arc<MemoryGate>,
+    placement: Placement,
     store: Option<Arc<dyn StateStore>>,
     xmpp: Option<Arc<XmppEdge>>,
     _sip: Option<Arc<SipEdge>>,
@@ -53,6 +56,33 @@ pub struct Assembled {
 }
 
 impl Assembled {
+    /// Waits until panics of actors do not stop; an edge has no actor that owns state.
+    pub async fn ended_by_panics(&self) -> String {
+        match &self.admin.broker {
+            Some(broker) => broker.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// True when every thread of actors takes a turn within `limit`.
+    pub async fn is_alive(&self, limit: std::time::Duration) -> bool {
+        let turns = (0..self.placement.count()).map(|index| {
+            let (done, turn) = tokio::sync::oneshot::channel();
+            self.placement.run_in(index, move || _ = done.send(()));
+            turn
+        });
+        let turns: Vec<_> = turns.collect();
+        let all = async {
+            for turn in turns {
+                if turn.await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(limit, all).await.unwrap_or(false)
+    }
+
     /// Ends in order: streams are closed, rows are on disk.
     pub async fn stop(&self) {
         if let Some(xmpp) = &self.xmpp {
@@ -89,6 +119,8 @@ const MOST_NAMED: usize = 1000;
 /// What every role begins with.
 struct Basis {
     placement: Placement,
+    /// What connections from outside are held to.
+    connections: Connections,
     clock: Clock,
     metrics: Arc<Metrics>,
     memory: Arc<MemoryGate>,
@@ -102,8 +134,11 @@ struct Basis {
 }
 
 fn basis(settings: &Settings, source: Source) -> io::Result<Basis> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = descriptors::arbiters();
+    let limit = descriptors::raise();
     let placement = Placement::threads(cores)?;
+    let metrics = Arc::new(Metrics::new(placement.count()));
+    let connections = fitted_connections(settings, limit, cores, &metrics);
     let certificates = Arc::new(CertificateStore::default());
     for domain in &settings.domains {
         if let Some(files) = &domain.certificate {
@@ -126,14 +161,40 @@ fn basis(settings: &Settings, source: Source) -> io::Result<Basis> {
         xmpp_trust,
         sip_trust,
         source,
-        metrics: Arc::new(Metrics::new(placement.count())),
         memory: memory_watch::gate(&settings.memory),
+        metrics,
+        connections,
         placement,
         clock: Clock::system(),
         policy: Arc::new(ArcSwap::from_pointee(settings.policy_table(1))),
         certificates,
         resolver: resolver.map_err(|error| io::Error::other(format!("dns: {error}")))?,
     })
+}
+
+/// The connections of the settings, held to what the limit of open files leaves.
+fn fitted_connections(settings: &Settings, limit: u64, cores: usize, metrics: &Metrics) -> Connections {
+    let asked = Connections {
+        xmpp: settings.xmpp.as_ref().map_or(0, |xmpp| xmpp.limits.connections),
+        sip: settings.sip.as_ref().map_or(0, |sip| sip.limits.connections),
+    };
+    let fitted = descriptors::fit(limit, asked, cores, settings.partners.len());
+    if fitted != asked {
+        let Connections { xmpp, sip } = fitted;
+        let note = format!(
+            "the limit of open files is {limit}: at most {xmpp} connections of partners and {sip} of SIP peers are taken, \
+             where the settings allow {} and {}; raise LimitNOFILE or lower limits.connections",
+            asked.xmpp, asked.sip
+        );
+        tracing::warn!("{note}");
+        metrics.health().part("files").set(PartState::Noted, note);
+    }
+    fitted
+}
+
+/// As large a part of `fitted` as `part` is of `asked`: strangers must not take all that is left.
+fn scaled(part: usize, asked: usize, fitted: usize) -> usize {
+    (part as u128 * fitted as u128 / asked.max(1) as u128).clamp(1, part.max(1) as u128) as usize
 }
 
 /// `name` is the setting as faults of certificates call it.
@@ -196,8 +257,19 @@ fn edge(settings: &Settings, source: Source) -> io::Result<Assembled> {
     let files = files(settings, &basis, Some(link), None, Some(xmpp.clone()), None);
     let admin = admin(settings, &basis, None, None, files.clone(), shutdown.clone());
     let xmpp = Some(xmpp);
-    let memory = basis.memory;
-    Ok(Assembled { admin, files, listening, shutdown, memory, store: None, xmpp, _sip: None, _link: None })
+    let (memory, placement) = (basis.memory, basis.placement);
+    Ok(Assembled {
+        admin,
+        files,
+        listening,
+        shutdown,
+        memory,
+        placement,
+        store: None,
+        xmpp,
+        _sip: None,
+        _link: None,
+    })
 }
 
 /// The inside alone: its streams are at edges, to which it opens links.
@@ -333,8 +405,12 @@ fn xmpp_edge(
             stanzas_per_second: xmpp.limits.stanzas_per_second,
         },
         doors: DoorLimits {
-            connections: xmpp.limits.connections,
-            unproved: xmpp.limits.unproved_connections,
+            connections: basis.connections.xmpp,
+            unproved: scaled(
+                xmpp.limits.unproved_connections,
+                xmpp.limits.connections,
+                basis.connections.xmpp,
+            ),
             per_address: xmpp.limits.connections_per_address,
             unproved_per_address: xmpp.limits.unproved_connections_per_address,
             attempts_per_minute: xmpp.limits.attempts_per_address,
@@ -382,7 +458,7 @@ fn finish_gateway(
             fields: sip.limits.headers,
             vias: sip.limits.vias,
         },
-        connections: sip.limits.connections,
+        connections: basis.connections.sip,
         connections_per_address: sip.limits.connections_per_address,
         unproved_connections_per_address: sip.limits.unproved_connections_per_address,
         keep_alive: (!sip.keep_alive.is_zero()).then_some(sip.keep_alive),
@@ -413,6 +489,7 @@ fn finish_gateway(
         listening: std::mem::take(listening),
         shutdown,
         memory: basis.memory.clone(),
+        placement: basis.placement.clone(),
         store: Some(parts.store),
         xmpp,
         _sip: Some(sip),
@@ -431,6 +508,7 @@ fn files(
     let parts = Parts {
         certificates: basis.certificates.clone(),
         link,
+        resolver: basis.resolver.clone(),
         trusts: basis.xmpp_trust.iter().chain(&basis.sip_trust).cloned().collect(),
         policy: basis.policy.clone(),
         broker,

@@ -262,7 +262,14 @@ impl CommandLine {
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("{}", error.trim_end());
+                // Whoever should read it may not, and the end must not wait for that.
+                let print = std::thread::spawn(move || eprintln!("{}", error.trim_end()));
+                for _ in 0..100 {
+                    if print.is_finished() {
+                        break;
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
                 ExitCode::FAILURE
             }
         }

@@ -22,10 +22,13 @@ pub fn secret(data_dir: &Path, name: &str) -> io::Result<[u8; 32]> {
         return kept.try_into().map_err(|_| named(&path, "is not 32 octets: delete it to make a new one"));
     }
     let fresh: [u8; 32] = rand::rng().random();
+    // Whole or not at all, whenever the process ends.
+    let unfinished = data_dir.join(format!("{name}.new"));
     let mut options = fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(&path)?;
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(&fresh)?;
     file.sync_all()?;
+    fs::rename(&unfinished, &path)?;
     Ok(fresh)
 }
 

@@ -16,7 +16,7 @@ use tombolo_admin::{CertificateAnswer, ReloadAnswer, Reloadable};
 use tombolo_broker::Broker;
 use tombolo_config::{Checked, Role, Settings, load, report};
 use tombolo_edge::{LinkIdentity, XmppEdge};
-use tombolo_net::{CertificateStore, Expiry, Replace, Trust, date};
+use tombolo_net::{CertificateStore, Expiry, Replace, Resolver, Trust, date};
 use tombolo_policy::Table;
 use tombolo_runtime::Clock;
 use tombolo_telemetry::{Health, Part, PartState};
@@ -24,6 +24,7 @@ use tombolo_telemetry::{Health, Part, PartState};
 use crate::{
     book::Book,
     expiry::{self, ExpiryWatch, Notice, Stage},
+    notify::MANAGER,
 };
 
 /// Where settings come from: a file with the role of the command line, or the embedded defaults.
@@ -37,6 +38,7 @@ pub struct Files {
     clock: Clock,
     certificates: Arc<CertificateStore>,
     link: Option<LinkIdentity>,
+    resolver: Resolver,
     trusts: Vec<Trust>,
     policy: Arc<ArcSwap<Table>>,
     broker: Option<Arc<Broker>>,
@@ -53,6 +55,8 @@ pub struct Parts {
     pub certificates: Arc<CertificateStore>,
     /// What proves us on the link.
     pub link: Option<LinkIdentity>,
+    /// Follows the machine's name servers.
+    pub resolver: Resolver,
     /// Whom we trust, of each side.
     pub trusts: Vec<Trust>,
     /// The policy in force.
@@ -70,7 +74,7 @@ pub struct Parts {
 impl Files {
     /// The files of a role that runs with these settings.
     pub fn new(source: Source, settings: Settings, clock: Clock, parts: Parts) -> Self {
-        let Parts { certificates, link, trusts, policy, broker, xmpp, book, health } = parts;
+        let Parts { certificates, link, resolver, trusts, policy, broker, xmpp, book, health } = parts;
         let settings = Mutex::new(settings);
         let (watch, health) = (Mutex::default(), health.part("certificates"));
         Self {
@@ -79,6 +83,7 @@ impl Files {
             clock,
             certificates,
             link,
+            resolver,
             trusts,
             policy,
             broker,
@@ -207,6 +212,7 @@ impl Files {
 
 impl Reloadable for Files {
     fn reload(&self, is_forced: bool) -> ReloadAnswer {
+        MANAGER.reloading();
         let mut answer = ReloadAnswer::default();
         // Accounts first: the policy is judged by what they say.
         self.reload_accounts(&mut answer);
@@ -226,6 +232,7 @@ impl Reloadable for Files {
                 answer.errors.push(error.to_string());
             }
         }
+        self.resolver.reload();
         answer.errors.dedup();
         for error in &answer.errors {
             tracing::error!(error, "not reloaded; what was there stays in use");
@@ -233,6 +240,7 @@ impl Reloadable for Files {
         let (taken, restart) = (answer.taken.join(", "), answer.needs_restart.join(", "));
         tracing::info!(taken, restart, "reloaded");
         self.watch_ends();
+        MANAGER.ready();
         answer
     }
 

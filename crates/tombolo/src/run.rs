@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::interval,
 };
 use tombolo_admin::Reloadable;
@@ -19,9 +19,11 @@ use tombolo_runtime::Clock;
 use tombolo_telemetry::{LogFormat, LogSettings, init_logs, tell_left_out};
 
 use crate::{
-    assembly::assemble,
-    data_dir, memory_watch,
+    assembly::{Assembled, assemble},
+    data_dir, descriptors, memory_watch,
+    notify::{self, MANAGER},
     reload::{Files, LOOK_EVERY, Source, WATCH_EVERY},
+    starting::Starting,
 };
 
 /// The data directory where none is named: what TOMBOLO_DATA_DIR says, else `tombolo-data`.
@@ -70,7 +72,7 @@ pub fn run(checked: &Checked, source: Source, begins_anew: bool) -> Result<(), S
         FormatSetting::Text => LogFormat::Human,
         FormatSetting::Json => LogFormat::Json,
     };
-    init_logs(&LogSettings {
+    let _logs = init_logs(&LogSettings {
         format,
         level: settings.log.level.as_str().to_owned(),
         shows_addresses: settings.log.show_addresses,
@@ -78,15 +80,24 @@ pub fn run(checked: &Checked, source: Source, begins_anew: bool) -> Result<(), S
     for finding in findings {
         tracing::warn!(error = %finding, "the settings can be used, but something in them will not work");
     }
+    descriptors::check(descriptors::raise(), descriptors::arbiters())?;
+    let starting = Starting::begin()?;
     data_dir::prepare(&settings.data_dir).map_err(|error| error.to_string())?;
     if is_embedded {
         data_dir::make_certificates(settings).map_err(|error| error.to_string())?;
     }
     let system = actix::System::new();
-    system.block_on(serve(settings, source, begins_anew))
+    system.block_on(serve(settings, source, begins_anew, starting))
 }
 
-async fn serve(settings: &Settings, source: Source, begins_anew: bool) -> Result<(), String> {
+async fn serve(
+    settings: &Settings,
+    source: Source,
+    begins_anew: bool,
+    starting: Starting,
+) -> Result<(), String> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
     let is_embedded = source.is_none();
     let assembled = assemble(settings, source, begins_anew).map_err(|error| error.to_string())?;
     let socket = socket_of(&settings.data_dir);
@@ -96,9 +107,13 @@ async fn serve(settings: &Settings, source: Source, begins_anew: bool) -> Result
             .map_err(|error| format!("admin {}: {error}", settings.admin.listen))?;
     let administration = actix::spawn(administration);
     assembled.admin.is_ready.store(true, Ordering::Relaxed);
-    announce(settings, &assembled.listening, admin_at, is_embedded).map_err(|error| error.to_string())?;
+    announce(announcement(settings, &assembled.listening, admin_at, is_embedded));
     tracing::info!(role = settings.role.as_str(), "ready");
-    let upkeep = actix::spawn(keep_files(assembled.files.clone())?);
+    MANAGER.ready();
+    starting.finish();
+    let assembled = Arc::new(assembled);
+    let watchdog = notify::watchdog_period().map(|period| actix::spawn(watch(assembled.clone(), period)));
+    let upkeep = actix::spawn(keep_files(assembled.files.clone(), hangup));
     let memory = actix::spawn(memory_watch::watch(
         assembled.memory.clone(),
         assembled.admin.metrics.clone(),
@@ -111,37 +126,57 @@ async fn serve(settings: &Settings, source: Source, begins_anew: bool) -> Result
             tell_left_out();
         }
     });
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let mut outcome = Ok(());
     tokio::select! {
         () = assembled.shutdown.notified() => tracing::info!("ending: ordered"),
         _ = terminate.recv() => tracing::info!("ending: SIGTERM"),
         _ = tokio::signal::ctrl_c() => tracing::info!("ending: interrupted"),
+        cause = assembled.ended_by_panics() => {
+            tracing::error!(cause, "ending, to be started anew");
+            outcome = Err(format!("ended, to be started anew: {cause}"));
+        }
     }
+    MANAGER.stopping();
     assembled.admin.is_ready.store(false, Ordering::Relaxed);
     assembled.stop().await;
     administration.abort();
     upkeep.abort();
     left_out.abort();
     memory.abort();
-    Ok(())
+    if let Some(watchdog) = watchdog {
+        watchdog.abort();
+    }
+    outcome
 }
 
 /// Reloads on SIGHUP, takes in certificates whose files have changed, and says when one is about to run out.
-fn keep_files(files: Arc<Files>) -> Result<impl Future<Output = ()>, String> {
-    let mut hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
+async fn keep_files(files: Arc<Files>, mut hangup: Signal) {
     let (mut look, mut warn) = (interval(LOOK_EVERY), interval(WATCH_EVERY));
-    Ok(async move {
-        loop {
-            let files = files.clone();
-            let work: Box<dyn FnOnce() + Send> = tokio::select! {
-                Some(()) = hangup.recv() => Box::new(move || _ = files.reload(false)),
-                _ = look.tick() => Box::new(move || files.reload_changed()),
-                _ = warn.tick() => Box::new(move || files.watch_ends()),
-            };
-            // Reading files may take a moment; a panic there is in the log and ends nothing else.
-            let _ = tokio::task::spawn_blocking(work).await;
+    loop {
+        let files = files.clone();
+        let work: Box<dyn FnOnce() + Send> = tokio::select! {
+            Some(()) = hangup.recv() => Box::new(move || _ = files.reload(false)),
+            _ = look.tick() => Box::new(move || files.reload_changed()),
+            _ = warn.tick() => Box::new(move || files.watch_ends()),
+        };
+        // Reading files may take a moment; a panic there is in the log and ends nothing else.
+        let _ = tokio::task::spawn_blocking(work).await;
+    }
+}
+
+/// Tells the service manager that the process is alive, as long as each of its threads takes turns.
+async fn watch(assembled: Arc<Assembled>, period: Duration) {
+    let mut due = interval(period);
+    loop {
+        due.tick().await;
+        if assembled.is_alive(period / 2).await {
+            MANAGER.alive();
+        } else {
+            tracing::error!(
+                "a thread of actors takes no turn: the service manager is not told that the process is alive"
+            );
         }
-    })
+    }
 }
 
 /// This program as a shell in the same directory finds it.
@@ -150,30 +185,39 @@ fn program() -> String {
 }
 
 /// What it listens on, and what to try next.
-fn announce(
+fn announcement(
     settings: &Settings,
     listening: &[(String, SocketAddr)],
     admin: SocketAddr,
     is_embedded: bool,
-) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+) -> String {
     let domains: Vec<&str> = settings.domains.iter().map(|domain| domain.name.as_str()).collect();
-    writeln!(out, "tombolo {} for {}", settings.role.as_str(), domains.join(", "))?;
-    for (what, at) in listening {
-        writeln!(out, "  {what:<16} {at}")?;
-    }
-    writeln!(out, "  {:<16} http://{admin} (/healthz /readyz /metrics /api/v1/status)", "administration")?;
-    let data_dir: PathBuf = settings.data_dir.clone();
-    writeln!(out, "  {:<16} {}", "data", data_dir.display())?;
-    if is_embedded {
-        writeln!(
-            out,
-            "Next, in another terminal: {} --data-dir {} demo    (two phones and a partner, as it happens)",
-            program(),
-            data_dir.display()
-        )?;
+    let mut lines = vec![format!("tombolo {} for {}", settings.role.as_str(), domains.join(", "))];
+    lines.extend(listening.iter().map(|(what, at)| format!("  {what:<16} {at}")));
+    let administration = "administration";
+    lines.push(format!("  {administration:<16} http://{admin} (/healthz /readyz /metrics /api/v1/status)"));
+    let data_dir = settings.data_dir.display();
+    lines.push(format!("  {:<16} {data_dir}", "data"));
+    lines.push(if is_embedded {
+        format!(
+            "Next, in another terminal: {} --data-dir {data_dir} demo    (two phones and a partner, as it happens)",
+            program()
+        )
     } else {
-        writeln!(out, "Next: {} --data-dir {} status", program(), data_dir.display())?;
+        format!("Next: {} --data-dir {data_dir} status", program())
+    });
+    lines.join("\n")
+}
+
+/// Prints it in a thread of its own: whoever should read it may not, and then only that thread waits.
+fn announce(text: String) {
+    let print = move || {
+        let mut out = io::stdout().lock();
+        if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+            tracing::warn!(%error, "nobody reads the standard output");
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("announce".to_owned()).spawn(print) {
+        tracing::warn!(%error, "no thread to print with");
     }
-    out.flush()
 }

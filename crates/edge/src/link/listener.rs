@@ -10,7 +10,6 @@ use std::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -31,7 +30,7 @@ use super::{
     journal::Journal,
     wire::{End, Greeting, carry, read_greeting, send_greeting},
 };
-use crate::{EdgePort, FromEdge, StreamId, StreamSink, ToEdge, XmppEdge};
+use crate::{EdgePort, FromEdge, StreamId, StreamSink, ToEdge, XmppEdge, accept_trouble::AcceptTrouble};
 
 #[derive(Default)]
 struct Shared {
@@ -143,7 +142,7 @@ struct Arrival {
 
 /// Waits for gateways.
 pub struct LinkListener {
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     identity: LinkIdentity,
     gateways: Vec<String>,
     shared: Arc<Shared>,
@@ -166,29 +165,34 @@ impl LinkListener {
     ) -> io::Result<(LinkSink, Self)> {
         let helpers = placement.helpers();
         let _inside = helpers.enter();
-        let listener = tombolo_net::listen(listen)
+        let listeners = tombolo_net::listen_all(listen, &[listen])
             .map_err(|error| io::Error::new(error.kind(), format!("link {listen}: {error}")))?;
         let shared = Arc::new(Shared::default());
         let sink = LinkSink { shared: shared.clone() };
-        Ok((sink, Self { listener, identity, gateways, shared, placement, clock }))
+        Ok((sink, Self { listeners, identity, gateways, shared, placement, clock }))
     }
 
-    /// Where it listens.
+    /// Where it listens; at the first of two addresses where it listens on both families.
     pub fn local_addr(&self) -> SocketAddr {
-        self.listener.local_addr().expect("a bound listener has an address")
+        let first = self.listeners.first().and_then(|listener| listener.local_addr().ok());
+        first.expect("a bound listener has an address")
     }
 
     /// Lets gateways in, one at a time: what they say goes to `xmpp`, their table into `policy`.
     ///
     /// From here on `xmpp` lets partners in only while a gateway is linked and has given its table.
     pub fn start(self, xmpp: Arc<XmppEdge>, policy: Arc<ArcSwap<Table>>) {
-        let Self { listener, identity, gateways, shared, placement, clock } = self;
+        let Self { listeners, identity, gateways, shared, placement, clock } = self;
         xmpp.let_in(false);
         // Only the first start counts, and there is only one.
         let _ = shared.xmpp.set(Arc::downgrade(&xmpp));
         let (proved, mut arrived) = mpsc::channel(1);
         let helpers = placement.helpers();
-        helpers.spawn(accept(listener, Arc::new((identity, gateways)), clock, proved));
+        let whom = Arc::new((identity, gateways));
+        for listener in listeners {
+            helpers.spawn(accept(listener, whom.clone(), clock.clone(), proved.clone()));
+        }
+        drop(proved);
         helpers.spawn(async move {
             let (mut session, mut next) = (None, None);
             while let Some(arrival) = shared.next_arrival(&mut next, &mut arrived, &xmpp).await {
@@ -216,10 +220,17 @@ async fn accept(
     proved: mpsc::Sender<Arrival>,
 ) {
     let handshakes = Arc::new(Semaphore::new(MOST_HANDSHAKES));
+    let mut trouble = AcceptTrouble::new("link");
     loop {
-        let Ok((socket, remote)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
+        let (socket, remote) = match listener.accept().await {
+            Ok(accepted) => {
+                trouble.is_over();
+                accepted
+            }
+            Err(error) => {
+                trouble.rest(&error, &clock).await;
+                continue;
+            }
         };
         let Ok(permit) = handshakes.clone().try_acquire_owned() else { continue };
         let (whom, clock, proved) = (whom.clone(), clock.clone(), proved.clone());

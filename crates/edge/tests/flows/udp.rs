@@ -204,3 +204,22 @@ fn a_dial_of_an_address_that_has_a_flow_is_answered_with_that_flow() {
         assert!(!site.ear.order(met.flow).contains(&"down"));
     });
 }
+
+#[test]
+fn a_datagram_over_which_its_handling_panics_costs_nobody_else_the_socket() {
+    run(|world| async move {
+        let site = start(&world, Plan::default());
+        let (bad, good) = (Peer::of(&site).await, Peer::of(&site).await);
+        for _ in 0..10 {
+            bad.send(bad.request("bad").replace("Max-Forwards: 70", "Subject: panic")).await;
+        }
+        good.send(good.request("good")).await;
+        let flow = site.ear.up(1).await;
+        assert_eq!(flow.remote, good.address());
+        assert_eq!(call_ids(&site.ear.messages(flow.flow, 1).await), ["good"]);
+        assert_eq!(site.counted("panics_total"), 10);
+        bad.send(bad.request("better")).await;
+        let flow = site.ear.up(0).await;
+        assert_eq!(call_ids(&site.ear.messages(flow.flow, 1).await), ["better"], "nor its sender");
+    });
+}

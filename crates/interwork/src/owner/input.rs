@@ -67,6 +67,11 @@ pub enum Input {
         /// Everything written may be taken as received.
         is_clean: bool,
     },
+    /// The session under a lane panicked and was rebuilt: it knows nothing of what it was asked or handed before.
+    LaneReset {
+        /// The lane.
+        lane: LaneKey,
+    },
     /// A partner's session could not be re-established, or its stream broke; or it is back.
     PartnerReachable {
         /// The session's lane.
@@ -183,7 +188,7 @@ pub struct PersistToken(pub u64);
 pub struct ReplyTo(pub u64);
 
 /// A request for the shard.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SipRequest {
     /// Who sent it.
     pub peer: PeerKey,

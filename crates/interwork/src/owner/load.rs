@@ -64,6 +64,10 @@ impl Owner {
             self.settings.knows_all_grants = false;
         }
         self.resume(now);
+        if self.is_successor {
+            // The next successor must find what this one begins with.
+            self.write_numbers(now);
+        }
         self.finish_turn(now);
         unread
     }
@@ -207,7 +211,7 @@ impl Owner {
     fn raised_cseq(&self, number: u64, volatile: Option<&VolatileRow>, first: u32) -> u32 {
         let (start, stored) =
             volatile.map_or(((number >> 32) as u32, first), |volatile| (volatile.start, volatile.local_cseq));
-        let starts = self.settings.start.saturating_sub(start).max(1);
+        let starts = self.settings.start.saturating_sub(start).max(1) + u32::from(self.is_successor);
         stored.saturating_add(starts.saturating_mul(CSEQ_RAISE))
     }
 
@@ -275,6 +279,10 @@ impl Owner {
     /// Stores the numbers of live dialogs that change too often to be stored each time.
     pub(super) fn flush_numbers(&mut self, now: Now) {
         self.wheel.insert(now.instant + self.settings.flush_interval, Timer::Flush);
+        self.write_numbers(now);
+    }
+
+    fn write_numbers(&mut self, now: Now) {
         let mut rows = Vec::new();
         for (_, dialog) in self.dialogs.iter().filter(|(_, dialog)| !dialog.is_ending()) {
             let Some(pair) = self.pairs.pair(dialog.pair) else { continue };

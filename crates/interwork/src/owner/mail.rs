@@ -20,7 +20,7 @@ use tombolo_xmpp::{
 };
 
 use super::{
-    Asked, Owner, PeerKey, Timer,
+    Asked, LaneKey, Owner, PeerKey, Timer, Unanswered,
     budgets::{MESSAGE_OCTETS, NO_ROOM_RETRY_SECONDS},
     causes::{CAUSE_LEN, Causes},
     input::{MessageId, SipRequest},
@@ -138,6 +138,38 @@ const UNWRITTEN: Duration = Duration::from_secs(30);
 const FRONT_END_WAIT: Duration = Duration::from_secs(10);
 /// Threads whose CSeq is remembered.
 const THREADS: usize = 10_000;
+
+impl Mail {
+    /// The number of the newest message.
+    pub fn last_number(&self) -> u64 {
+        self.next
+    }
+
+    /// The next message is numbered above `last`.
+    pub fn count_from(&mut self, last: u64) {
+        self.next = last.saturating_add(1);
+    }
+
+    /// Takes out what was not answered: requests toward XMPP, stanzas toward SIP.
+    pub fn take_unanswered(&mut self, unanswered: &mut Unanswered) {
+        let requests = self.to_xmpp.drain().filter_map(|(_, sent)| sent.request);
+        unanswered.requests.extend(requests.map(|(request, _)| *request));
+        for (_, queue) in self.queues.drain() {
+            let letters = queue.in_flight.into_iter().chain(queue.waiting);
+            unanswered.stanzas.extend(letters.map(|letter| letter.stanza));
+        }
+    }
+
+    /// The messages toward XMPP that went to this session and were not refused: its fate for them is still open.
+    pub fn messages_on(&self, lane: &LaneKey) -> Vec<MessageId> {
+        let LaneKey::Session { local, remote, .. } = lane else { return Vec::new() };
+        let is_on = |sent: &ToXmpp| {
+            !sent.is_local && sent.user.domain() == local.as_str() && sent.contact.domain() == remote.as_str()
+        };
+        let open = self.to_xmpp.iter().filter(|(_, sent)| sent.request.is_some() && is_on(sent));
+        open.map(|(number, _)| MessageId(*number)).collect()
+    }
+}
 
 impl Owner {
     /// A message stanza from a contact to one of our users.

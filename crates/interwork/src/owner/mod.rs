@@ -15,6 +15,7 @@ use tombolo_fanout::{LaneId, Shard, ViewId};
 use tombolo_policy::Table;
 use tombolo_presence::{Address, Domain, LifetimeClock, Now, PresenceState};
 use tombolo_wheel::{TimerId, Wheel};
+use tombolo_xmpp::stream::ReceivedStanza;
 
 use crate::{rows::Row, token::TokenKey};
 
@@ -43,6 +44,7 @@ mod requests;
 mod settings;
 mod sizes;
 mod state_room;
+mod successor;
 mod sweep;
 mod upstream;
 mod users;
@@ -61,6 +63,7 @@ pub use keys::{LaneKey, PeerKey, PhoneKey};
 pub use mail::UnfinishedMessage;
 pub use output::{NOTIFY_BRANCH, Output, OwnerEvent, Relation, Report};
 pub use settings::{OwnerSettings, WatchLimits};
+pub use successor::{Numbers, Unanswered};
 
 use addresses::{AddressId, Addresses};
 use budgets::Budgets;
@@ -145,6 +148,8 @@ pub struct Owner {
     /// In which ends of dialogs, publications and subscriptions are kept: a step of the wall clock moves none of them.
     lifetimes: LifetimeClock,
     random: u64,
+    /// Takes the place of a shard that panicked in this life of the process.
+    is_successor: bool,
     /// Rows that are stored without a proposal, gathered for the next turn's end.
     lazy: Vec<Row>,
     /// Responses that leave when the rows in `lazy` are stored.
@@ -309,6 +314,7 @@ impl Owner {
             said: Said::default(),
             probes: HashMap::default(),
             begun: now.instant,
+            is_successor: false,
             lazy: Vec::new(),
             held: Vec::new(),
             out: VecDeque::new(),
@@ -335,6 +341,7 @@ impl Owner {
             Input::PeerHealth { peer, health } => self.handle_peer_health(&peer, health, now),
             Input::PeerForgot { peer } => self.handle_peer_forgot(&peer, now),
             Input::LaneLost { lane, is_clean } => self.handle_lane_lost(&lane, is_clean),
+            Input::LaneReset { lane } => self.handle_lane_reset(&lane, now),
             Input::PartnerReachable { lane, is_reachable } => {
                 self.handle_partner_reachable(&lane, is_reachable, now);
             }
@@ -361,6 +368,16 @@ impl Owner {
             Input::PhoneGone(phone) => self.handle_phone_gone(&phone),
             Input::Ask { user, asker } => self.handle_question(user.as_ref(), asker),
         }
+        self.finish_turn(now);
+    }
+
+    /// Takes one stanza of a batch, which the caller keeps in case this panics. Call [`Owner::finish_batch`] after the last.
+    pub fn handle_one_stanza(&mut self, stanza: &ReceivedStanza, now: Now) {
+        self.handle_stanza(stanza, now);
+    }
+
+    /// Ends a batch of [`Owner::handle_one_stanza`].
+    pub fn finish_batch(&mut self, now: Now) {
         self.finish_turn(now);
     }
 

@@ -16,7 +16,7 @@ use tombolo_xmpp::{
 };
 
 use super::{
-    Owner, Timer,
+    Owner, SipRequest, Timer,
     output::{Output, OwnerEvent},
     pairs::{NO_DIALOG, Pair, PairId, PairVerdict, mark},
     presence_in::addresses_of,
@@ -137,6 +137,21 @@ pub struct Traces {
     user: Address,
     contact: Address,
     others: Vec<Row>,
+}
+
+impl Proposal {
+    /// The SIP requests that wait for the proposal, or behind it.
+    pub fn into_requests(self) -> impl Iterator<Item = SipRequest> {
+        let opening = self.plan.effects.into_iter().filter_map(|effect| match effect {
+            Effect::Open(watch) => Some(watch.request),
+            _ => None,
+        });
+        let waiting = self.waiting.into_iter().filter_map(|control| match control {
+            Control::Watch(watch) => Some(watch.request),
+            _ => None,
+        });
+        opening.chain(waiting)
+    }
 }
 
 impl Owner {

@@ -23,5 +23,6 @@ mod sip_messages;
 mod sip_requests;
 mod sip_watches;
 mod slow_store;
+mod successor;
 mod walk;
 mod xmpp_watches;

@@ -17,8 +17,8 @@ use tombolo_xmpp::stream::ReceivedStanza;
 use crate::{
     error::NoResponse,
     owner::{
-        Accounts, Input, LaneKey, MessageId, Output, Owner, OwnerEvent, OwnerSettings, PeerKey, PeerWay,
-        PhoneKey, ReplyTo, RequestId, SipRequest,
+        Accounts, Input, LaneKey, MessageId, Numbers, Output, Owner, OwnerEvent, OwnerSettings, PeerKey,
+        PeerWay, PhoneKey, ReplyTo, RequestId, SipRequest,
     },
     request::RequestDraft,
     rows::Row,
@@ -183,9 +183,10 @@ impl Stage {
     /// A shard that no phone reached yet.
     pub fn started_alone(start: u32, approve: Approve, table: Arc<Table>, now: Now, rows: Vec<Row>) -> Self {
         let accounts = [ROMEO, "mercutio@sip.example"].map(|aor| (address(aor), approve));
-        Self::started_for(start, accounts.into(), table, now, rows, true, None)
+        Self::started_for(start, accounts.into(), table, now, rows, true, None, None)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "a start is what all of these make together")]
     fn started_for(
         start: u32,
         accounts: HashMap<Address, Approve>,
@@ -194,6 +195,7 @@ impl Stage {
         rows: Vec<Row>,
         knows_all_grants: bool,
         lifetimes: Option<LifetimeClock>,
+        dead: Option<Numbers>,
     ) -> Self {
         let mut settings = OwnerSettings::new(TokenKey::new(&[9; 32]), start, 42 + 2 * u64::from(start));
         settings.knows_all_grants = knows_all_grants;
@@ -203,6 +205,9 @@ impl Stage {
         settings.confirm_after = Duration::from_secs(90);
         let mut owner = Owner::new(settings, table.clone(), now);
         owner.handle(Input::Accounts(Arc::new(Accounts { approve: accounts.clone() })), now);
+        if let Some(numbers) = dead {
+            owner.continue_from(numbers);
+        }
         let stored = rows.iter().map(|row| {
             let value = row.value.clone().expect("a row that is stored");
             ((row.partition, row.table, row.key.clone()), value)
@@ -272,16 +277,7 @@ impl Stage {
 
     /// The same, before any phone is back.
     pub fn killed_and_started_alone(self, later: Duration) -> Self {
-        let rows = self
-            .rows
-            .iter()
-            .map(|((partition, table, key), value)| Row {
-                partition: *partition,
-                table: *table,
-                key: key.clone(),
-                value: Some(value.clone()),
-            })
-            .collect();
+        let rows = self.stored_rows();
         let now = self.now.after(later);
         let mark = self.owner.lifetimes.mark(self.boot(self.now), self.now);
         let wall = self.wall_at_next_start.unwrap_or(now.wall);
@@ -296,9 +292,44 @@ impl Stage {
             rows,
             loses_no_row,
             Some(lifetimes),
+            None,
         );
         again.boot = boot;
         again
+    }
+
+    /// The same shard after its machine panicked: loaded again in the same life of the process. Peers are met again.
+    pub fn panicked_and_rebuilt(self) -> Self {
+        let (rows, numbers) = (self.stored_rows(), self.owner.numbers());
+        let now = self.now.after(Duration::from_secs(1));
+        let mut again = Self::started_for(
+            self.start,
+            self.accounts,
+            self.table,
+            now,
+            rows,
+            self.loses_no_row,
+            None,
+            Some(numbers),
+        );
+        // Peers and phones go on counting.
+        (again.next_reply, again.next_cseq) = (self.next_reply, self.next_cseq);
+        for peer in phones() {
+            again.comes_back(&peer);
+        }
+        again
+    }
+
+    fn stored_rows(&self) -> Vec<Row> {
+        self.rows
+            .iter()
+            .map(|((partition, table, key), value)| Row {
+                partition: *partition,
+                table: *table,
+                key: key.clone(),
+                value: Some(value.clone()),
+            })
+            .collect()
     }
 
     /// The machine's boot, where the stage has one.
