@@ -126,16 +126,20 @@ static NEWS: AtomicUsize = AtomicUsize::new(0);
 async fn all_is_right(gateway: &mut Gateway, phone: &Arc<FlowFacts>, stream: tombolo_edge::StreamId) {
     converse(gateway, phone).await;
     gateway.stanzas.clear();
-    let published = gateway.ask(phone, "PUBLISH", "romeo", ROMEO, PUBLISH, &pidf("afterwards")).await;
-    assert_eq!(published.status(), Some(200));
     // A state that was shown before is no news.
     let note = format!("still there {}", NEWS.fetch_add(1, Ordering::Relaxed));
+    let published = gateway.ask(phone, "PUBLISH", "romeo", ROMEO, PUBLISH, &pidf(&note)).await;
+    assert_eq!(published.status(), Some(200));
     let shown = format!("<show>dnd</show><status>{note}</status>");
     let presence = format!("<presence from='{JULIET}/b' to='{ROMEO}'>{shown}</presence>");
     gateway.stanzas_come(stream, &[&presence, &message_to("romeo", "afterwards")]);
     let heard = converse(gateway, phone).await;
-    assert!(gateway.stanzas.iter().any(|said| said.contains("afterwards")), "{:?}", gateway.stanzas);
-    assert!(bodies(&heard, "NOTIFY").iter().any(|body| body.contains(&note)), "{heard:?}");
+    assert!(gateway.stanzas.iter().any(|said| said.contains(&note)), "{:?}", gateway.stanzas);
+    assert!(
+        bodies(&heard, "NOTIFY").iter().any(|body| body.contains(&note)),
+        "{heard:?} {:?}",
+        gateway.stanzas
+    );
     assert_eq!(bodies(&heard, "MESSAGE"), ["afterwards"]);
     let status = write_to_juliet(gateway, phone, "romeo", "reply").await;
     assert!(status < 300, "{status}");
@@ -336,8 +340,8 @@ fn a_front_ends_peer_that_panicked_ends_its_requests_and_is_reached_by_its_conne
     run(async {
         tokio::time::pause();
         let mut gateway = Gateway::start(Approve::Partner);
-        let front_end = flow(3, Transport::Tcp, "127.0.0.31:5060");
-        gateway.flow_reports(FromFlow::FlowUp(front_end.clone()));
+        gateway.settle().await;
+        let front_end = gateway.front_end_answered(3);
         let stream = gateway.stream_from_partner(CORP);
         let to_corp = |id: &str| message_to("benvolio", id).replace(HOME, CORP);
         gateway.stanzas_come(stream, &[&to_corp("waits")]);
@@ -370,8 +374,11 @@ fn a_user_that_panicked_has_its_phones_again_and_the_register_is_answered() {
             let first = gateway.request("REGISTER", "romeo", HOME, "Expires: 600\r\n", "");
             gateway.says(&phone, &first);
             gateway.settle().await;
-            let challenge =
-                gateway.heard(&phone).into_iter().find(|said| said.status() == Some(401)).expect("401");
+            let challenge = converse(&mut gateway, &phone)
+                .await
+                .into_iter()
+                .find(|said| said.status() == Some(401))
+                .expect("401");
             let again = gateway.prove(&challenge, "REGISTER", "romeo", HOME, "Expires: 600\r\n", "");
             gateway.says(&phone, &again);
             gateway.settle().await;
@@ -383,7 +390,8 @@ fn a_user_that_panicked_has_its_phones_again_and_the_register_is_answered() {
                 gateway.stanzas.iter().any(|said| said.contains("meanwhile") && said.contains("error"));
             assert!(told, "{:?}", gateway.stanzas);
             recover(&mut gateway).await;
-            let statuses: Vec<_> = gateway.heard(&phone).iter().filter_map(Message::status).collect();
+            let heard = converse(&mut gateway, &phone).await;
+            let statuses: Vec<_> = heard.iter().filter_map(Message::status).collect();
             assert_eq!(statuses, [status]);
             all_is_right(&mut gateway, &phone, stream).await;
         }
