@@ -164,12 +164,12 @@ impl SipDial {
         if names.iter().any(is_wanted) {
             return Ok(names);
         }
-        Err(format!(
-            "the certificate is for {}, neither for {} nor for {}",
-            certificates.names().listed().join(", "),
-            self.host,
-            self.domain
-        ))
+        let names = certificates.names().listed().join(", ");
+        let wanted = match self.host == self.domain {
+            true => format!("not for {}", self.domain),
+            false => format!("neither for {} nor for {}", self.host, self.domain),
+        };
+        Err(format!("the certificate is for {names}, {wanted}"))
     }
 }
 

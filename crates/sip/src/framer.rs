@@ -41,6 +41,8 @@ pub struct StreamFramer {
     buffer: BytesMut,
     /// Octets of the buffer that were searched for the end of the head.
     searched: usize,
+    /// Octets of padding since the last message or keep-alive.
+    skipped: usize,
     /// A head whose body is awaited, and the body's length.
     waiting: Option<(Box<Message>, usize)>,
 }
@@ -48,7 +50,7 @@ pub struct StreamFramer {
 impl StreamFramer {
     /// A framer for a new stream.
     pub fn new(limits: MessageLimits) -> Self {
-        Self { limits, buffer: BytesMut::new(), searched: 0, waiting: None }
+        Self { limits, buffer: BytesMut::new(), searched: 0, skipped: 0, waiting: None }
     }
 
     /// Takes octets in.
@@ -69,7 +71,7 @@ impl StreamFramer {
     /// The next message or keep-alive; `None` until more octets come.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, StreamFault> {
         if self.waiting.is_none() {
-            if self.take_padding() {
+            if self.take_padding()? {
                 return Ok(Some(Frame::Ping));
             }
             if !self.take_head()? {
@@ -88,19 +90,25 @@ impl StreamFramer {
     }
 
     /// Skips what stands between two messages; true when two line ends make a keep-alive.
-    fn take_padding(&mut self) -> bool {
+    ///
+    /// As much padding as a whole message may have, and no message or keep-alive in it, is no padding any more.
+    fn take_padding(&mut self) -> Result<bool, StreamFault> {
         loop {
             if self.buffer.starts_with(PING) {
                 let _ = self.buffer.split_to(PING.len());
-                self.searched = 0;
-                return true;
+                (self.searched, self.skipped) = (0, 0);
+                return Ok(true);
             }
             // What may be the first part of a keep-alive waits for the rest.
             if PING.starts_with(&self.buffer) || !is_padding(&self.buffer[..1]) {
-                return false;
+                return Ok(false);
             }
             let _ = self.buffer.split_to(1);
             self.searched = 0;
+            self.skipped += 1;
+            if self.skipped > self.limits.message {
+                return Err(self.fault(MessageFault::TooBig { what: "padding" }, &[]));
+            }
         }
     }
 
@@ -114,7 +122,7 @@ impl StreamFramer {
             return Ok(false);
         };
         let head = self.buffer.split_to(from + at + 4).freeze();
-        self.searched = 0;
+        (self.searched, self.skipped) = (0, 0);
         if head.len() > self.limits.message {
             return Err(self.fault(MessageFault::TooBig { what: "message" }, &head));
         }
@@ -156,6 +164,16 @@ mod tests {
             }
         }
         Ok(seen)
+    }
+
+    #[test]
+    fn padding_that_never_ends_is_no_padding() {
+        let most = MessageLimits::default().message;
+        let zeros = |count: usize| vec![0; count];
+        assert_eq!(frames(&zeros(most), 1000), Ok(Vec::new()));
+        assert_eq!(frames(&zeros(most + 1), 1000), Err(MessageFault::TooBig { what: "padding" }));
+        let kept_alive = [zeros(most), b"\r\n\r\n".to_vec(), zeros(most)].concat();
+        assert_eq!(frames(&kept_alive, 1000).expect("a keep-alive between"), ["ping"]);
     }
 
     const TWO: &[u8] = b"\r\nMESSAGE sip:a@b SIP/2.0\r\nv: x\r\nContent-Length: 9\r\n\r\na\r\n\r\nb\r\n\r\
