@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use tombolo_edge::{FromEdge, FromFlow, StreamEnd, Transport};
+use tombolo_edge::{Absence, FromEdge, FromFlow, StreamEnd, Transport};
 use tombolo_policy::Approve;
 
 const JULIET: &str = "juliet@xmpp.example";
@@ -72,7 +72,7 @@ fn a_session_of_a_mistyped_domain_ends_and_one_with_a_pair_is_tried_on() {
         run(async {
             tokio::time::pause();
             let mut gateway = Gateway::start(Approve::Partner);
-            gateway.no_stream = Some(StreamEnd::NotFound);
+            gateway.no_stream = Some(StreamEnd::NotFound(Absence::NoSuchName));
             if has_pair {
                 let stream = gateway.stream_from_partner(HOME);
                 let subscribe = format!("<presence from='{JULIET}' to='romeo@{HOME}' type='subscribe'/>");

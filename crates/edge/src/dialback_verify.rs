@@ -75,7 +75,7 @@ impl XmppShared {
         match timeout(QUESTION_LIMIT, self.open(&pair, Purpose::Verify, Some(question))).await {
             Ok(Ok((_, Some(answer)))) => answer,
             Ok(Ok((_, None))) | Err(_) => KeyAnswer::Failed(DialbackCondition::RemoteServerTimeout),
-            Ok(Err(StreamEnd::NotFound)) => KeyAnswer::Failed(DialbackCondition::RemoteServerNotFound),
+            Ok(Err(StreamEnd::NotFound(_))) => KeyAnswer::Failed(DialbackCondition::RemoteServerNotFound),
             Ok(Err(_)) => KeyAnswer::Failed(DialbackCondition::RemoteConnectionFailed),
         }
     }

@@ -37,7 +37,7 @@ pub use link::{LinkIdentity, LinkListener, LinkPort, LinkSettings, LinkSink};
 pub use sip_edge::{SipEdge, SipEdgeSettings};
 pub use stream_upkeep::StreamPace;
 pub use stream_values::{
-    BEAT, BEAT_LOST, DialId, DomainPair, EdgePort, FromEdge, ProofMethod, STREAM_WINDOW_BYTES,
+    Absence, BEAT, BEAT_LOST, DialId, DomainPair, EdgePort, FromEdge, ProofMethod, STREAM_WINDOW_BYTES,
     StreamDirection, StreamEnd, StreamId, StreamSink, StreamTls, ToEdge,
 };
 pub use xmpp_edge::{XmppEdge, XmppEdgeSettings};

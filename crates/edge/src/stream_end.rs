@@ -9,7 +9,7 @@ use tombolo_xmpp::{
     stream_error::StreamCondition,
 };
 
-use crate::{DomainPair, ProofMethod, StreamEnd};
+use crate::{Absence, DomainPair, ProofMethod, StreamEnd};
 
 /// A pair of the machine as the broker knows it.
 pub(crate) fn domain_pair(pair: &Pair) -> Option<DomainPair> {
@@ -40,8 +40,8 @@ pub(crate) struct NotOpened {
 
 impl From<StreamEnd> for NotOpened {
     fn from(end: StreamEnd) -> Self {
-        let is_final =
-            matches!(end, StreamEnd::Refused(_) | StreamEnd::Unauthenticated(_) | StreamEnd::KeyRefused);
+        // A certificate, STARTTLS or a policy may be wrong on one host and right on the next.
+        let is_final = matches!(end, StreamEnd::Refused(_) | StreamEnd::KeyRefused);
         Self { end, is_final, other_host: None }
     }
 }
@@ -76,7 +76,7 @@ pub(crate) fn end_of(cause: &CloseCause) -> StreamEnd {
                 "not-authorized" | "policy-violation" => {
                     StreamEnd::Unauthenticated(format!("the partner says {condition} {text}"))
                 }
-                "host-unknown" | "host-gone" => StreamEnd::NotFound,
+                "host-unknown" | "host-gone" => StreamEnd::NotFound(Absence::NotServed),
                 "see-other-host" => {
                     let host = printable(error.other_host.as_deref().unwrap_or("nowhere"));
                     StreamEnd::StreamError(format!("see-other-host: {host}, which is not followed"))

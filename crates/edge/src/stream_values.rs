@@ -72,9 +72,9 @@ pub struct StreamTls {
 /// Why a dial gave no stream, or why a stream ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 pub enum StreamEnd {
-    /// The domain does not exist, or says that it has no XMPP service.
-    #[error("the domain has no XMPP service")]
-    NotFound,
+    /// There is no XMPP server of the domain.
+    #[error("{0}")]
+    NotFound(Absence),
     /// It has, but no address could be reached in time.
     #[error("no address of the domain could be reached: {0}")]
     Unreachable(String),
@@ -101,11 +101,31 @@ pub enum StreamEnd {
     KeyRefused,
 }
 
+/// How it is known that a domain has no XMPP server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+pub enum Absence {
+    /// Its name, or every record that would lead to a server, does not exist.
+    #[error("the domain has neither SRV records nor an address")]
+    NoSuchName,
+    /// Its SRV record says `.`.
+    #[error("the domain's SRV record says that it has no XMPP service")]
+    NoService,
+    /// Its SRV records lead to hosts without an address.
+    #[error("the domain's SRV record points to {host}, which has no address")]
+    NoAddress {
+        /// The last such host.
+        host: String,
+    },
+    /// The server that was reached serves other domains (`host-unknown`, `host-gone`).
+    #[error("the server that was reached answered that it does not serve the domain")]
+    NotServed,
+}
+
 impl StreamEnd {
     /// The stanza error condition that senders are told (XS-DNS-06, XS-DB-03, RFC 6120 §10.4.3, XEP-0220 §2.1.1).
     pub fn condition(&self) -> &'static str {
         match self {
-            Self::NotFound => "remote-server-not-found",
+            Self::NotFound(_) => "remote-server-not-found",
             Self::KeyRefused => "internal-server-error",
             Self::Refused(_) => "not-allowed",
             _ => "remote-server-timeout",

@@ -12,7 +12,7 @@ use tombolo_presence::Domain;
 use tombolo_xmpp::stream::{Dial, KeyAnswer, KeyQuestion, OutboundStream, Pair, Purpose, TlsStart};
 
 use crate::{
-    DialId, DomainPair, StreamEnd,
+    Absence, DialId, DomainPair, StreamEnd,
     caught::{PANICKED, caught},
     negotiation::{Negotiated, Negotiation},
     stream_end::NotOpened,
@@ -42,7 +42,8 @@ impl XmppShared {
         }
         match self.resolver.xmpp_targets(&ascii(pair.remote.as_str())).await {
             Ok(targets) => Ok(targets),
-            Err(Unresolved::NotFound | Unresolved::NoService) => Err(StreamEnd::NotFound),
+            Err(Unresolved::NotFound) => Err(StreamEnd::NotFound(Absence::NoSuchName)),
+            Err(Unresolved::NoService) => Err(StreamEnd::NotFound(Absence::NoService)),
             Err(other) => Err(StreamEnd::Unreachable(other.to_string())),
         }
     }
@@ -54,13 +55,20 @@ impl XmppShared {
         purpose: Purpose,
         question: Option<KeyQuestion>,
     ) -> Result<(Negotiated, Option<KeyAnswer>), StreamEnd> {
-        let mut last = StreamEnd::NotFound;
+        let mut last = StreamEnd::NotFound(Absence::NoSuchName);
+        let own = ascii(pair.remote.as_str());
         let mut targets = VecDeque::from(self.targets(pair).await?);
         let mut may_be_sent = true;
         while let Some(target) = targets.pop_front() {
             let addresses = match self.resolver.addresses(&target.host, target.port).await {
                 Ok(addresses) => addresses,
-                Err(Unresolved::NotFound | Unresolved::NoService) => continue,
+                Err(Unresolved::NotFound | Unresolved::NoService) => {
+                    // What was reached and failed says more than a name that leads nowhere.
+                    if matches!(last, StreamEnd::NotFound(_)) && target.host != own {
+                        last = StreamEnd::NotFound(Absence::NoAddress { host: target.host });
+                    }
+                    continue;
+                }
                 Err(error) => {
                     last = StreamEnd::Unreachable(error.to_string());
                     continue;
@@ -104,7 +112,7 @@ impl XmppShared {
         let broken = |error: io::Error| NotOpened::from(StreamEnd::Broken(error.to_string()));
         let prepared = |domain: &Domain| tombolo_xmpp::jid::Domain::parse(domain.as_str());
         let (Ok(local), Ok(remote)) = (prepared(&pair.local), prepared(&pair.remote)) else {
-            return Err(StreamEnd::NotFound.into());
+            return Err(StreamEnd::NotFound(Absence::NoSuchName).into());
         };
         let tls = if target.is_direct_tls { TlsStart::Direct } else { TlsStart::StartTls };
         let now = self.clock.now().instant;

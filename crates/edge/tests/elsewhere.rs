@@ -32,7 +32,7 @@ fn a_host_of_another_domain_at_the_end_of_the_way_is_refused_as_if_it_had_been_d
         let sender = send_elsewhere(B, world.certificates(B, B, false), other.starttls.to_string()).await;
         a.knows(vec![partner(B, &[SaslExternal], Some(sender))]);
         let end = a.ear.no_stream(a.dial(B)).await;
-        assert!(matches!(end, StreamEnd::Unauthenticated(_) | StreamEnd::NotFound), "{end:?}");
+        assert!(matches!(end, StreamEnd::Unauthenticated(_) | StreamEnd::NotFound(_)), "{end:?}");
     });
 }
 

@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use tombolo_edge::{ProofMethod, StreamDirection::*, StreamEnd};
+use tombolo_edge::{Absence, ProofMethod, StreamDirection::*, StreamEnd};
 use tombolo_net::{client_config, connect_tls};
 use tombolo_policy::Method::SaslExternal;
 
@@ -108,8 +108,36 @@ fn a_domain_that_does_not_exist_is_told_as_not_found() {
         let (a, _zone) = by_zone(&world, &b, &[]).await;
         let dial = a.dial(B);
         let end = a.ear.no_stream(dial).await;
-        assert_eq!(end, StreamEnd::NotFound);
+        assert_eq!(end, StreamEnd::NotFound(Absence::NoSuchName));
         assert_eq!(end.condition(), "remote-server-not-found");
+    });
+}
+
+#[test]
+fn an_srv_record_that_leads_to_no_address_is_named() {
+    run(|world| async move {
+        let b = world.site(B, Plan::default());
+        let (a, _zone) = by_zone(&world, &b, &[(SRV, srv(0, nowhere(), "nohost.example."))]).await;
+        let dial = a.dial(B);
+        let end = a.ear.no_stream(dial).await;
+        assert_eq!(end.to_string(), "the domain's SRV record points to nohost.example, which has no address");
+    });
+}
+
+#[test]
+fn a_host_whose_certificate_is_wrong_does_not_keep_us_from_the_next_one() {
+    run(|world| async move {
+        let wrong = world.site(B, Plan { shows: Some("other.example"), ..Plan::default() });
+        let b = world.site(B, Plan::default());
+        let records = [
+            (SRV, srv(0, wrong.starttls, "here.b.example.")),
+            (SRV, srv(1, b.starttls, "here.b.example.")),
+            ("here.b.example", v4("127.0.0.1")),
+        ];
+        let (a, _zone) = by_zone(&world, &b, &records).await;
+        a.dial(B);
+        assert_eq!(a.ear.up(Outgoing, 0).await.method, ProofMethod::SaslExternal);
+        b.ear.up(Incoming, 0).await;
     });
 }
 

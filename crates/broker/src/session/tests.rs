@@ -1,5 +1,7 @@
 //! Sessions without actors: dials, grants, messages and lost streams.
 
+use tombolo_edge::Absence;
+
 use super::*;
 
 mod liveness;
@@ -98,13 +100,13 @@ fn xs_dns_06_a_failed_dial_bounces_each_waiting_message_once() {
         session.handle_message(0, Some(MessageId(n)), b"<message/>".to_vec(), now);
     }
     assert_eq!(outputs(&mut session), [SessionOutput::Dial]);
-    session.handle_dial_failed(&StreamEnd::NotFound, now);
+    session.handle_dial_failed(&StreamEnd::NotFound(Absence::NoSuchName), now);
     let fates = outputs(&mut session);
     let bounced = fates
         .iter()
         .filter(|output| matches!(output, SessionOutput::Fate { fate: Err("remote-server-not-found"), .. }));
     assert_eq!(bounced.count(), 100);
-    session.handle_dial_failed(&StreamEnd::NotFound, now);
+    session.handle_dial_failed(&StreamEnd::NotFound(Absence::NoSuchName), now);
     assert!(outputs(&mut session).is_empty());
 }
 
@@ -368,7 +370,7 @@ fn a_lost_partner_that_nobody_has_a_pair_with_is_forgotten_and_the_session_ends(
     let (mut session, mut now) = (session(), start());
     session.handle_message(0, Some(MessageId(1)), b"<message/>".to_vec(), now);
     session.handle_want(3, 10, now);
-    session.handle_dial_failed(&StreamEnd::NotFound, now);
+    session.handle_dial_failed(&StreamEnd::NotFound(Absence::NoSuchName), now);
     outputs(&mut session);
     session.handle_standing(Standing { is_configured: true, has_pairs: true });
     for _ in 0..10 {
@@ -376,7 +378,7 @@ fn a_lost_partner_that_nobody_has_a_pair_with_is_forgotten_and_the_session_ends(
         now = session.poll_timeout().expect("it tries again");
         session.handle_timeout(now);
         assert_eq!(outputs(&mut session), [SessionOutput::Dial]);
-        session.handle_dial_failed(&StreamEnd::NotFound, now);
+        session.handle_dial_failed(&StreamEnd::NotFound(Absence::NoSuchName), now);
     }
     session.handle_standing(Standing { is_configured: true, has_pairs: false });
     now = session.poll_timeout().expect("it looks again");

@@ -319,7 +319,13 @@ impl Owner {
             }
             return;
         }
-        self.end_letter(message, condition_of(status), "the SIP side refused the message", new_address);
+        let reason = match status {
+            // No answer, or one in the place of the server that could not be asked.
+            408 | 503 | 504 => "the user's server cannot be reached",
+            480 => "the user cannot be reached now",
+            _ => "the SIP side refused the message",
+        };
+        self.end_letter(message, condition_of(status), reason, new_address);
     }
 
     /// A phone of the recipient says that the recipient is elsewhere (RFC 7247 §7.2).

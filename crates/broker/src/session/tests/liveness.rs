@@ -1,5 +1,7 @@
 //! Silent partners, what is confirmed and what is lost with a stream, and the partner's streams to us.
 
+use tombolo_edge::Absence;
+
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -267,7 +269,7 @@ fn a_broken_stream_of_the_partners_has_its_contacts_probed_and_the_partner_asked
     // One that is lost already is asked when it is back.
     let mut session = session_without_stream();
     session.handle_want(0, 10, now);
-    session.handle_dial_failed(&StreamEnd::NotFound, now);
+    session.handle_dial_failed(&StreamEnd::NotFound(Absence::NoSuchName), now);
     outputs(&mut session);
     session.handle_incoming_broken(now);
     assert_eq!(outputs(&mut session), []);
