@@ -35,6 +35,9 @@ impl Mark {
     }
 }
 
+/// After so long every subscription stanza counts as confirmed, with or without pings (`OwnerSettings::confirm_after`).
+const CONFIRMED: Duration = Duration::from_secs(160);
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let (first, second) = (arguments.next(), arguments.next());
@@ -62,8 +65,7 @@ fn pairs(count: usize) {
     shard.let_watch(count);
     mark.tell("pair, XMPP watches SIP, just granted (its due slot's timer runs)", count);
     shard.publish("away");
-    // By then every subscription stanza is confirmed.
-    shard.wait(Duration::from_secs(40));
+    shard.wait(CONFIRMED);
     mark.tell("pair, XMPP watches SIP, settled (G7)", count);
 }
 
@@ -72,7 +74,7 @@ fn dialogs(count: usize) {
     let mut shard = Surroundings::new();
     let mark = Mark::set();
     let mut answers = shard.watch(count);
-    shard.wait(Duration::from_secs(40));
+    shard.wait(CONFIRMED);
     mark.tell("pair + dialog, SIP watches XMPP, nothing heard", count);
     for first in (0..count).step_by(BATCH) {
         let all = first..count.min(first + BATCH);
@@ -83,10 +85,10 @@ fn dialogs(count: usize) {
         shard.answers_come(answers[all].to_vec());
     }
     drop(answers);
-    shard.wait(Duration::from_secs(40));
+    shard.wait(CONFIRMED);
     mark.tell("pair + dialog + the contact's own state (a view each)", count);
     let mark = Mark::set();
     shard.watch_again(count);
-    shard.wait(Duration::from_secs(40));
+    shard.wait(CONFIRMED);
     mark.tell("a second dialog of the same pair (G8)", count);
 }
