@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     let allowed = stated + stated / 4;
     let mut is_over = false;
     let steps: [Step; 5] = [
-        ("messages of 200 kB to users behind a silent front end", Stage::flood_front_end),
+        ("messages of 60 kB to users behind a silent front end", Stage::flood_front_end),
         ("states of 40 devices with notes of 200 kB", Stage::flood_states),
         ("documents of 60 kB, 16 for each user", Stage::flood_documents),
         ("messages of 60 kB to partners without a stream", Stage::flood_partners),
