@@ -23,7 +23,7 @@ use x509_cert::{
 use crate::{
     CertificateNames,
     date::{date, days_text},
-    leaf,
+    leaf::{self, OutOfDate},
 };
 
 /// Something wrong with a file of certificates or keys. Shown without the path, for a place that names it.
@@ -341,11 +341,10 @@ pub(crate) fn is_step_back(new: &CertifiedKey, old: &CertifiedKey, now: Duration
 }
 
 fn dates_problem(der: &[u8], now: Duration) -> Option<FileProblem> {
-    let (from, until) = leaf::validity(der)?;
-    if now.as_secs() < from.as_secs() {
-        return Some(FileProblem::NotYetValid { from, now });
-    }
-    (now.as_secs() > until.as_secs()).then_some(FileProblem::Expired { until, now })
+    Some(match leaf::out_of_date(der, now)? {
+        OutOfDate::Expired(until) => FileProblem::Expired { until, now },
+        OutOfDate::NotYetValid(from) => FileProblem::NotYetValid { from, now },
+    })
 }
 
 fn proves_sip(names: &CertificateNames, domain: &str) -> bool {

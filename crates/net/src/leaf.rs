@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use rustls_pki_types::UnixTime;
 use sha2::{Digest, Sha256};
 use x509_cert::{
     Certificate,
@@ -56,15 +55,22 @@ pub(crate) fn validity(der: &[u8]) -> Option<(Duration, Duration)> {
     Some((validity.not_before.to_unix_duration(), validity.not_after.to_unix_duration()))
 }
 
-/// What the path builder would say of the dates. Both ends count, in whole seconds (RFC 5280 §4.1.2.5).
-pub(crate) fn validity_error(der: &[u8], now: Duration) -> Option<webpki::Error> {
+/// Why a certificate does not hold at a moment, by its dates alone.
+pub(crate) enum OutOfDate {
+    /// It is over since this moment, its last.
+    Expired(Duration),
+    /// It begins at this moment.
+    NotYetValid(Duration),
+}
+
+/// What is wrong with the dates; nothing for one that holds, or cannot be read. Both ends count, in whole seconds
+/// (RFC 5280 §4.1.2.5).
+pub(crate) fn out_of_date(der: &[u8], now: Duration) -> Option<OutOfDate> {
     let (from, until) = validity(der)?;
-    let time = UnixTime::since_unix_epoch(now);
     if now.as_secs() < from.as_secs() {
-        return Some(webpki::Error::CertNotValidYet { time, not_before: UnixTime::since_unix_epoch(from) });
+        return Some(OutOfDate::NotYetValid(from));
     }
-    (now.as_secs() > until.as_secs())
-        .then(|| webpki::Error::CertExpired { time, not_after: UnixTime::since_unix_epoch(until) })
+    (now.as_secs() > until.as_secs()).then_some(OutOfDate::Expired(until))
 }
 
 /// True when the certificate names itself as its issuer.

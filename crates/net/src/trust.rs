@@ -23,7 +23,7 @@ use crate::{
     CertificateNames,
     certificate_fault::{CertificateFault, explain},
     certificate_file::read_certificates,
-    leaf,
+    leaf::{self, OutOfDate},
 };
 
 /// The anchors that chains must end at. Clones share them, and what [`Trust::reload`] brings.
@@ -242,7 +242,16 @@ impl PeerCertificates {
         let read = trust.anchors.read.load();
         if read.certificates.contains(first) {
             // The administrator named this very certificate. Servers that sign their own say CA:TRUE in it.
-            return leaf::validity_error(first, now).map_or(Ok(()), |error| Err(explained(&error)));
+            let subject = || leaf::subject(first);
+            return match leaf::out_of_date(first, now) {
+                None => Ok(()),
+                Some(OutOfDate::Expired(until)) => {
+                    Err(CertificateFault::Expired { subject: subject(), until, now })
+                }
+                Some(OutOfDate::NotYetValid(from)) => {
+                    Err(CertificateFault::NotYetValid { subject: subject(), from, now })
+                }
+            };
         }
         let certificate = EndEntityCert::try_from(first).map_err(|error| explained(&error))?;
         if !leaf::may_sign(first) {
