@@ -9,7 +9,7 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 use tombolo_budget::{Account, Charge};
 use tombolo_interwork::{
     address::address_of_uri,
-    error::NoResponse,
+    error::{Failure, NoResponse},
     owner::{MessageId, PeerKey},
     request::RequestDraft,
 };
@@ -58,8 +58,8 @@ pub enum UserOutput {
         shard: ShardIndex,
         /// The message.
         message: MessageId,
-        /// The status for its sender; `None` when there is no phone to ask.
-        status: Option<u16>,
+        /// A phone took it, or why none did.
+        outcome: Result<(), Failure>,
     },
     /// The user is somewhere else, as a phone says.
     Moved {
@@ -95,8 +95,8 @@ struct Fork {
     number: u64,
     shard: ShardIndex,
     message: MessageId,
-    /// One a branch: its final status.
-    branches: Vec<Option<u16>>,
+    /// One a branch: how it ended.
+    branches: Vec<Option<Result<u16, NoResponse>>>,
     is_answered: bool,
     /// Where the user is, as the first phone says that says so, and its status.
     moved_to: Option<(u16, String)>,
@@ -211,7 +211,11 @@ impl LocalUser {
     ) {
         self.handle_timeout(now);
         if self.bindings().is_empty() {
-            return self.out.push_back(UserOutput::Delivered { shard, message, status: None });
+            return self.out.push_back(UserOutput::Delivered {
+                shard,
+                message,
+                outcome: Err(Failure::NoPhone),
+            });
         }
         let is_meant = |binding: &&Binding| device.is_some_and(|device| is_device(binding, device));
         let bindings = self.registrations.bindings();
@@ -270,11 +274,11 @@ impl LocalUser {
         let Some(at) = self.forks.iter().position(|known| known.number == fork) else { return };
         let fork = &mut self.forks[at];
         let Some(slot) = fork.branches.get_mut(branch) else { return };
-        let status = outcome.unwrap_or_else(NoResponse::status);
-        *slot = Some(status);
+        *slot = Some(outcome);
         let (shard, message) = (fork.shard, fork.message);
-        if (200..300).contains(&status) && !std::mem::replace(&mut fork.is_answered, true) {
-            self.out.push_back(UserOutput::Delivered { shard, message, status: Some(200) });
+        let is_taken = outcome.is_ok_and(|status| (200..300).contains(&status));
+        if is_taken && !std::mem::replace(&mut fork.is_answered, true) {
+            self.out.push_back(UserOutput::Delivered { shard, message, outcome: Ok(()) });
         }
         self.end_if_decided(at);
     }
@@ -286,11 +290,12 @@ impl LocalUser {
             return;
         };
         if !fork.is_answered {
-            let status = best(fork.branches.iter().flatten().copied());
+            let failure = best(fork.branches.iter().flatten().copied());
             let (shard, message) = (fork.shard, fork.message);
-            self.out.push_back(match fork.moved_to.take().filter(|(moved, _)| *moved == status) {
+            let is_best = |(status, _): &(u16, String)| failure == Failure::Response(*status);
+            self.out.push_back(match fork.moved_to.take().filter(is_best) {
                 Some((status, contact)) => UserOutput::Moved { shard, message, status, contact },
-                None => UserOutput::Delivered { shard, message, status: Some(status) },
+                None => UserOutput::Delivered { shard, message, outcome: Err(failure) },
             });
         }
         self.forks.swap_remove(at);
@@ -309,9 +314,9 @@ fn is_device(binding: &Binding, device: &str) -> bool {
     instance || uri.is_some_and(|uri| uri.device.as_deref() == Some(device))
 }
 
-/// The best of the final responses (RFC 3261 §16.7 step 6): 6xx, else the lowest class; 503 says nothing about us.
-fn best(statuses: impl Iterator<Item = u16>) -> u16 {
-    let rank = |status: &u16| match status {
+/// The best of the ends (RFC 3261 §16.7 step 6): 6xx, else the lowest class; 503 says nothing about us.
+fn best(outcomes: impl Iterator<Item = Result<u16, NoResponse>>) -> Failure {
+    let rank = |outcome: &Result<u16, NoResponse>| match outcome.unwrap_or_else(NoResponse::status) {
         600..700 => 0,
         300..400 => 1,
         // What the sender could act on goes before a plain "no".
@@ -321,12 +326,15 @@ fn best(statuses: impl Iterator<Item = u16>) -> u16 {
         400..500 => 3,
         _ => 4,
     };
-    let best = statuses.min_by_key(rank).unwrap_or(480);
-    match best {
-        // Nobody answered: the user is not there. 408 is never sent to a non-INVITE (RFC 4320 §4.2).
-        408 | 503 => 480,
-        401 | 407 => 403,
-        status => status,
+    match outcomes.min_by_key(rank) {
+        // What stands between us and the phone says that the phone is not there.
+        Some(Ok(408)) => Failure::Phones(NoResponse::Timeout),
+        Some(Ok(503)) => Failure::Phones(NoResponse::Transport),
+        // The sender cannot be challenged for the recipient's phone.
+        Some(Ok(401 | 407)) => Failure::Response(403),
+        Some(Ok(status)) => Failure::Response(status),
+        Some(Err(none)) => Failure::Phones(none),
+        None => Failure::NoPhone,
     }
 }
 

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message as ActorMessage};
 use tombolo_edge::FlowFacts;
-use tombolo_interwork::owner::{Input, PeerKey, PhoneKey, ReplyTo};
+use tombolo_interwork::{
+    error::Failure,
+    owner::{Input, PeerKey, PhoneKey, ReplyTo},
+};
 use tombolo_presence::Address;
 use tombolo_sip::message::Message;
 use tombolo_store::{Row, StoreError};
@@ -170,8 +173,8 @@ impl UserActor {
                 UserOutput::Moved { shard, message, status, contact } => {
                     self.directory.tell_shard(shard, Input::Moved { message, status, contact });
                 }
-                UserOutput::Delivered { shard, message, status } => {
-                    self.directory.tell_shard(shard, Input::Delivered { message, status });
+                UserOutput::Delivered { shard, message, outcome } => {
+                    self.directory.tell_shard(shard, Input::Delivered { message, outcome });
                 }
             }
         }
@@ -258,8 +261,8 @@ impl Guarded for UserActor {
             None => {}
         }
         for (shard, message) in dead.take_open_messages() {
-            let status = Some(500);
-            self.directory.tell_shard(shard, Input::Delivered { message, status });
+            let outcome = Err(Failure::Ours);
+            self.directory.tell_shard(shard, Input::Delivered { message, outcome });
         }
     }
 
@@ -343,7 +346,8 @@ impl UserActor {
                 }
             }
             ToUser::Deliver { shard, message, .. } => {
-                self.directory.tell_shard(shard, Input::Delivered { message, status: Some(500) });
+                let outcome = Err(Failure::Ours);
+                self.directory.tell_shard(shard, Input::Delivered { message, outcome });
             }
             ToUser::MustDecide(watcher) => self.tell_decision(&watcher),
             // Whoever asked hears nothing, and asks again; the rest is found out when the bindings are there.

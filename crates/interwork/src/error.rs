@@ -4,6 +4,10 @@
 //! D-25 and the rules STOX-E-02 to -04 hold: never 408 to a non-INVITE, never 401 or 407 without a challenge, never
 //! 503 for the failure of one user.
 
+use std::borrow::Cow;
+
+use tombolo_sip::build::reason;
+
 /// Whether the failing XMPP address had a resource: some conditions mean more when it had none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
@@ -70,7 +74,7 @@ pub fn condition_of(status: u16) -> Option<&'static str> {
     })
 }
 
-/// What ended an attempt that got no response, as the status it counts as (STOX-E-09, RFC 3261 §8.1.3.1).
+/// What ended a request of ours that got no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoResponse {
     /// The transaction timed out (timer F or B).
@@ -82,12 +86,82 @@ pub enum NoResponse {
 }
 
 impl NoResponse {
-    /// 408, 503 or 513; these are only mapped, never sent.
+    /// 408, 503 or 513: the status that it counts as (STOX-E-09, RFC 3261 §8.1.3.1). Never sent to anybody.
     pub fn status(self) -> u16 {
         match self {
             Self::Timeout => 408,
             Self::Transport => 503,
             Self::TooLarge => 513,
+        }
+    }
+}
+
+/// Why a request of ours toward SIP failed, as its sender is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The SIP side gave this final response, 300 or more.
+    Response(u16),
+    /// The user's front end gave no response.
+    FrontEnd(NoResponse),
+    /// The user's phones gave no response.
+    Phones(NoResponse),
+    /// The user has no registered phone.
+    NoPhone,
+    /// The fault is ours, and has nothing to do with the request.
+    Ours,
+}
+
+impl Failure {
+    /// The stanza error condition for an XMPP sender.
+    ///
+    /// A front end that does not answer is a server that "was resolved but communications could not be established"
+    /// (RFC 6120 §8.3.3.16), and not one that answered 503: RFC 7247 §7.2 maps responses.
+    pub fn condition(self) -> &'static str {
+        match self {
+            Self::Response(status) => condition_of(status).unwrap_or("undefined-condition"),
+            Self::FrontEnd(NoResponse::TooLarge) | Self::Phones(NoResponse::TooLarge) => "policy-violation",
+            Self::FrontEnd(_) => "remote-server-timeout",
+            Self::Phones(_) => "recipient-unavailable",
+            // XP-34: as if there were no such user.
+            Self::NoPhone => "service-unavailable",
+            Self::Ours => "internal-server-error",
+        }
+    }
+
+    /// The status for a SIP sender: never 408 or 503, which would say something about us (RFC 4320 §4.2, STOX-E-02).
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Response(408 | 503) => 480,
+            Self::Response(status) => status,
+            Self::FrontEnd(NoResponse::TooLarge) | Self::Phones(NoResponse::TooLarge) => 513,
+            Self::FrontEnd(_) | Self::Phones(_) | Self::NoPhone => 480,
+            Self::Ours => 500,
+        }
+    }
+
+    /// Why, in the words of the log.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Response(_) => "the SIP side refused the request",
+            Self::FrontEnd(NoResponse::Timeout) => "the user's server did not answer in time",
+            Self::FrontEnd(NoResponse::Transport) => "the user's server cannot be reached",
+            Self::Phones(NoResponse::Timeout) => "no phone of the user answered in time",
+            Self::Phones(NoResponse::Transport) => "no phone of the user can be reached",
+            Self::FrontEnd(NoResponse::TooLarge) | Self::Phones(NoResponse::TooLarge) => {
+                "the request is too large for UDP, and no stream leads to the user"
+            }
+            Self::NoPhone => "the user cannot be reached",
+            Self::Ours => "a fault of the gateway's own",
+        }
+    }
+
+    /// What an XMPP sender is told of its `what`, "message" or "subscription".
+    pub fn text(self, what: &str) -> Cow<'static, str> {
+        match self {
+            Self::Response(status) => {
+                format!("the SIP side refused the {what}: {status} {}", reason(status)).into()
+            }
+            _ => self.reason().into(),
         }
     }
 }
@@ -169,6 +243,31 @@ mod tests {
         }
         assert_eq!(condition_of(491), Some("unexpected-request"));
         assert_eq!(condition_of(501), Some("feature-not-implemented"));
+    }
+
+    #[test]
+    fn stox_e_09_a_server_that_does_not_answer_is_told_apart_from_one_that_refuses() {
+        let rows = [
+            (Failure::FrontEnd(NoResponse::Transport), "remote-server-timeout", 480),
+            (Failure::FrontEnd(NoResponse::Timeout), "remote-server-timeout", 480),
+            (Failure::FrontEnd(NoResponse::TooLarge), "policy-violation", 513),
+            (Failure::Phones(NoResponse::Transport), "recipient-unavailable", 480),
+            (Failure::Phones(NoResponse::Timeout), "recipient-unavailable", 480),
+            (Failure::Phones(NoResponse::TooLarge), "policy-violation", 513),
+            (Failure::NoPhone, "service-unavailable", 480),
+            (Failure::Ours, "internal-server-error", 500),
+            (Failure::Response(503), "internal-server-error", 480),
+            (Failure::Response(408), "remote-server-timeout", 480),
+            (Failure::Response(502), "remote-server-not-found", 502),
+            (Failure::Response(403), "forbidden", 403),
+        ];
+        for (failure, condition, status) in rows {
+            assert_eq!((failure.condition(), failure.status()), (condition, status), "{failure:?}");
+            let is_refusal = matches!(failure, Failure::Response(_));
+            assert_eq!(failure.text("message").contains("refused the message"), is_refusal, "{failure:?}");
+        }
+        let text = Failure::Response(503).text("subscription");
+        assert_eq!(text, "the SIP side refused the subscription: 503 Service Unavailable");
     }
 
     #[test]

@@ -35,9 +35,15 @@ pub fn without_content(stanza: &[u8]) -> Bytes {
 }
 
 /// An error presence from `from` to `to`, both bare; `new_address` as in [`reply_moved`].
-pub fn presence_error(from: &str, to: &str, condition: &str, new_address: Option<&str>) -> Vec<u8> {
+pub fn presence_error(
+    from: &str,
+    to: &str,
+    condition: &str,
+    text: Option<&str>,
+    new_address: Option<&str>,
+) -> Vec<u8> {
     let mut inner = Vec::new();
-    error_content(&mut inner, &ErrorContent { new_address, ..content(condition, None) });
+    error_content(&mut inner, &ErrorContent { new_address, ..content(condition, text) });
     let mut out = Vec::new();
     presence(&mut out, &Head { from, to, id: None, lang: None }, PresenceKind::Error, &inner);
     out
@@ -87,7 +93,8 @@ mod tests {
         ];
         for (error_type, conditions) in types {
             for condition in conditions {
-                let text = String::from_utf8(presence_error("r@s", "j@x", condition, None)).expect("UTF-8");
+                let text =
+                    String::from_utf8(presence_error("r@s", "j@x", condition, None, None)).expect("UTF-8");
                 let expected = format!("<error type='{error_type}'><{condition} ");
                 assert!(text.contains(&expected), "{text}");
             }

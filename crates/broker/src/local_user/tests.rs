@@ -61,7 +61,11 @@ fn draft() -> RequestDraft {
 fn statuses(user: &mut LocalUser) -> Vec<Option<u16>> {
     std::iter::from_fn(|| user.poll_output())
         .filter_map(|output| match output {
-            UserOutput::Delivered { status, .. } => Some(status),
+            UserOutput::Delivered { outcome, .. } => Some(match outcome {
+                Ok(()) => Some(200),
+                Err(Failure::NoPhone) => None,
+                Err(failure) => Some(failure.status()),
+            }),
             _ => None,
         })
         .collect()
@@ -82,7 +86,9 @@ fn a_phone_whose_user_is_elsewhere_says_where_unless_another_answers_better() {
         std::iter::from_fn(|| user.poll_output())
             .filter_map(|output| match output {
                 UserOutput::Moved { status, contact, .. } => Some((status, contact)),
-                UserOutput::Delivered { status, .. } => Some((status.unwrap_or(0), String::new())),
+                UserOutput::Delivered { outcome, .. } => {
+                    Some((outcome.map_or_else(Failure::status, |()| 200), String::new()))
+                }
                 _ => None,
             })
             .collect::<Vec<_>>()
@@ -259,7 +265,7 @@ fn without_a_success_the_best_failure_counts_and_without_a_phone_480() {
     user.handle_outcome(1, 0, Err(NoResponse::Timeout));
     user.handle_outcome(1, 1, Ok(486));
     assert_eq!(statuses(&mut user), [Some(486)]);
-    assert_eq!(best([503, 408].into_iter()), 480);
+    assert_eq!(best([Ok(503), Ok(408)].into_iter()).status(), 480);
 }
 
 /// A phone by TCP.

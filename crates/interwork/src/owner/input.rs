@@ -8,7 +8,7 @@ use tombolo_sip::message::Message;
 use tombolo_xmpp::stream::ReceivedStanza;
 
 use crate::{
-    error::NoResponse,
+    error::{Failure, NoResponse},
     owner::keys::{LaneKey, PeerKey, PhoneKey},
     token::TokenMac,
 };
@@ -103,8 +103,8 @@ pub enum Input {
     Delivered {
         /// Names the message.
         message: MessageId,
-        /// The SIP status that the sender gets; `None` when the user has no phone to ask.
-        status: Option<u16>,
+        /// A phone took it, or why none did.
+        outcome: Result<(), Failure>,
     },
     /// The recipient of a message that went out as [`super::Output::Deliver`] is somewhere else now.
     Moved {

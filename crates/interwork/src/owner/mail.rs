@@ -2,6 +2,7 @@
 //! (RFC 7572, D-24).
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     time::{Duration, Instant},
 };
@@ -30,7 +31,7 @@ use super::{
 };
 use crate::{
     address::{sip_uri_of_xmpp_uri, uri_of, uri_of_device, xmpp_uri_of_sip_uri},
-    error::{Target, condition_of, status_of},
+    error::{Failure, Target, status_of},
     message_to_sip::{self, PageMessage},
     message_to_xmpp::{self, IncomingMessage},
     request::{MAX_FORWARDS, RequestDraft},
@@ -129,8 +130,6 @@ pub struct UnfinishedMessage {
 const ANSWERED: usize = 10_000;
 /// Answered messages that are remembered while the stream may still lose them.
 const UNCONFIRMED: usize = 100_000;
-/// What is said of a user without phones, and of one who does not exist.
-const UNREACHABLE: &str = "the user cannot be reached";
 /// How long a message may wait for a stream before its sender is told that it did not leave: less than the sender's own
 /// Timer F (RFC 3261 §17.1.2.2).
 const UNWRITTEN: Duration = Duration::from_secs(30);
@@ -206,7 +205,7 @@ impl Owner {
         let front_end = self.front_end_of(user);
         if front_end.is_none() && !self.accounts.approve.contains_key(user) {
             // XP-34: as for a user who is known and cannot be reached.
-            return self.bounce(stanza, user, contact, "service-unavailable", UNREACHABLE);
+            return self.bounce(stanza, user, contact, "service-unavailable", Failure::NoPhone.reason());
         }
         let (call_id, cseq) = self.thread_of(message.thread.as_deref(), contact, user);
         let page = PageMessage {
@@ -307,25 +306,26 @@ impl Owner {
 
     /// The SIP side answered a message, perhaps with where its recipient is now; or a MESSAGE between two local users is
     /// decided.
-    pub(super) fn handle_message_status(
+    pub(super) fn handle_message_outcome(
         &mut self,
         message: MessageId,
-        status: u16,
+        outcome: Result<(), Failure>,
         new_address: Option<&str>,
     ) {
-        if let Some(sent) = self.mail.to_xmpp.remove(&message.0) {
-            if let Some((request, _)) = sent.request {
-                self.answer(&request, Reply::status(status), "the message could not be delivered");
-            }
-            return;
-        }
-        let reason = match status {
-            // No answer, or one in the place of the server that could not be asked.
-            408 | 503 | 504 => "the user's server cannot be reached",
-            480 => "the user cannot be reached now",
-            _ => "the SIP side refused the message",
+        let Some(sent) = self.mail.to_xmpp.remove(&message.0) else {
+            let failure = outcome.err().map(|failure| LetterFailure {
+                condition: failure.condition(),
+                reason: failure.reason(),
+                text: failure.text("message"),
+                new_address,
+            });
+            return self.end_letter(message, failure);
         };
-        self.end_letter(message, condition_of(status), reason, new_address);
+        let Some((request, _)) = sent.request else { return };
+        match outcome {
+            Ok(()) => self.answer(&request, Reply::status(200), ""),
+            Err(failure) => self.answer(&request, Reply::status(failure.status()), failure.reason()),
+        }
     }
 
     /// A phone of the recipient says that the recipient is elsewhere (RFC 7247 §7.2).
@@ -338,18 +338,8 @@ impl Owner {
             }
             return;
         }
-        self.handle_message_status(message, status, xmpp_uri_of_sip_uri(contact).as_deref());
-    }
-
-    /// The recipient has no phone: to a contact it is as if there were no such user (XP-34).
-    pub(super) fn handle_message_unreachable(&mut self, message: MessageId) {
-        match self.mail.to_xmpp.remove(&message.0) {
-            Some(ToXmpp { request: Some((request, _)), .. }) => {
-                self.answer(&request, Reply::status(480), UNREACHABLE);
-            }
-            Some(_) => {}
-            None => self.end_letter(message, Some("service-unavailable"), UNREACHABLE, None),
-        }
+        let failure = Err(Failure::Response(status));
+        self.handle_message_outcome(message, failure, xmpp_uri_of_sip_uri(contact).as_deref());
     }
 
     /// Too many messages are on their way to the recipient's phones.
@@ -359,25 +349,23 @@ impl Owner {
                 self.refuse_for_room(&request, "too many messages wait")
             }
             Some(_) => {}
-            None => self.end_letter(message, Some("resource-constraint"), "too many messages wait", None),
+            None => {
+                let reason = "too many messages wait";
+                let (condition, text) = ("resource-constraint", reason.into());
+                self.end_letter(message, Some(LetterFailure { condition, reason, text, new_address: None }));
+            }
         }
     }
 
     /// The message in flight has its fate, and the next one leaves.
-    fn end_letter(
-        &mut self,
-        message: MessageId,
-        condition: Option<&'static str>,
-        reason: &'static str,
-        new_address: Option<&str>,
-    ) {
+    fn end_letter(&mut self, message: MessageId, failure: Option<LetterFailure<'_>>) {
         let Some(key) = self.mail.to_sip.remove(&message.0) else { return };
         let Some(queue) = self.mail.queues.get_mut(&key) else { return };
         let Some(letter) = queue.in_flight.take_if(|letter| letter.number == message.0) else { return };
-        if let Some(condition) = condition {
+        if let Some(LetterFailure { condition, reason, text, new_address }) = failure {
             let (contact, user) = &key;
             self.event(OwnerEvent::StanzaRefused { reason });
-            let error = xmpp_error::reply_moved(&letter.stanza, condition, Some(reason), new_address);
+            let error = xmpp_error::reply_moved(&letter.stanza, condition, Some(&text), new_address);
             if let Some(bytes) = error {
                 self.say(user, contact, bytes);
             }
@@ -585,7 +573,7 @@ impl Owner {
                     self.handle_message_wait_over(message, now);
                 }
             }
-            Err(condition) => self.refuse_message(message, condition, Target::Bare, None, None, now),
+            Err(condition) => self.refuse_message(message, &Refusal::ours(condition), now),
         }
     }
 
@@ -607,7 +595,7 @@ impl Owner {
                 let lane = self.lanes.lane(lane).key.clone();
                 self.out.push_back(Output::Withdraw { lane, message });
             }
-            return self.refuse_message(message, "remote-server-timeout", Target::Bare, None, None, now);
+            return self.refuse_message(message, &Refusal::ours("remote-server-timeout"), now);
         }
         let Some((request, _)) = sent.request.take() else { return };
         self.mail.answered_octets += answered_octets(sent);
@@ -670,24 +658,18 @@ impl Owner {
         if !is_from_recipient {
             return;
         }
-        let target = if from.resource().is_some() { Target::Full } else { Target::Bare };
-        let Some(error) = &message.error else {
-            return self.refuse_message(MessageId(number), "undefined-condition", target, None, None, now);
+        let error = message.error.as_ref();
+        let refusal = Refusal {
+            condition: error.map_or("undefined-condition", |error| error.condition.as_str()),
+            by: RefusedBy::Contact,
+            target: if from.resource().is_some() { Target::Full } else { Target::Bare },
+            text: error.and_then(|error| error.text.as_deref()),
+            moved_to: error.and_then(|error| error.new_address.as_deref()).and_then(sip_uri_of_xmpp_uri),
         };
-        let (condition, text) = (error.condition.as_str(), error.text.as_deref());
-        let moved_to = error.new_address.as_deref().and_then(sip_uri_of_xmpp_uri);
-        self.refuse_message(MessageId(number), condition, target, text, moved_to, now);
+        self.refuse_message(MessageId(number), &refusal, now);
     }
 
-    fn refuse_message(
-        &mut self,
-        message: MessageId,
-        condition: &str,
-        target: Target,
-        text: Option<&str>,
-        moved_to: Option<String>,
-        now: Now,
-    ) {
+    fn refuse_message(&mut self, message: MessageId, refusal: &Refusal<'_>, now: Now) {
         let Some(sent) = self.mail.to_xmpp.remove(&message.0) else { return };
         if let Some(timer) = sent.timer {
             self.wheel.cancel(timer);
@@ -696,19 +678,32 @@ impl Owner {
             self.mail.answered_octets -= answered_octets(&sent);
         }
         if let Some((request, _)) = sent.request {
-            let status = status_of(condition, target, moved_to.is_some());
+            let status = status_of(refusal.condition, refusal.target, refusal.moved_to.is_some());
+            let reason = refusal.reason();
+            // RFC 3261 §20.43: 399 carries text for people.
+            let mut headers = vec![("Warning", format!("399 tombolo \"{reason}\""))];
             // STOX-E-05: 301 and 302 say where the recipient is now.
-            let contact = moved_to.filter(|_| matches!(status, 301 | 302)).map(|uri| format!("<{uri}>"));
-            let headers: Vec<_> = contact.map(|contact| ("Contact", contact)).into_iter().collect();
+            if let Some(uri) = refusal.moved_to.as_ref().filter(|_| matches!(status, 301 | 302)) {
+                headers.push(("Contact", format!("<{uri}>")));
+            }
             let answer = Reply { headers: &headers, ..Reply::status(status) };
-            return self.answer(&request, answer, "the XMPP side refused the message");
+            return self.answer(&request, answer, reason);
         }
         if sent.is_automatic || !self.mail.causes.admit(&sent.user, &sent.contact, now.instant) {
             return self.event(OwnerEvent::CauseLeftOut);
         }
         // Answered before: the sender is told by a MESSAGE from the contact with one line of cause.
-        let cause = cut_text(text.unwrap_or(condition), CAUSE_LEN);
-        let body = format!("Your message could not be delivered: {cause}");
+        let body = match refusal.by {
+            RefusedBy::Contact => {
+                let cause = cut_text(refusal.text.unwrap_or(refusal.condition), CAUSE_LEN);
+                format!("Your message could not be delivered: {cause}")
+            }
+            RefusedBy::Us => format!(
+                "Your message may not have arrived: the connection to the contact's server broke before it confirmed \
+                 the message ({})",
+                refusal.condition
+            ),
+        };
         let page = PageMessage {
             from_uri: uri_of(&sent.contact),
             from_tag: format!("{:016x}", self.random()),
@@ -755,6 +750,56 @@ impl Owner {
         *cseq = cseq.wrapping_add(1) & 0x7fff_ffff;
         (call_id, (*cseq).max(1))
     }
+}
+
+/// Why a message toward XMPP failed.
+struct Refusal<'a> {
+    condition: &'a str,
+    by: RefusedBy,
+    target: Target,
+    /// The contact's server's own words.
+    text: Option<&'a str>,
+    /// The SIP URI where the contact is now.
+    moved_to: Option<String>,
+}
+
+/// Which side a message toward XMPP failed on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RefusedBy {
+    /// The contact's server answered with an error.
+    Contact,
+    /// It did not leave, or what became of it is not known.
+    Us,
+}
+
+impl<'a> Refusal<'a> {
+    /// One for which nothing was heard of the contact's server.
+    fn ours(condition: &'a str) -> Self {
+        Self { condition, by: RefusedBy::Us, target: Target::Bare, text: None, moved_to: None }
+    }
+
+    /// For the log, and for people behind a SIP status.
+    fn reason(&self) -> &'static str {
+        match (self.by, self.condition) {
+            (RefusedBy::Contact, _) => "the XMPP side refused the message",
+            (RefusedBy::Us, "remote-server-not-found") => "the contact's domain has no XMPP server",
+            (RefusedBy::Us, "remote-server-timeout") => "the contact's server cannot be reached",
+            (RefusedBy::Us, "not-allowed") => "the policy refuses the message",
+            (RefusedBy::Us, "resource-constraint") => "too many messages wait",
+            (RefusedBy::Us, _) => "the message could not be sent",
+        }
+    }
+}
+
+/// Why a message toward SIP failed.
+struct LetterFailure<'a> {
+    condition: &'static str,
+    /// For the log.
+    reason: &'static str,
+    /// For the sender.
+    text: Cow<'static, str>,
+    /// The `xmpp:` URI where the recipient is now.
+    new_address: Option<&'a str>,
 }
 
 /// What a letter holds: its body once, and its head as often as it is copied on its way (here, at the peer, on the wire).

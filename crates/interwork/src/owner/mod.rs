@@ -348,10 +348,7 @@ impl Owner {
             Input::ContactsDoubtful { lane } => self.handle_contacts_doubtful(&lane),
             Input::LaneLimit { lane, bytes } => self.handle_lane_limit(&lane, bytes),
             Input::MessageFate { message, fate } => self.handle_message_fate(message, fate, now),
-            Input::Delivered { message, status } => match status {
-                Some(status) => self.handle_message_status(message, status, None),
-                None => self.handle_message_unreachable(message),
-            },
+            Input::Delivered { message, outcome } => self.handle_message_outcome(message, outcome, None),
             Input::Moved { message, status, contact } => {
                 self.handle_message_moved(message, status, &contact);
             }

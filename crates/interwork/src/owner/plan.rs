@@ -309,8 +309,13 @@ impl Owner {
             return;
         }
         let (user, contact) = self.names_of(id);
-        let bytes =
-            crate::xmpp_error::presence_error(user.as_str(), contact.as_str(), "resource-constraint", None);
+        let bytes = crate::xmpp_error::presence_error(
+            user.as_str(),
+            contact.as_str(),
+            "resource-constraint",
+            None,
+            None,
+        );
         self.say(&user, &contact, bytes);
     }
 

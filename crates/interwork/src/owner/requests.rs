@@ -8,7 +8,7 @@ use super::{
     input::{RequestId, SipRequest},
 };
 use crate::{
-    error::NoResponse,
+    error::{Failure, NoResponse},
     sip_reply::Reply,
     sip_request::{Publish, Subscribe, new_address, retry_after},
     token::TokenKind,
@@ -84,7 +84,7 @@ impl Owner {
         };
         match asked {
             Asked::Subscribe { upstream, row } => {
-                self.handle_subscribe_outcome(upstream, row, status, message, now);
+                self.handle_subscribe_outcome(upstream, row, &outcome, now);
                 self.handle_swept(upstream, row, status, message.is_some(), now);
             }
             Asked::Notify { row, cseq } if matches!(outcome, Err(NoResponse::Timeout)) => {
@@ -101,7 +101,12 @@ impl Owner {
                 }
             }
             Asked::Message(id) => {
-                self.handle_message_status(id, status, message.and_then(new_address).as_deref())
+                let outcome = match outcome {
+                    Ok(_) if status < 300 => Ok(()),
+                    Ok(_) => Err(Failure::Response(status)),
+                    Err(none) => Err(Failure::FrontEnd(none)),
+                };
+                self.handle_message_outcome(id, outcome, message.and_then(new_address).as_deref());
             }
             Asked::Nothing => {}
         }

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     address::uri_of,
-    error::NoResponse,
+    error::{Failure, NoResponse},
     presence_to_sip::{in_language, state_of_document},
     request::{MAX_FORWARDS, RequestDraft, party, route},
     rows::{Row, SubscriberRow, encode, number_key, table},
@@ -308,10 +308,16 @@ impl Owner {
         &mut self,
         at: u32,
         row: u64,
-        status: u16,
-        message: Option<&Message>,
+        outcome: &Result<Message, NoResponse>,
         now: Now,
     ) {
+        let (status, message, failure) = match outcome {
+            Ok(message) => {
+                let status = message.status().unwrap_or(500);
+                (status, Some(message), Failure::Response(status))
+            }
+            Err(none) => (none.status(), None, Failure::FrontEnd(*none)),
+        };
         let random = self.random() as u32;
         let Some(upstream) = self.upstreams.upstream_mut(at).filter(|upstream| upstream.row == row) else {
             return;
@@ -354,12 +360,12 @@ impl Owner {
             ResponseVerdict::Failed { report } => {
                 self.forget_upstream_row(at);
                 // A connection that broke puts the front end in doubt, which has a grace of its own.
-                if message.is_some() || status != NoResponse::Transport.status() {
+                if failure != Failure::FrontEnd(NoResponse::Transport) {
                     self.lose_unless_doubtful(at);
                 }
                 self.arm_upstream(at);
                 if report {
-                    self.report_failure(id, status, new_address.as_deref());
+                    self.report_failure(id, failure, new_address.as_deref());
                 }
             }
             ResponseVerdict::Cancelled { .. } => {
@@ -368,7 +374,7 @@ impl Owner {
             }
             ResponseVerdict::Stopped => {
                 self.lose_upstream(at);
-                self.report_failure(id, status, new_address.as_deref());
+                self.report_failure(id, failure, new_address.as_deref());
                 self.drop_upstream(at);
             }
             ResponseVerdict::Ended => self.finish_upstream(at, now),
@@ -376,11 +382,11 @@ impl Owner {
     }
 
     /// The front end cannot be asked: the contact is told once, with the mapped condition (STOX-P-12).
-    fn report_failure(&mut self, id: PairId, status: u16, new_address: Option<&str>) {
-        let Some(condition) = crate::error::condition_of(status) else { return };
+    fn report_failure(&mut self, id: PairId, failure: Failure, new_address: Option<&str>) {
         let (user, contact) = self.names_of(id);
-        let bytes =
-            crate::xmpp_error::presence_error(user.as_str(), contact.as_str(), condition, new_address);
+        let (condition, text) = (failure.condition(), failure.text("subscription"));
+        let (from, to) = (user.as_str(), contact.as_str());
+        let bytes = crate::xmpp_error::presence_error(from, to, condition, Some(&text), new_address);
         self.say(&user, &contact, bytes);
     }
 
@@ -570,7 +576,7 @@ impl Owner {
                 self.lose_unless_doubtful(at);
                 self.arm_upstream(at);
                 if report {
-                    self.report_failure(id, 408, None);
+                    self.report_failure(id, Failure::FrontEnd(NoResponse::Timeout), None);
                 }
             }
             Due::Ended => self.finish_upstream(at, now),

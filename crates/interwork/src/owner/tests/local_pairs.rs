@@ -111,7 +111,7 @@ fn a_message_to_a_colleague_goes_to_the_phones_and_its_answer_back() {
     let (message, draft) = stage.deliveries.pop_front().expect("for the phones");
     assert_eq!(draft.body, &b"Good morrow"[..]);
     assert!(stage.responses.is_empty());
-    stage.input(Input::Delivered { message, status: Some(200) });
+    stage.input(Input::Delivered { message, outcome: Ok(()) });
     assert_eq!(stage.status(), 200);
     stage.message(&phone_of(ROMEO, "a"), ROMEO, "nobody@sip.example", "Content-Type: text/plain\r\n", b"x");
     assert_eq!(stage.status(), 404);

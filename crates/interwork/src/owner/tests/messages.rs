@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tombolo_policy::{Approve, MessageType, PartnerKind};
+use tombolo_sip::headers::HeaderName;
 
 use super::stage::*;
 use crate::{
-    error::NoResponse,
+    error::{Failure, NoResponse},
     owner::{Input, MessageId},
 };
 
@@ -92,13 +93,57 @@ fn stox_m_14_a_failure_comes_back_to_the_full_sender_with_its_id() {
 }
 
 #[test]
-fn stox_e_09_no_response_counts_as_408_or_503() {
+fn stox_e_09_a_front_end_that_is_down_is_told_apart_from_one_that_refuses() {
     assert_eq!((NoResponse::Timeout.status(), NoResponse::Transport.status()), (408, 503));
     let mut stage = Stage::new();
     write(&mut stage, "m7", "x");
-    let (_, request, _) = stage.requests.pop_front().expect("open");
-    stage.input(Input::Outcome { request, outcome: Err(NoResponse::Transport) });
-    assert!(stage.stanza().contains("internal-server-error"));
+    stage.break_off();
+    let error = stage.stanza();
+    assert!(error.contains("<error type='wait'><remote-server-timeout "), "{error}");
+    assert!(error.contains(">the user's server cannot be reached</text>"), "{error}");
+    write(&mut stage, "m8", "x");
+    stage.time_out();
+    let error = stage.stanza();
+    assert!(error.contains("<error type='wait'><remote-server-timeout "), "{error}");
+    assert!(error.contains(">the user's server did not answer in time</text>"), "{error}");
+    for (status, condition, text) in [
+        (503, "internal-server-error", "503 Service Unavailable"),
+        (504, "remote-server-timeout", "504 Server Time-out"),
+        (480, "recipient-unavailable", "480 Temporarily Unavailable"),
+    ] {
+        write(&mut stage, "m9", "x");
+        stage.answer(status, "");
+        let error = stage.stanza();
+        assert!(error.contains(&format!("<{condition} ")), "{error}");
+        assert!(error.contains(&format!(">the SIP side refused the message: {text}</text>")), "{error}");
+    }
+}
+
+#[test]
+fn a_sip_sender_is_told_whether_the_contacts_server_refused_or_could_not_be_reached() {
+    for (condition, status, text) in [
+        ("remote-server-timeout", 480, "the contact's server cannot be reached"),
+        ("remote-server-not-found", 404, "the contact's domain has no XMPP server"),
+    ] {
+        let mut stage = Stage::new();
+        stage.writes_messages = false;
+        stage.message(&phone_of(ROMEO, "a"), ROMEO, JULIET, "Content-Type: text/plain\r\n", b"x");
+        stage.input(Input::MessageFate { message: MessageId(1), fate: Err(condition) });
+        let response = stage.response();
+        assert_eq!(response.status(), Some(status));
+        let warning = response.rows(HeaderName::Warning).next().expect("a cause");
+        assert_eq!(warning, format!("399 tombolo \"{text}\""));
+    }
+    let mut stage = Stage::new();
+    stage.message(&phone_of(ROMEO, "a"), ROMEO, JULIET, "Content-Type: text/plain\r\n", b"x");
+    let id = stage.stanza().split("id='").nth(1).expect("an id").split('\'').next().expect("one").to_owned();
+    let text = error("remote-server-timeout");
+    stage
+        .xmpp_says(&format!("<message from='{JULIET}' to='{ROMEO}' type='error' id='{id}'>{text}</message>"));
+    let response = stage.response();
+    assert_eq!(response.status(), Some(480));
+    let warning = response.rows(HeaderName::Warning).next().expect("a cause");
+    assert_eq!(warning, "399 tombolo \"the XMPP side refused the message\"");
 }
 
 #[test]
@@ -455,7 +500,7 @@ fn xp_34_an_unknown_user_looks_like_one_who_cannot_be_reached() {
                 "<message from='juliet@xmpp.example/b' to='{to}' {kind} id='1'><body>x</body></message>"
             ));
             if let Some((message, _)) = stage.deliveries.pop_front() {
-                stage.input(Input::Delivered { message, status: None });
+                stage.input(Input::Delivered { message, outcome: Err(Failure::NoPhone) });
             }
             stage.stanza().replace(to, "X")
         };
@@ -474,7 +519,7 @@ fn xp_34_an_unknown_user_looks_like_one_who_cannot_be_reached() {
     let mercutio = "mercutio@sip.example";
     stage.message(&phone_of(ROMEO, "a"), ROMEO, mercutio, "Content-Type: text/plain\r\n", b"x");
     let (message, _) = stage.deliveries.pop_front().expect("for the phones");
-    stage.input(Input::Delivered { message, status: None });
+    stage.input(Input::Delivered { message, outcome: Err(Failure::NoPhone) });
     assert_eq!(stage.status(), 480);
 }
 
@@ -486,8 +531,10 @@ fn a_message_for_a_built_in_user_goes_to_the_phones_and_its_failure_back() {
     );
     let (message, draft) = stage.deliveries.pop_front().expect("for the phones");
     assert_eq!(draft.method, "MESSAGE");
-    stage.input(Input::Delivered { message, status: Some(480) });
-    assert!(stage.stanza().contains("recipient-unavailable"));
+    stage.input(Input::Delivered { message, outcome: Err(Failure::Response(480)) });
+    let error = stage.stanza();
+    assert!(error.contains("recipient-unavailable"), "{error}");
+    assert!(error.contains("the SIP side refused the message: 480 Temporarily Unavailable"), "{error}");
 }
 
 #[test]

@@ -45,8 +45,12 @@ fn what_stands_behind_from_and_can_be_no_resource_is_left_out() {
 
 #[test]
 fn sip_d_10_an_unknown_code_counts_as_the_first_of_its_class() {
+    // The text names the code itself.
+    let without_text = |stanzas: Vec<String>| -> Vec<String> {
+        stanzas.iter().map(|stanza| stanza.split("<text ").next().unwrap_or_default().to_owned()).collect()
+    };
     for (unknown, known) in [(299, 200), (399, 300), (499, 400), (599, 500), (699, 600)] {
-        assert_eq!(told_of(unknown), told_of(known), "{unknown}");
+        assert_eq!(without_text(told_of(unknown)), without_text(told_of(known)), "{unknown}");
     }
     assert!(told_of(299).is_empty() && told_of(499).len() == 1);
 }

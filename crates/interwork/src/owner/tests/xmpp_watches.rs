@@ -174,6 +174,27 @@ fn stox_p_12_other_failures_are_told_once_and_tried_again_ever_later() {
 }
 
 #[test]
+fn stox_e_09_a_subscription_toward_a_front_end_that_is_down_is_told_so() {
+    let told = |end: fn(&mut Stage)| {
+        let mut stage = Stage::new();
+        stage.presence(JULIET, BENVOLIO, "subscribe", "");
+        end(&mut stage);
+        stage.stanza()
+    };
+    let down = told(|stage| drop(stage.break_off()));
+    assert!(down.contains("<error type='wait'><remote-server-timeout "), "{down}");
+    assert!(down.contains(">the user's server cannot be reached</text>"), "{down}");
+    let silent = told(|stage| drop(stage.time_out()));
+    assert!(silent.contains(">the user's server did not answer in time</text>"), "{silent}");
+    let refused = told(|stage| drop(stage.answer(503, "")));
+    assert!(refused.contains("<internal-server-error "), "{refused}");
+    assert!(
+        refused.contains(">the SIP side refused the subscription: 503 Service Unavailable</text>"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn stox_p_14_each_reason_of_an_end_has_its_effect() {
     for (reason, is_cancelled, comes_back) in [
         ("rejected", true, false),
