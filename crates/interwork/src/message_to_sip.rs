@@ -27,6 +27,8 @@ pub struct PageMessage<'a> {
     pub subject: Option<&'a str>,
     /// Content-Language.
     pub lang: Option<&'a str>,
+    /// A program sent it by itself: marked as RFC 3834 §5 says.
+    pub is_automatic: bool,
     /// The text, with line feeds.
     pub body: &'a str,
 }
@@ -39,6 +41,9 @@ pub fn draft(message: &PageMessage<'_>) -> RequestDraft {
     }
     if let Some(lang) = message.lang.filter(|lang| is_language_tag(lang)) {
         headers.push(("Content-Language", lang.to_owned()));
+    }
+    if message.is_automatic {
+        headers.push(("Auto-Submitted", "auto-generated".to_owned()));
     }
     RequestDraft {
         method: "MESSAGE",
@@ -142,6 +147,7 @@ mod tests {
             max_forwards: 70,
             subject: Some("two\r\nlines"),
             lang: Some("cs"),
+            is_automatic: false,
             body,
         }
     }

@@ -37,6 +37,8 @@ pub struct IncomingMessage {
     pub lang: Option<String>,
     /// Call-ID: the thread.
     pub thread: String,
+    /// A program sent it by itself.
+    pub is_automatic: bool,
 }
 
 impl IncomingMessage {
@@ -78,11 +80,15 @@ impl IncomingMessage {
             subject: request.subject().or(subject.as_deref()).map(clean).filter(|text| !text.is_empty()),
             lang,
             thread: request.call_id().unwrap_or_default().to_owned(),
+            is_automatic: request.is_automatic(),
         })
     }
 }
 
 /// The stanza: of type `normal` unless the partner's entry wants `chat` (STOX-M-05, D-17).
+///
+/// What a program sent by itself says so in a header of XEP-0131. It is no `headline`, though RFC 6121 §5.2.2 has that type
+/// for what expects no reply: the contact's server would drop it in silence while the contact is offline (§8.5.2.2.1).
 pub fn stanza(
     incoming: &IncomingMessage,
     user: &Address,
@@ -105,6 +111,7 @@ pub fn stanza(
         subjects: &subjects,
         bodies: &bodies,
         thread: Some(&incoming.thread),
+        is_automatic: incoming.is_automatic,
         ..MessageContent::default()
     };
     message_content(&mut inner, &content);
@@ -161,6 +168,7 @@ mod tests {
             subject: None,
             lang: None,
             thread: "c1".into(),
+            is_automatic: false,
         };
         let text = String::from_utf8(stanza(&incoming, &user, &contact, "7", false)).expect("UTF-8");
         assert_eq!(
@@ -170,6 +178,16 @@ mod tests {
         );
         let chat = String::from_utf8(stanza(&incoming, &user, &contact, "7", true)).expect("UTF-8");
         assert!(chat.contains("type='chat'"));
+        let automatic = IncomingMessage { is_automatic: true, ..incoming };
+        let text = String::from_utf8(stanza(&automatic, &user, &contact, "7", false)).expect("UTF-8");
+        assert!(
+            text.ends_with(
+                "<headers xmlns='http://jabber.org/protocol/shim'><header name='Auto-Submitted'>auto-generated</header>\
+                 </headers></message>"
+            ),
+            "{text}"
+        );
+        assert!(!text.contains("type="), "a headline would not wait for an offline contact: {text}");
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub enum Context {
 pub struct Content<'a> {
     /// The text: of a message, or a presence document as [`pidf::read_text`] takes it.
     pub text: Cow<'a, str>,
-    /// Its language, where its part or the message names exactly one.
+    /// Its language as one tag, where its part or the message names any: `mul` for several.
     pub language: Option<String>,
     /// The subject that CPIM brought.
     pub subject: Option<String>,
@@ -139,11 +139,26 @@ impl Content<'_> {
     }
 }
 
-/// The one language that the elements of a Content-Language name; `None` for several, or for what is no tag.
-pub(crate) fn only_language<'a>(mut tags: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let tag = tags.next().filter(|tag| is_language_tag(tag))?;
-    tags.next().is_none().then_some(tag)
+/// The one tag that says what the elements of a Content-Language say; `None` where one of them is no tag.
+///
+/// RFC 3261 §20.13 lets a text name several languages, which XMPP's `xml:lang` cannot: it holds one tag, and a text without
+/// one counts as written in the stream's language (RFC 6120 §8.1.5). RFC 5646 has the tag `mul` for exactly this.
+pub(crate) fn one_language<'a>(mut tags: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let first = tags.next().filter(|tag| is_language_tag(tag))?;
+    let mut language = first;
+    for tag in tags {
+        if !is_language_tag(tag) {
+            return None;
+        }
+        if !tag.eq_ignore_ascii_case(first) {
+            language = SEVERAL_LANGUAGES;
+        }
+    }
+    Some(language)
 }
+
+/// The tag of a text in more than one language (RFC 5646 §4.1).
+pub(crate) const SEVERAL_LANGUAGES: &str = "mul";
 
 /// What a fuzzer calls: any octets as a body of several types, within all bounds; what CPIM says is written and read as
 /// the same.

@@ -338,9 +338,9 @@ impl Message {
         self.only(HeaderName::ContentType)?.map(MediaType::parse).transpose()
     }
 
-    /// Content-Language, where it names exactly one language.
+    /// Content-Language as one tag: `mul` where it names several.
     pub fn content_language(&self) -> Option<&str> {
-        crate::body::only_language(self.list(HeaderName::ContentLanguage))
+        crate::body::one_language(self.list(HeaderName::ContentLanguage))
     }
 
     /// Content-Length: the same in all rows, or a fault (SIP-T-03).

@@ -30,6 +30,8 @@ pub const STREAM_LIMITS: &str = "urn:xmpp:stream-limits:0";
 pub const RECEIPTS: &str = "urn:xmpp:receipts";
 /// Chat state notifications (XEP-0085).
 pub const CHAT_STATES: &str = "http://jabber.org/protocol/chatstates";
+/// Stanza headers and internet metadata (XEP-0131).
+pub const SHIM: &str = "http://jabber.org/protocol/shim";
 /// Ping (XEP-0199).
 pub const PING: &str = "urn:xmpp:ping";
 /// Service discovery, what an entity is (XEP-0030).

@@ -16,6 +16,7 @@ pub use condition::{ErrorType, StanzaCondition};
 pub use error::StanzaError;
 pub use head::{StanzaFault, StanzaHead, StanzaKind};
 pub use iq::{IqKind, IqStanza, Payload};
+pub(crate) use message::AUTO_SUBMITTED;
 pub use message::{ChatState, MessageKind, MessageStanza};
 pub use presence::{PresenceKind, PresenceStanza, Show};
 

@@ -7,7 +7,8 @@
 use crate::{
     ns,
     stanza::{
-        ChatState, IqKind, LangText, MessageKind, PresenceKind, Show, StanzaCondition, StanzaHead, StanzaKind,
+        AUTO_SUBMITTED, ChatState, IqKind, LangText, MessageKind, PresenceKind, Show, StanzaCondition,
+        StanzaHead, StanzaKind,
     },
     xml::is_xml_char,
 };
@@ -196,6 +197,8 @@ pub struct MessageContent<'a> {
     pub wants_receipt: bool,
     /// This is the receipt for the message with this id.
     pub receipt_for: Option<&'a str>,
+    /// A program sent it by itself, and no program is to answer it (XEP-0131, RFC 3834 §5).
+    pub is_automatic: bool,
 }
 
 /// Appends the inner XML of a message.
@@ -219,6 +222,13 @@ pub fn message_content(out: &mut Vec<u8>, content: &MessageContent<'_>) {
         out.extend_from_slice(b"<received xmlns='urn:xmpp:receipts'");
         attribute(out, "id", id);
         out.extend_from_slice(b"/>");
+    }
+    if content.is_automatic {
+        out.extend_from_slice(b"<headers");
+        attribute(out, "xmlns", ns::SHIM);
+        out.extend_from_slice(b"><header");
+        attribute(out, "name", AUTO_SUBMITTED);
+        out.extend_from_slice(b">auto-generated</header></headers>");
     }
 }
 

@@ -317,6 +317,7 @@ fn a_message_is_read_as_it_is_written() {
         chat_state: Some(ChatState::Gone),
         wants_receipt: true,
         receipt_for: Some("\"1\""),
+        is_automatic: true,
     };
     let mut inner = Vec::new();
     write::message_content(&mut inner, &content);
@@ -324,12 +325,13 @@ fn a_message_is_read_as_it_is_written() {
     write::message(
         &mut out,
         &Head { from: "a@b", to: "c@d", id: Some("i"), lang: Some("en") },
-        MessageKind::Headline,
+        MessageKind::Chat,
         &inner,
     );
     let xml = checked(out);
     let stanza = message(&xml);
-    assert_eq!(stanza.kind, MessageKind::Headline);
+    assert_eq!(stanza.kind, MessageKind::Chat);
+    assert!(stanza.is_automatic);
     assert_eq!(stanza.subjects.as_slice(), subjects);
     assert_eq!(stanza.bodies.as_slice(), bodies);
     assert_eq!(stanza.thread.as_deref(), Some("t'"));

@@ -217,6 +217,7 @@ impl Owner {
             max_forwards: MAX_FORWARDS,
             subject: plain(&message.subjects).map(|subject| &*subject.text),
             lang: body.lang.as_deref().or(message.head.lang.as_deref()),
+            is_automatic: message.is_automatic,
             body: &body.text,
         };
         let mut draft = message_to_sip::draft(&page);
@@ -224,7 +225,7 @@ impl Owner {
             let lane = self.peer_lane(peer);
             self.lanes.lane(lane).way.as_ref().is_none_or(|way| way.is_reliable)
         });
-        let len = draft.body.len() + message_to_sip::head_len(&draft);
+        let len = request_len(&draft);
         let limit = self.settings.max_sip_bytes;
         if len > limit {
             let text = format!("the message has {len} octets as a SIP request, the limit is {limit}");
@@ -485,7 +486,7 @@ impl Owner {
         self.mail.next += 1;
         let number = self.mail.next;
         self.event(OwnerEvent::MessageToXmpp);
-        let is_automatic = request.message.is_automatic();
+        let is_automatic = incoming.is_automatic;
         let sent = ToXmpp {
             peer: request.peer.clone(),
             request: Some((Box::new(request), held)),
@@ -526,9 +527,14 @@ impl Owner {
             max_forwards: hops.saturating_sub(1),
             subject: incoming.subject.as_deref(),
             lang: incoming.lang.as_deref(),
+            is_automatic: incoming.is_automatic,
             body: &incoming.body,
         };
         let mut draft = Box::new(message_to_sip::draft(&page));
+        let (len, limit) = (request_len(&draft), self.settings.max_sip_bytes);
+        if len > limit {
+            return self.refuse_too_large_for_sip(&request, len, limit);
+        }
         // The recipient pays for what waits for its phones, the sender for the request that waits for its answer.
         let held = self.charge(user, contact, request.message.octets() + MESSAGE_OCTETS);
         let sealed = self.charge(contact, user, letter_octets(&draft, &[]));
@@ -538,7 +544,7 @@ impl Owner {
         draft.body = sealed.seal(draft.body.to_vec());
         self.mail.next += 1;
         let number = self.mail.next;
-        let is_automatic = request.message.is_automatic();
+        let is_automatic = incoming.is_automatic;
         let sent = ToXmpp {
             peer: request.peer.clone(),
             request: Some((Box::new(request), held)),
@@ -713,10 +719,10 @@ impl Owner {
             max_forwards: MAX_FORWARDS,
             subject: None,
             lang: Some("en"),
+            is_automatic: true,
             body: &body,
         };
-        let mut draft = Box::new(message_to_sip::draft(&page));
-        draft.headers.push(("Auto-Submitted", "auto-generated".to_owned()));
+        let draft = Box::new(message_to_sip::draft(&page));
         match sent.peer {
             peer @ PeerKey::FrontEnd(_) => {
                 let request = self.new_request(Asked::Nothing);
@@ -805,6 +811,11 @@ struct LetterFailure<'a> {
 /// What a letter holds: its body once, and its head as often as it is copied on its way (here, at the peer, on the wire).
 fn letter_octets(draft: &RequestDraft, stanza: &[u8]) -> usize {
     draft.body.len() + 3 * draft.head_octets() + stanza.len() + MESSAGE_OCTETS
+}
+
+/// What a request takes on the wire at most.
+fn request_len(draft: &RequestDraft) -> usize {
+    draft.body.len() + message_to_sip::head_len(draft)
 }
 
 /// About what a request takes on the wire.

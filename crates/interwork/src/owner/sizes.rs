@@ -43,6 +43,15 @@ impl Owner {
         self.answer(request, answer, "the message is larger than the partner takes");
     }
 
+    /// A MESSAGE from one phone to another is larger, as we would write it, than any SIP message may be: its body was
+    /// packed.
+    pub(super) fn refuse_too_large_for_sip(&mut self, request: &SipRequest, len: usize, limit: usize) {
+        let text = format!("399 tombolo \"{len} octets as a SIP request, the limit is {limit}\"");
+        let headers = [("Warning", text)];
+        let answer = Reply { headers: &headers, ..Reply::status(513) };
+        self.answer(request, answer, "the message is larger than sip.limits.message_bytes");
+    }
+
     /// True, and counted, when an answer is larger than the partner takes: it is left out.
     pub(super) fn is_too_large(&mut self, key: &LaneKey, len: usize) -> bool {
         let is_over = len > self.max_stanza_bytes(key);

@@ -285,7 +285,7 @@ fn malformed_multiparts_are_refused() {
 }
 
 #[test]
-fn stox_p_48_one_language_is_taken_and_no_list_of_them() {
+fn stox_p_48_stox_m_03_a_list_of_languages_is_the_one_tag_for_several() {
     let language = |headers: &str, body: &str| {
         let message = request(headers, body.as_bytes());
         read(&message, Context::Message).expect("read").expect("a body").language
@@ -295,8 +295,11 @@ fn stox_p_48_one_language_is_taken_and_no_list_of_them() {
         ("", None),
         ("Content-Language: de\r\n", Some("de")),
         ("Content-Language:  de-CH \r\n", Some("de-CH")),
-        ("Content-Language: de, en\r\n", None),
-        ("Content-Language: de\r\nContent-Language: en\r\n", None),
+        ("Content-Language: de, en\r\n", Some("mul")),
+        ("Content-Language: de\r\nContent-Language: en\r\n", Some("mul")),
+        ("Content-Language: de, DE\r\n", Some("de")),
+        ("Content-Language: de, *\r\n", None),
+        ("Content-Language: de, en'\r\n", None),
         ("Content-Language: d'e\r\n", None),
         ("Content-Language: <de>\r\n", None),
         ("Content-Language:\r\n", None),
@@ -312,6 +315,8 @@ fn stox_p_48_one_language_is_taken_and_no_list_of_them() {
     let part = "Content-Language: fr\r\n\r\nx";
     assert_eq!(language(headers, &multipart(&[part])).as_deref(), Some("fr"));
     assert_eq!(language(headers, &multipart(&["\r\nx"])).as_deref(), Some("de"));
+    let both = language(headers, &multipart(&["\r\nx", part]));
+    assert_eq!(both.as_deref(), Some("mul"), "one text of two languages");
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Walk {
         match found {
             Ok(Outcome::Found(content)) => {
                 let own =
-                    part.language.as_deref().and_then(|list| super::only_language(lex::CommaList::new(list)));
+                    part.language.as_deref().and_then(|list| super::one_language(lex::CommaList::new(list)));
                 let language = content.language.or_else(|| own.map(ToOwned::to_owned));
                 Ok(Outcome::Found(Content { language, ..content }))
             }
@@ -218,7 +218,7 @@ impl Walk {
                     None => whole = Some(content),
                     Some(whole) if self.context == Context::Message => {
                         if whole.language != content.language {
-                            whole.language = None;
+                            whole.language = Some(super::SEVERAL_LANGUAGES.to_owned());
                         }
                         let text = whole.text.to_mut();
                         if !text.is_empty() && !text.ends_with('\n') {

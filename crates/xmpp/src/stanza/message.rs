@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use super::{LangText, StanzaError, StanzaFault, StanzaHead, StanzaKind};
-use crate::ns;
+use crate::{ns, xml::Reader};
 
 /// The context of a message (RFC 6121 §5.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -99,6 +99,9 @@ pub struct MessageStanza<'a> {
     pub wants_receipt: bool,
     /// The id of the message whose receipt this is; empty when it names none.
     pub receipt_for: Option<Cow<'a, str>>,
+    /// A program sent it by itself, by its header `Auto-Submitted` (XEP-0131, RFC 3834 §5), or no reply is expected
+    /// ([`MessageKind::Headline`]): a program must not answer it.
+    pub is_automatic: bool,
     /// When the stanza was first sent (XEP-0203): a date and time as written (XEP-0082).
     pub delay_stamp: Option<Cow<'a, str>>,
     /// Why, when the kind is [`MessageKind::Error`].
@@ -122,6 +125,7 @@ impl<'a> MessageStanza<'a> {
             chat_state: None,
             wants_receipt: false,
             receipt_for: None,
+            is_automatic: kind == MessageKind::Headline,
             delay_stamp: None,
             error: None,
         };
@@ -150,6 +154,7 @@ impl<'a> MessageStanza<'a> {
                     stanza.receipt_for = Some(child.attribute("id").unwrap_or_default());
                     reader.skip();
                 }
+                (ns::SHIM, "headers") => stanza.is_automatic |= is_automatic(&mut reader),
                 (ns::DELAY, "delay") => {
                     stanza.delay_stamp = child.attribute("stamp");
                     reader.skip();
@@ -160,3 +165,19 @@ impl<'a> MessageStanza<'a> {
         Ok(stanza)
     }
 }
+
+/// Reads headers of XEP-0131, up to their end: whether `Auto-Submitted` is among them and says more than `no`.
+fn is_automatic(reader: &mut Reader<'_>) -> bool {
+    let mut is_automatic = false;
+    while let Some(child) = reader.child() {
+        let is_it = child.is(ns::SHIM, "header")
+            && child.attribute("name").is_some_and(|name| name.eq_ignore_ascii_case(AUTO_SUBMITTED));
+        let value = reader.text();
+        let word = value.split(';').next().unwrap_or_default().trim();
+        is_automatic |= is_it && !word.eq_ignore_ascii_case("no");
+    }
+    is_automatic
+}
+
+/// The header that marks what a program sent by itself (RFC 3834 §5).
+pub(crate) const AUTO_SUBMITTED: &str = "Auto-Submitted";

@@ -191,6 +191,9 @@ fn stox_p_48_the_language_crosses_both_ways() {
     assert!(stage.stanza().contains("<status xml:lang='cs'>Pryč</status>"));
 
     stage.juliet_watches_romeo();
+    // xml:lang holds one tag; without one the note would count as in the stream's language (RFC 6120 §8.1.5).
+    stage.publish_body(ROMEO, &document(ROMEO), "Content-Language: de, en\r\n");
+    assert!(stage.stanza().contains("<status xml:lang='mul'>Pryč</status>"));
     stage.publish_body(ROMEO, &document(ROMEO), "Content-Language: cs\r\n");
     assert!(stage.stanza().contains("<status xml:lang='cs'>Pryč</status>"));
     let again = stage.killed_and_started_again(Duration::from_secs(5));

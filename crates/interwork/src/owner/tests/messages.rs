@@ -389,13 +389,14 @@ fn no_side_is_shown_an_empty_message() {
 }
 
 #[test]
-fn stox_p_48_a_list_of_languages_becomes_no_language_of_a_message() {
-    for languages in ["de, en", "d'e", "x".repeat(8000).as_str()] {
+fn stox_m_03_a_list_of_languages_becomes_the_tag_for_several_and_no_language_becomes_none() {
+    for (languages, lang) in [("de, en", Some("mul")), ("d'e", None), ("x".repeat(8000).as_str(), None)] {
         let mut stage = Stage::new();
         let headers = format!("Content-Type: text/plain\r\nContent-Language: {languages}\r\n");
         stage.message(&front_end(), BENVOLIO, JULIET, &headers, b"x");
         let stanza = stage.stanza();
-        assert!(!stanza.contains("xml:lang"), "{stanza}");
+        let told = stanza.split_once("xml:lang='").and_then(|(_, rest)| Some(rest.split_once('\'')?.0));
+        assert_eq!(told, lang, "{stanza}");
     }
 }
 
@@ -629,6 +630,67 @@ fn an_automatic_message_that_fails_late_is_followed_by_nothing() {
     }
     let mut stage = Stage::new();
     assert!(fails_late(&mut stage, "Auto-Submitted: No\r\n", "").is_some());
+}
+
+#[test]
+fn what_a_program_sent_by_itself_is_marked_so_on_the_other_side() {
+    let auto = "Auto-Submitted: auto-replied\r\n";
+    let mut stage = Stage::new();
+    for (more, is_marked) in [(auto, true), ("", false), ("Auto-Submitted: no\r\n", false)] {
+        let headers = format!("Content-Type: text/plain\r\n{more}");
+        stage.message(&phone_of(ROMEO, "a"), ROMEO, JULIET, &headers, b"x");
+        let stanza = stage.stanza();
+        let mark = "<headers xmlns='http://jabber.org/protocol/shim'><header name='Auto-Submitted'>auto-generated</header>";
+        assert_eq!(stanza.contains(mark), is_marked, "{more:?}: {stanza}");
+        // Between two phones the mark stays too.
+        stage.message(&phone_of(ROMEO, "a"), ROMEO, "mercutio@sip.example", &headers, b"x");
+        let (_, draft) = stage.deliveries.pop_front().expect("for the phones");
+        assert_eq!(draft.headers.contains(&("Auto-Submitted", "auto-generated".to_owned())), is_marked);
+    }
+    let shim = |value: &str| {
+        format!(
+            "<headers xmlns='http://jabber.org/protocol/shim'><header name='auto-submitted'>{value}</header></headers>"
+        )
+    };
+    for (kind, inner, is_marked) in [
+        ("headline", String::new(), true),
+        ("chat", shim("auto-replied"), true),
+        ("normal", shim(" Auto-Generated; x=y"), true),
+        ("normal", shim("no"), false),
+        ("chat", String::new(), false),
+        ("chat", shim("x").replace("auto-submitted", "Urgency"), false),
+    ] {
+        stage.xmpp_says(&format!(
+            "<message from='{JULIET}/b' to='{BENVOLIO}' type='{kind}' id='1'><body>x</body>{inner}</message>"
+        ));
+        let draft = stage.answer(200, "");
+        let mark = ("Auto-Submitted", "auto-generated".to_owned());
+        assert_eq!(draft.headers.contains(&mark), is_marked, "{kind} {inner}");
+    }
+}
+
+#[test]
+fn a_message_from_phone_to_phone_is_held_to_the_size_that_it_would_be_written_in() {
+    let mut stage = Stage::new();
+    stage.owner.settings.max_sip_bytes = 4000;
+    let write = |stage: &mut Stage, text: &str| {
+        stage.message(
+            &phone_of(ROMEO, "a"),
+            ROMEO,
+            "mercutio@sip.example",
+            "Content-Type: text/plain\r\n",
+            text.as_bytes(),
+        );
+    };
+    write(&mut stage, &"x".repeat(3000));
+    assert_eq!(stage.deliveries.pop_front().expect("it fits").1.body.len(), 3000);
+    // Each line feed leaves as two octets.
+    write(&mut stage, &"\n".repeat(2000));
+    assert!(stage.deliveries.is_empty());
+    let response = stage.response();
+    assert_eq!(response.status(), Some(513));
+    let warning = response.rows(HeaderName::Warning).next().expect("both sizes");
+    assert!(warning.contains("octets as a SIP request, the limit is 4000"), "{warning}");
 }
 
 #[test]
