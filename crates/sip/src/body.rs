@@ -141,8 +141,8 @@ impl Content<'_> {
 
 /// The one tag that says what the elements of a Content-Language say; `None` where one of them is no tag.
 ///
-/// RFC 3261 §20.13 lets a text name several languages, which XMPP's `xml:lang` cannot: it holds one tag, and a text without
-/// one counts as written in the stream's language (RFC 6120 §8.1.5). RFC 5646 has the tag `mul` for exactly this.
+/// RFC 3261 §20.13 lets a text name several languages. Where it is passed on to, one tag is all there is, and a text without a
+/// tag counts as written in some default language. RFC 5646 has the tag `mul` for exactly this.
 pub(crate) fn one_language<'a>(mut tags: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let first = tags.next().filter(|tag| is_language_tag(tag))?;
     let mut language = first;
