@@ -10,11 +10,13 @@ use webpki::Error;
 use x509_cert::{
     Certificate,
     der::{Decode, Encode, oid::db::rfc4519::CN},
-    ext::pkix::ExtendedKeyUsage,
     name::Name,
 };
 
-use crate::date::{date, days_text};
+use crate::{
+    date::{date, days_text},
+    leaf,
+};
 
 /// Why a certificate proves nothing. Each text says what is wrong and, where that is known, who must repair it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -248,13 +250,10 @@ fn last_issuer(chain: &[Option<Certificate>]) -> String {
 
 /// The purposes that a certificate states, by their names in RFC 5280.
 fn purposes_of(certificate: &Certificate) -> Vec<String> {
-    let Ok(Some((_, stated))) = certificate.tbs_certificate().get_extension::<ExtendedKeyUsage>() else {
-        return Vec::new();
-    };
     let name = |oid: String| {
         PURPOSES.iter().find(|(known, _)| *known == oid).map_or(oid, |(_, name)| (*name).to_owned())
     };
-    stated.0.iter().map(|oid| name(oid.to_string())).collect()
+    leaf::purposes(certificate).unwrap_or_default().into_iter().map(name).collect()
 }
 
 /// The first critical extension that the path builder does not know.

@@ -17,7 +17,6 @@ use rustls_pki_types::{
 use x509_cert::{
     Certificate,
     der::{Decode, Tag, Tagged, asn1::AnyRef},
-    ext::pkix::ExtendedKeyUsage,
 };
 
 use crate::{
@@ -354,13 +353,8 @@ fn proves_sip(names: &CertificateNames, domain: &str) -> bool {
 
 fn is_for_servers(der: &[u8]) -> bool {
     let Ok(certificate) = Certificate::from_der(der) else { return true };
-    let Ok(Some((_, stated))) = certificate.tbs_certificate().get_extension::<ExtendedKeyUsage>() else {
-        return true;
-    };
-    stated.0.iter().any(|oid| {
-        let oid = oid.to_string();
-        oid == SERVER_AUTH || oid == ANY_PURPOSE
-    })
+    leaf::purposes(&certificate)
+        .is_none_or(|stated| stated.iter().any(|oid| oid == SERVER_AUTH || oid == ANY_PURPOSE))
 }
 
 /// The text of a PEM file, without a byte order mark.

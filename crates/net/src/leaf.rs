@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use x509_cert::{
     Certificate,
     der::{AnyRef, Decode, Encode, Reader, SliceReader, Tagged},
-    ext::pkix::{BasicConstraints, KeyUsage},
+    ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage},
 };
 
 use crate::certificate_fault::subject_of;
@@ -34,6 +34,13 @@ pub(crate) fn public_key_fingerprint(der: &[u8]) -> Option<String> {
     let certificate = Certificate::from_der(der).ok()?;
     let key = certificate.tbs_certificate().subject_public_key_info().to_der().ok()?;
     Some(sha256_text(&key))
+}
+
+/// The purposes that a certificate states, as OIDs (RFC 5280 §4.2.1.12); `None` when it states none that can be read, so
+/// that it is for every purpose.
+pub(crate) fn purposes(certificate: &Certificate) -> Option<Vec<String>> {
+    let (_, stated) = certificate.tbs_certificate().get_extension::<ExtendedKeyUsage>().ok()??;
+    Some(stated.0.iter().map(ToString::to_string).collect())
 }
 
 /// True when the key may sign handshakes: no key usage is stated, or digitalSignature is among them (RFC 5280 §4.2.1.3).
