@@ -12,6 +12,7 @@ mod link;
 mod negotiation;
 mod network;
 mod outbox;
+mod refused_steps;
 mod sip_admission;
 mod sip_avoided;
 mod sip_connection;

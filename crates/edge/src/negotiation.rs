@@ -3,7 +3,7 @@
 //! In: a connection, and the machine that says what to do on it. Out: a stream with a proved pair, the answer to a
 //! question about a key, or why there is neither. It knows no stanza but those that came with the proof.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -14,17 +14,21 @@ use tokio::{
 };
 use tombolo_net::{
     AnyStream, Role, ServerChoice, TlsFacts as Handshake, accept_tls, client_config, connect_tls,
-    server_config_for,
+    is_about_certificate, server_config_for,
 };
 use tombolo_xmpp::{
-    stream::{KeyAnswer, KeyQuestion, OutboundStream, Refusal, S2sStream, StreamEvent, TlsFacts, TlsStart},
+    sasl::SaslFailure,
+    stream::{
+        KeyAnswer, KeyQuestion, OutboundStream, Pair, Refusal, S2sStream, StreamEvent, TlsFacts, TlsStart,
+    },
     stream_error::StreamCondition,
 };
 
 use crate::{
     DialId, DomainPair, ProofMethod, StreamEnd,
-    stream_end::{NotOpened, domain_pair, end_of, note, other_host, proof_of},
-    stream_policy::Shown,
+    refused_steps::{FailedStep, Skipped, Step},
+    stream_end::{NotOpened, domain_pair, end_of, note, other_host, printable, proof_of},
+    stream_policy::{Shown, terms_of},
     xmpp_connection::{CLOSE_LIMIT, FAR},
     xmpp_edge::{XmppShared, ascii},
     xmpp_listener::{Admission, PartnerRoom},
@@ -34,8 +38,10 @@ use crate::{
 pub(crate) struct Negotiation {
     machine: S2sStream,
     shared: Arc<XmppShared>,
-    /// Whom we dialled.
+    /// The pair that we dialled.
     dialled: Option<DomainPair>,
+    /// What a stream of ours leaves out.
+    skipped: Skipped,
     answers: mpsc::Sender<(KeyQuestion, KeyAnswer)>,
     answered: mpsc::Receiver<(KeyQuestion, KeyAnswer)>,
 }
@@ -83,13 +89,19 @@ impl Negotiation {
     /// A stream that a partner opened.
     pub(crate) fn incoming(machine: S2sStream, shared: Arc<XmppShared>) -> Self {
         let (answers, answered) = mpsc::channel(MOST_ANSWERS);
-        Self { machine, shared, dialled: None, answers, answered }
+        Self { machine, shared, dialled: None, skipped: Skipped::default(), answers, answered }
     }
 
-    /// A stream that we opened.
-    pub(crate) fn outgoing(stream: OutboundStream, pair: DomainPair, shared: Arc<XmppShared>) -> Self {
+    /// A stream that we opened. What it leaves out besides its certificate, the machine was told.
+    pub(crate) fn outgoing(
+        stream: OutboundStream,
+        pair: DomainPair,
+        skipped: Skipped,
+        shared: Arc<XmppShared>,
+    ) -> Self {
         let (answers, answered) = mpsc::channel(MOST_ANSWERS);
-        Self { machine: S2sStream::Outbound(stream), shared, dialled: Some(pair), answers, answered }
+        let machine = S2sStream::Outbound(stream);
+        Self { machine, shared, dialled: Some(pair), skipped, answers, answered }
     }
 
     /// Runs until a pair is proved, a question is answered, or the stream is over.
@@ -99,6 +111,79 @@ impl Negotiation {
         index: usize,
         tls: TlsStart,
     ) -> Result<(Negotiated, Option<KeyAnswer>), NotOpened> {
+        match self.reach(socket, tls).await {
+            Ok(reached) => {
+                let Reached { socket, tls, pair, method, holds_until, certificate_end, .. } = reached;
+                let negotiated = Negotiated {
+                    machine: self.machine,
+                    socket,
+                    index,
+                    pair,
+                    method,
+                    tls,
+                    holds_until,
+                    certificate_end,
+                    stanzas: reached.stanzas,
+                    end: reached.end,
+                    more_pairs: reached.more_pairs,
+                    answers: self.answers,
+                    answered: self.answered,
+                    dial: None,
+                    places: None,
+                };
+                Ok((negotiated, reached.answer))
+            }
+            Err(failed) => Err(self.explain(failed)),
+        }
+    }
+
+    /// Adds to a failure the step that it came from, and what failed before it on the same way to a proof.
+    fn explain(&self, failed: NotOpened) -> NotOpened {
+        let first = self.first_fault();
+        let failed_step = match &self.machine {
+            S2sStream::Outbound(stream) if failed.failed_step.is_none() => {
+                failed_step(stream, &failed.end).map(Box::new)
+            }
+            _ => failed.failed_step,
+        };
+        let claimed = self.machine.remote().map(|domain| domain.as_str().to_owned());
+        let end = match first {
+            Some(first) => failed.end.after(&first),
+            None => failed.end,
+        };
+        NotOpened { end, failed_step, claimed, ..failed }
+    }
+
+    /// Why the pair had to be proved by dialback, though a certificate might have proved it.
+    fn first_fault(&self) -> Option<String> {
+        let remote = self.machine.remote()?;
+        let is_by_certificate = |pair: &DomainPair| {
+            terms_of(&self.shared.policy.load(), pair).is_some_and(|terms| terms.external)
+        };
+        match &self.machine {
+            S2sStream::Outbound(stream) => {
+                if !stream.has_tried_dialback() || !self.dialled.as_ref().is_some_and(is_by_certificate) {
+                    return None;
+                }
+                if let Some(failure) = stream.sasl_failure() {
+                    return Some(sasl_refused(failure));
+                }
+                if let Some(cause) = &self.skipped.cause {
+                    return Some(cause.clone());
+                }
+            }
+            S2sStream::Inbound(stream) => {
+                let local = stream.named()?.clone();
+                let pair = Pair { local, remote: remote.clone() };
+                if !domain_pair(&pair).is_some_and(|pair| is_by_certificate(&pair)) {
+                    return None;
+                }
+            }
+        }
+        self.machine.certificate_fault().map(|fault| fault.to_string())
+    }
+
+    async fn reach(&mut self, socket: TcpStream, tls: TlsStart) -> Result<Reached, NotOpened> {
         let mut socket = AnyStream::Plain(socket);
         let mut handshake = None;
         let is_ours = self.dialled.is_some();
@@ -139,7 +224,7 @@ impl Negotiation {
                         let told = NotOpened { other_host: other_host(&cause), ..end_of(&cause).into() };
                         end = end.or(Some(told));
                     }
-                    other => note(&other),
+                    other => note(&other, &self.machine),
                 }
             }
             let is_answered = matches!(answer, Some(KeyAnswer::Valid | KeyAnswer::Invalid));
@@ -172,31 +257,25 @@ impl Negotiation {
                     let text = "the certificate ran out before its proof was complete";
                     return Err(StreamEnd::Unauthenticated(text.to_owned()).into());
                 }
-                let negotiated = Negotiated {
-                    machine: self.machine,
+                return Ok(Reached {
                     socket,
-                    index,
+                    tls: handshake,
                     pair,
                     method,
-                    tls: handshake,
                     holds_until: certificate_end.filter(|_| is_by_certificate),
                     certificate_end,
                     stanzas,
                     end: end.map(|not_opened| not_opened.end),
                     more_pairs,
-                    answers: self.answers,
-                    answered: self.answered,
-                    dial: None,
-                    places: None,
-                };
-                return Ok((negotiated, answer));
+                    answer,
+                });
             }
             self.wait(&mut socket).await?;
         }
     }
 
     /// Waits for bytes, an answer, or the time.
-    async fn wait(&mut self, socket: &mut AnyStream) -> Result<(), StreamEnd> {
+    async fn wait(&mut self, socket: &mut AnyStream) -> Result<(), NotOpened> {
         let until = self.machine.poll_timeout();
         let buffer = self.machine.input_buffer();
         buffer.reserve(READ_BYTES);
@@ -207,7 +286,8 @@ impl Negotiation {
                     let now = self.shared.clock.now().instant;
                     self.machine.handle_buffered(now, &self.shared.table());
                 }
-                Err(error) => return Err(StreamEnd::Broken(error.to_string())),
+                Err(error) if is_about_certificate(&error) => return Err(certificate_refused(&error)),
+                Err(error) => return Err(StreamEnd::Broken(error.to_string()).into()),
             },
             Some((question, answer)) = self.answered.recv() => {
                 if let S2sStream::Inbound(stream) = &mut self.machine {
@@ -256,6 +336,7 @@ impl Negotiation {
         let outcome = match &self.dialled {
             Some(pair) => {
                 let own = self.shared.certificates.certificate(pair.local.as_str());
+                let own = own.filter(|_| !self.skipped.certificate);
                 connect_tls(socket, client_config(own, ALPN), &ascii(pair.remote.as_str()), limit).await
             }
             None => {
@@ -267,7 +348,10 @@ impl Negotiation {
                 accept_tls(socket, server_config_for(&self.shared.certificates, &choice), limit).await
             }
         };
-        let (socket, facts) = outcome?;
+        let (socket, facts) = outcome.map_err(|error| match error.is_about_certificate() {
+            true => certificate_refused(&error),
+            false => error.into(),
+        })?;
         let now = self.shared.clock.now();
         let role = if is_ours { Role::Server } else { Role::Client };
         let certificate = Arc::new(Shown::new(
@@ -285,6 +369,33 @@ impl Negotiation {
     fn ask(&self, question: KeyQuestion) {
         ask(&self.shared, &self.answers, question);
     }
+}
+
+/// The step over which a stream of ours failed, which ended so.
+fn failed_step(stream: &OutboundStream, end: &StreamEnd) -> Option<FailedStep> {
+    if stream.has_external_failed() {
+        let cause = match stream.sasl_failure() {
+            Some(failure) => sasl_refused(failure),
+            None => format!("the stream ended upon our SASL EXTERNAL ({end})"),
+        };
+        return Some(FailedStep { step: Step::External, cause });
+    }
+    let cause = || format!("the partner offers TLS and it failed ({end})");
+    stream.has_starttls_failed().then(|| FailedStep { step: Step::StartTls, cause: cause() })
+}
+
+/// How far a negotiation came.
+struct Reached {
+    socket: AnyStream,
+    tls: Option<Handshake>,
+    pair: DomainPair,
+    method: ProofMethod,
+    holds_until: Option<Duration>,
+    certificate_end: Option<Duration>,
+    stanzas: Vec<Bytes>,
+    end: Option<StreamEnd>,
+    more_pairs: Vec<DomainPair>,
+    answer: Option<KeyAnswer>,
 }
 
 /// When a proof by certificate that is made now ends: each side judged the other's certificate, so with the first of both
@@ -327,13 +438,28 @@ pub(crate) fn ask(
     });
 }
 
+/// The peer ended TLS because of the certificate that we showed.
+fn certificate_refused(error: &dyn Display) -> NotOpened {
+    let cause = format!("the partner refused our certificate in the TLS handshake: {error}");
+    let end = StreamEnd::Unauthenticated(cause.clone());
+    let failed_step = Some(Box::new(FailedStep { step: Step::Certificate, cause }));
+    NotOpened { failed_step, ..end.into() }
+}
+
+/// The peer's refusal of SASL EXTERNAL, for people.
+fn sasl_refused(failure: &SaslFailure) -> String {
+    format!("the partner refused our certificate (SASL EXTERNAL: {})", printable(&failure.to_string()))
+}
+
 /// Why the peer does not take our pair.
 fn refused(refusal: &Refusal) -> StreamEnd {
     let what = match refusal {
         Refusal::Error(condition) => {
             return StreamEnd::Unauthenticated(format!("the partner refused us: {}", condition.as_str()));
         }
-        Refusal::Invalid => return StreamEnd::KeyRefused,
+        Refusal::Invalid => {
+            return StreamEnd::KeyRefused("the partner says that our key is bad".to_owned());
+        }
         Refusal::TimedOut => "the partner did not answer our key in time",
         Refusal::StreamEnded => "the stream ended before the answer to our key",
         Refusal::NotAllowed => "no proof that we allow is left on this stream",

@@ -3,18 +3,18 @@
 use std::mem;
 
 use tombolo_net::{Target, TlsError};
-use tombolo_presence::Domain;
 use tombolo_xmpp::{
-    stream::{CloseCause, Method, Pair, StreamEvent, StreamFault},
+    jid::Domain,
+    stream::{CloseCause, Method, Pair, S2sStream, StreamEvent, StreamFault},
     stream_error::StreamCondition,
 };
 
-use crate::{Absence, DomainPair, ProofMethod, StreamEnd};
+use crate::{Absence, DomainPair, ProofMethod, StreamEnd, refused_steps::FailedStep};
 
 /// A pair of the machine as the broker knows it.
 pub(crate) fn domain_pair(pair: &Pair) -> Option<DomainPair> {
-    let local = Domain::from_prepared(pair.local.as_str())?;
-    Some(DomainPair { local, remote: Domain::from_prepared(pair.remote.as_str())? })
+    let prepared = |domain: &Domain| tombolo_presence::Domain::from_prepared(domain.as_str());
+    Some(DomainPair { local: prepared(&pair.local)?, remote: prepared(&pair.remote)? })
 }
 
 /// How a pair was proved, as the broker knows it.
@@ -36,20 +36,24 @@ pub(crate) struct NotOpened {
     pub(crate) is_final: bool,
     /// Where the peer says to go instead, proved to speak for the domain.
     pub(crate) other_host: Option<Target>,
+    /// The step of the negotiation over which a stream of ours failed.
+    pub(crate) failed_step: Option<Box<FailedStep>>,
+    /// Who the peer of an incoming stream says it is.
+    pub(crate) claimed: Option<String>,
 }
 
 impl From<StreamEnd> for NotOpened {
     fn from(end: StreamEnd) -> Self {
         // A certificate, STARTTLS or a policy may be wrong on one host and right on the next.
-        let is_final = matches!(end, StreamEnd::Refused(_) | StreamEnd::KeyRefused);
-        Self { end, is_final, other_host: None }
+        let is_final = matches!(end, StreamEnd::Refused(_) | StreamEnd::KeyRefused(_));
+        Self { end, is_final, other_host: None, failed_step: None, claimed: None }
     }
 }
 
 impl From<TlsError> for NotOpened {
     /// A handshake may fail for what is in front of one host: the next one is tried.
     fn from(error: TlsError) -> Self {
-        Self { end: StreamEnd::Unauthenticated(error.to_string()), is_final: false, other_host: None }
+        StreamEnd::Unauthenticated(error.to_string()).into()
     }
 }
 
@@ -62,11 +66,12 @@ pub(crate) fn end_of(cause: &CloseCause) -> StreamEnd {
             StreamFault::UnknownPartner { .. } => StreamEnd::Refused(fault.to_string()),
             StreamFault::Certificate { .. }
             | StreamFault::SaslExhausted { .. }
-            | StreamFault::SaslRefused { .. }
             | StreamFault::NoMethod
             | StreamFault::TlsRefused
             | StreamFault::KeyInvalid { .. }
             | StreamFault::NotAuthenticated => StreamEnd::Unauthenticated(fault.to_string()),
+            // In the peer's words.
+            StreamFault::SaslRefused(_) => StreamEnd::Unauthenticated(printable(&fault.to_string())),
             other => StreamEnd::StreamError(format!("{} ({other})", other.condition())),
         },
         CloseCause::PeerError { error, .. } => {
@@ -91,12 +96,16 @@ pub(crate) fn end_of(cause: &CloseCause) -> StreamEnd {
 }
 
 /// What a peer said, who may be anybody, as it may stand in a log and on a terminal: a part of it, without control
-/// characters.
-fn printable(text: &str) -> String {
+/// characters and without what changes the direction of the text around it.
+pub(crate) fn printable(text: &str) -> String {
+    let is_unsafe = |letter: char| {
+        letter.is_control()
+            || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
     let mut shown: String = text
         .chars()
         .take(MOST_CHARS)
-        .map(|letter| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter })
+        .map(|letter| if is_unsafe(letter) { char::REPLACEMENT_CHARACTER } else { letter })
         .collect();
     if text.chars().nth(MOST_CHARS).is_some() {
         shown.push('…');
@@ -121,9 +130,21 @@ pub(crate) fn other_host(cause: &CloseCause) -> Option<Target> {
 }
 
 /// What is only worth a line.
-pub(crate) fn note(event: &StreamEvent) {
+pub(crate) fn note(event: &StreamEvent, machine: &S2sStream) {
     match event {
-        StreamEvent::SaslFailed { condition } => tracing::warn!(condition, "sasl failed"),
+        StreamEvent::SaslFailed(failure) => {
+            let partner = machine.remote().map(Domain::as_str);
+            let condition = printable(&failure.condition);
+            let text = failure.text.as_deref().map(printable);
+            match machine {
+                S2sStream::Outbound(_) => {
+                    tracing::warn!(partner, condition, text, "the partner refused our SASL EXTERNAL");
+                }
+                S2sStream::Inbound(_) => {
+                    tracing::warn!(partner, condition, "the SASL EXTERNAL of a partner was refused");
+                }
+            }
+        }
         StreamEvent::UnsolicitedDialback { from, .. } => {
             tracing::warn!(partner = from.as_str(), "a dialback answer that nobody asked for");
         }

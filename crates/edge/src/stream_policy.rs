@@ -14,6 +14,8 @@ use tombolo_xmpp::{
     stream::{PartnerTerms, PeerCertificate, StreamPolicy},
 };
 
+use crate::DomainPair;
+
 /// A table, for streams.
 pub(crate) struct TablePolicy(pub(crate) Arc<Table>);
 
@@ -25,14 +27,19 @@ impl StreamPolicy for TablePolicy {
     fn terms(&self, local: &Domain, remote: &Domain) -> Option<PartnerTerms> {
         let local = tombolo_presence::Domain::from_prepared(local.as_str())?;
         let remote = tombolo_presence::Domain::from_prepared(remote.as_str())?;
-        let partner = self.0.federates(&local, &remote).ok()?;
-        Some(PartnerTerms {
-            external: partner.accepts(Method::SaslExternal),
-            dialback_with_tls: partner.accepts(Method::TlsDialback),
-            dialback_without_tls: partner.accepts(Method::PlainDialback) && partner.insecure,
-            stanza_bytes: partner.limits.stanza_bytes,
-        })
+        terms_of(&self.0, &DomainPair { local, remote })
     }
+}
+
+/// The terms of a pair; `None` when its domains do not federate.
+pub(crate) fn terms_of(table: &Table, pair: &DomainPair) -> Option<PartnerTerms> {
+    let partner = table.federates(&pair.local, &pair.remote).ok()?;
+    Some(PartnerTerms {
+        external: partner.accepts(Method::SaslExternal),
+        dialback_with_tls: partner.accepts(Method::TlsDialback),
+        dialback_without_tls: partner.accepts(Method::PlainDialback) && partner.insecure,
+        stanza_bytes: partner.limits.stanza_bytes,
+    })
 }
 
 /// What a peer showed in its handshake, checked when a domain is to be proved by it.

@@ -2,7 +2,7 @@
 //!
 //! In one process these values pass in memory; between an edge and a gateway the same values are frames on the link.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -97,8 +97,8 @@ pub enum StreamEnd {
     #[error("the link to the edge ended")]
     LinkLost,
     /// The partner says that our dialback key is bad, so something is wrong on our side.
-    #[error("the partner says that our key is bad")]
-    KeyRefused,
+    #[error("authentication failed: {0}")]
+    KeyRefused(String),
 }
 
 /// How it is known that a domain has no XMPP server.
@@ -126,9 +126,22 @@ impl StreamEnd {
     pub fn condition(&self) -> &'static str {
         match self {
             Self::NotFound(_) => "remote-server-not-found",
-            Self::KeyRefused => "internal-server-error",
+            Self::KeyRefused(_) => "internal-server-error",
             Self::Refused(_) => "not-allowed",
             _ => "remote-server-timeout",
+        }
+    }
+
+    /// The same end, of a stream on which another proof failed before dialback did: `first` says which and why.
+    #[must_use]
+    pub(crate) fn after(self, first: &str) -> Self {
+        let both = |second: &dyn Display| format!("{first}; dialback failed too: {second}");
+        match self {
+            Self::Unauthenticated(text) => Self::Unauthenticated(both(&text)),
+            Self::KeyRefused(text) => Self::KeyRefused(both(&text)),
+            Self::StreamError(_) | Self::Broken(_) => Self::Unauthenticated(both(&self)),
+            Self::Closed => Self::Unauthenticated(both(&"the partner closed the stream")),
+            Self::NotFound(_) | Self::Unreachable(_) | Self::Refused(_) | Self::LinkLost => self,
         }
     }
 

@@ -299,7 +299,7 @@ impl Carrier {
                 }
                 StreamEvent::KeyShown(question) => ask(&self.shared, &self.answers, question),
                 StreamEvent::Closed(cause) => end = Some(end_of(&cause)),
-                other => note(&other),
+                other => note(&other, &self.machine),
             }
         }
         if read > 0 && self.upkeep.heard(read, stanzas.len(), self.shared.clock.now().instant) {

@@ -1,6 +1,7 @@
 //! Streams that we open: from a domain to hosts and addresses, to a stream with a proved pair or an answered question.
 //!
-//! Hosts are tried one after the other, each with all its addresses. A host that refuses us speaks for all of them, and one
+//! Hosts are tried one after the other, each with all its addresses; one that fails over a step of the negotiation that the
+//! partner's entry does not require, once more without that step. A host that refuses us speaks for all of them, and one
 //! that sends us to another host (RFC 6120 §4.9.3.19) too, once a dial: there the same domain has to be proved.
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
@@ -12,10 +13,12 @@ use tombolo_presence::Domain;
 use tombolo_xmpp::stream::{Dial, KeyAnswer, KeyQuestion, OutboundStream, Pair, Purpose, TlsStart};
 
 use crate::{
-    Absence, DialId, DomainPair, StreamEnd,
+    Absence, DialId, DomainPair, ProofMethod, StreamEnd,
     caught::{PANICKED, caught},
     negotiation::{Negotiated, Negotiation},
+    refused_steps::{FailedStep, Skipped},
     stream_end::NotOpened,
+    stream_policy::terms_of,
     xmpp_connection::XmppConnection,
     xmpp_edge::{XmppShared, ascii},
 };
@@ -83,22 +86,65 @@ impl XmppShared {
                 }
             };
             let reached = socket.peer_addr().ok();
-            match self.negotiate(socket, pair, purpose, &target, question.clone()).await {
-                Ok(done) => return Ok(done),
-                Err(NotOpened { other_host: Some(target), .. }) if std::mem::take(&mut may_be_sent) => {
+            let skipped = self.skipped(pair);
+            let negotiated =
+                self.negotiate(socket, pair, purpose, &target, question.clone(), skipped.clone()).await;
+            let failed = match negotiated {
+                Ok(done) => {
+                    if purpose == Purpose::Send && done.0.method == ProofMethod::SaslExternal {
+                        self.refused_steps.lock().forget(pair);
+                    }
+                    return Ok(done);
+                }
+                Err(failed) => failed,
+            };
+            let may_go_without = self.learn(pair, &skipped, &failed);
+            match failed {
+                NotOpened { other_host: Some(target), .. } if std::mem::take(&mut may_be_sent) => {
                     tracing::info!(partner = %pair.remote, host = target.host, port = target.port, "sent to another host");
                     targets = VecDeque::from([target]);
                 }
-                Err(failed) if failed.is_final => return Err(failed.end),
-                Err(failed) => {
+                NotOpened { is_final: true, end, .. } => return Err(end),
+                NotOpened { end, .. } if may_go_without => {
+                    last = end;
+                    targets.push_front(target);
+                }
+                NotOpened { end, .. } => {
                     // Another address of the host may do better.
                     let tried = addresses.iter().position(|address| Some(*address) == reached);
                     self.resolver.pass_over(&target.host, tried.map_or(0, |at| at + 1));
-                    last = failed.end;
+                    last = end;
                 }
             }
         }
         Err(last)
+    }
+
+    /// What the next stream of a pair leaves out.
+    fn skipped(&self, pair: &DomainPair) -> Skipped {
+        let Some(terms) = terms_of(&self.policy.load(), pair) else { return Skipped::default() };
+        let own = self.certificates.certificate(pair.local.as_str());
+        self.refused_steps.lock().skipped(pair, &terms, own.as_ref(), self.clock.now().instant)
+    }
+
+    /// Remembers the step over which a stream failed; true when the next stream can do without it. A stream that left
+    /// steps out and failed all the same has them taken again.
+    fn learn(&self, pair: &DomainPair, skipped: &Skipped, failed: &NotOpened) -> bool {
+        let terms = terms_of(&self.policy.load(), pair);
+        let is_new = |failed: &&FailedStep| {
+            !skipped.has(failed.step) && terms.as_ref().is_some_and(|terms| failed.step.is_optional(terms))
+        };
+        let Some(failed) = failed.failed_step.as_deref().filter(is_new).cloned() else {
+            if !skipped.is_empty() {
+                self.refused_steps.lock().forget(pair);
+            }
+            return false;
+        };
+        self.metrics.certificate_downgrade();
+        tracing::warn!(partner = %pair.remote, cause = failed.cause, "{}", failed.step.without());
+        let own = self.certificates.certificate(pair.local.as_str());
+        self.refused_steps.lock().note(pair, failed, own, self.clock.now().instant);
+        true
     }
 
     async fn negotiate(
@@ -108,6 +154,7 @@ impl XmppShared {
         purpose: Purpose,
         target: &Target,
         question: Option<KeyQuestion>,
+        skipped: Skipped,
     ) -> Result<(Negotiated, Option<KeyAnswer>), NotOpened> {
         let broken = |error: io::Error| NotOpened::from(StreamEnd::Broken(error.to_string()));
         let prepared = |domain: &Domain| tombolo_xmpp::jid::Domain::parse(domain.as_str());
@@ -116,13 +163,13 @@ impl XmppShared {
         };
         let tls = if target.is_direct_tls { TlsStart::Direct } else { TlsStart::StartTls };
         let now = self.clock.now().instant;
-        let dial = Dial { pair: Pair { local, remote }, purpose, tls };
+        let dial = Dial { pair: Pair { local, remote }, purpose, tls, skip: skipped.steps };
         let mut stream = OutboundStream::new(self.outbound.clone(), dial, now);
         if let Some(question) = question {
             stream.ask_key(question, now, &self.table());
         }
         let socket = socket.into_std().map_err(broken)?;
-        let negotiation = Negotiation::outgoing(stream, pair.clone(), self.clone());
+        let negotiation = Negotiation::outgoing(stream, pair.clone(), skipped, self.clone());
         let (done, waiting) = tokio::sync::oneshot::channel();
         let metrics = self.metrics.clone();
         // The socket lives with the reactor of its arbiter from here on.

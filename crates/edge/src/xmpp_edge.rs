@@ -31,6 +31,7 @@ use crate::{
     dialback_verify::Questions,
     doors::Doors,
     outbox::Outbox,
+    refused_steps::RefusedSteps,
     stream_policy::TablePolicy,
     stream_upkeep::StreamPace,
     xmpp_listener::accept,
@@ -88,6 +89,8 @@ pub(crate) struct XmppShared {
     pub(crate) by_partner: Mutex<HashMap<Domain, usize>>,
     pub(crate) per_partner: usize,
     pub(crate) questions: Questions,
+    /// Steps over which streams of ours failed.
+    pub(crate) refused_steps: Mutex<RefusedSteps>,
 }
 
 /// The XMPP side of an edge.
@@ -134,6 +137,7 @@ impl XmppEdge {
             by_partner: Mutex::default(),
             per_partner: settings.doors.per_partner,
             questions: Questions::default(),
+            refused_steps: Mutex::default(),
         });
         let mut bound = Vec::new();
         let all: Vec<SocketAddr> =
@@ -160,6 +164,7 @@ impl XmppEdge {
     /// Another policy is in force: streams that are up lose the pairs that do not federate any more, and end with
     /// `policy-violation` when none is left.
     pub fn policy_changed(&self) {
+        self.shared.refused_steps.lock().forget_all();
         self.shared.policy_changes.send_replace(());
     }
 

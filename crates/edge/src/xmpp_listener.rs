@@ -149,9 +149,9 @@ pub(crate) async fn accept(listener: tokio::net::TcpListener, tls: TlsStart, sha
                 Err(NotOpened { end: StreamEnd::Closed, .. }) => {
                     tracing::debug!(remote = %remote, "a stream without a proved pair was closed in order");
                 }
-                Err(NotOpened { end, .. }) => {
+                Err(NotOpened { end, claimed, .. }) => {
                     owner.metrics.refused_stream();
-                    tracing::info!(remote = %remote, cause = %end, "s2s stream refused");
+                    tracing::info!(remote = %remote, partner = claimed, cause = %end, "s2s stream refused");
                 }
             }
         });

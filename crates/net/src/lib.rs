@@ -29,10 +29,11 @@ pub use certificate_file::{BinaryForm, FileFault, FileProblem, FileRole, inspect
 pub use date::date;
 pub use names::CertificateNames;
 pub use resolve::{Resolver, Unresolved};
+pub use rustls::sign::CertifiedKey;
 pub use sip_location::{SipLocation, SipTarget, SipTransport};
 pub use socket::{MAX_ATTEMPTS, connect, listen, listen_all, udp, udp_all};
 pub use srv::{Srv, Target, order_srv};
 pub use store::{CertificateStore, Expiry, Replace, StoreError};
-pub use stream::{AnyStream, TlsError, TlsFacts, accept_tls, connect_tls};
+pub use stream::{AnyStream, TlsError, TlsFacts, accept_tls, connect_tls, is_about_certificate};
 pub use tls::{ServerChoice, client_config, client_config_classic, server_config, server_config_for};
 pub use trust::{PeerCertificates, Role, Trust, TrustError};

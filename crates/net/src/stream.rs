@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig};
+use rustls::{AlertDescription, ClientConfig, CommonState, ProtocolVersion, ServerConfig};
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -79,6 +79,33 @@ pub enum TlsError {
     /// The name cannot be one.
     #[error("{0} cannot be asked for by TLS")]
     Name(String),
+}
+
+impl TlsError {
+    /// True when the peer ended the handshake because of the certificate that we showed.
+    pub fn is_about_certificate(&self) -> bool {
+        matches!(self, Self::Handshake(error) if is_about_certificate(error))
+    }
+}
+
+/// True when an error of a connection is the peer's refusal of the certificate that we showed (RFC 8446 §6.2). A client
+/// learns of it by its first read: its side of a TLS 1.3 handshake is complete by then.
+pub fn is_about_certificate(error: &io::Error) -> bool {
+    use AlertDescription as Alert;
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::AlertReceived(alert)) = inner else { return false };
+    matches!(
+        alert,
+        Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            // A wrong signature in its chain.
+            | Alert::DecryptError
+    )
 }
 
 /// Accepts TLS on a connection, within `limit`.

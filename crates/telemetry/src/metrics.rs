@@ -142,7 +142,7 @@ impl Metrics {
             malformed: counter("malformed", "Connections that ended with malformed input"),
             certificate_downgrades: counter(
                 "certificate_downgrades",
-                "Streams whose partner could have proved itself by its certificate, did not, and was left to dialback",
+                "Times that a stream was left to dialback, for the certificate of one side did not serve, or to the clear, for TLS failed",
             ),
             messages_to_sip: counter("messages_to_sip", "Page-mode messages toward SIP"),
             messages_to_xmpp: counter("messages_to_xmpp", "Page-mode messages toward XMPP"),

@@ -14,8 +14,8 @@ use crate::{
     stanza::{IqStanza, MessageStanza, PresenceStanza, StanzaHead},
     stream::{
         Dial, InboundSettings, InboundStream, KeyAnswer, KeyQuestion, NoCertificate, OutboundSettings,
-        OutboundStream, Pair, PartnerTerms, PeerCertificate, Purpose, S2sStream, StreamEvent, StreamIds,
-        StreamLimits, StreamPolicy, TlsFacts, TlsStart,
+        OutboundStream, Pair, PartnerTerms, PeerCertificate, Purpose, S2sStream, SkippedSteps, StreamEvent,
+        StreamIds, StreamLimits, StreamPolicy, TlsFacts, TlsStart,
     },
     write,
     xml::{NS_XML, Reader, Scope, Tag, XmlFault, XmlLimits, check},
@@ -184,7 +184,12 @@ pub fn stream_outbound(data: &[u8], now: Instant) {
     same_for_all_cuts(data, now, || {
         let settings =
             OutboundSettings { limits: StreamLimits::default(), secrets: DialbackSecrets::new(b"secret") };
-        let dial = Dial { pair: pair(), purpose: Purpose::Send, tls: TlsStart::StartTls };
+        let dial = Dial {
+            pair: pair(),
+            purpose: Purpose::Send,
+            tls: TlsStart::StartTls,
+            skip: SkippedSteps::default(),
+        };
         S2sStream::Outbound(OutboundStream::new(Arc::new(settings), dial, now))
     });
 }

@@ -1,8 +1,10 @@
 //! The SASL mechanism EXTERNAL between servers (RFC 6120 §6, XEP-0178 §3): its elements, read and written.
 
+use std::fmt;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use crate::{ns, write};
+use crate::{ns, write, xml::Reader};
 
 /// Conditions of a SASL failure (RFC 6120 §6.5) that we send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,6 +36,41 @@ impl SaslCondition {
             Self::InvalidMechanism => "invalid-mechanism",
             Self::MalformedRequest => "malformed-request",
             Self::NotAuthorized => "not-authorized",
+        }
+    }
+}
+
+/// A SASL failure as a peer sent it (RFC 6120 §6.4.5). Both parts are the peer's words, of any length within a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SaslFailure {
+    /// The name of its condition; `not-authorized` when it holds none.
+    pub condition: Box<str>,
+    /// A text for people.
+    pub text: Option<Box<str>>,
+}
+
+impl SaslFailure {
+    /// Reads the `<failure/>` that `reader` has just opened.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let (mut condition, mut text) = (None, None);
+        while let Some(child) = reader.child() {
+            let content = reader.text();
+            if child.is(ns::SASL, "text") {
+                text = Some(content.into());
+            } else {
+                condition.get_or_insert(child.name);
+            }
+        }
+        Self { condition: condition.unwrap_or("not-authorized").into(), text }
+    }
+}
+
+impl fmt::Display for SaslFailure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.condition)?;
+        match &self.text {
+            Some(text) => write!(out, " ({text})"),
+            None => Ok(()),
         }
     }
 }

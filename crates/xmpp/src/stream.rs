@@ -26,6 +26,7 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     dialback::DialbackCondition,
     jid::{Domain, Jid},
+    sasl::SaslFailure,
     stanza::{StanzaHead, StanzaKind},
     stream_error::{StreamCondition, StreamError},
 };
@@ -33,7 +34,7 @@ use crate::{
 pub use fault::StreamFault;
 pub use ids::StreamIds;
 pub use inbound::{InboundSettings, InboundStream, KeyAnswer};
-pub use outbound::{Dial, OutboundSettings, OutboundStream, Purpose};
+pub use outbound::{Dial, OutboundSettings, OutboundStream, Purpose, SkippedSteps};
 pub use pairs::{NotProved, Pair};
 pub use policy::{NoCertificate, PartnerTerms, PeerCertificate, StreamPolicy, TlsFacts};
 pub use wire::StreamLimits;
@@ -204,11 +205,8 @@ pub enum StreamEvent {
     },
     /// Outbound: a stanza or a dialback request, which has no place on this stream. It was ignored.
     StrayElement,
-    /// SASL failed. Inbound: for the peer; outbound: for us, with the peer's condition.
-    SaslFailed {
-        /// The condition.
-        condition: Box<str>,
-    },
+    /// SASL failed. Inbound: we refused the peer; outbound: the peer refused us.
+    SaslFailed(SaslFailure),
     /// The stream is over: flush the output, then close the connection. The last event.
     Closed(CloseCause),
 }
@@ -292,6 +290,19 @@ impl S2sStream {
     /// When [`S2sStream::handle_timeout`] must be called, if nothing comes before.
     pub fn poll_timeout(&self) -> Option<Instant> {
         either!(self, stream => stream.poll_timeout())
+    }
+
+    /// The domain at the other end: the dialled one, or the one that the peer says it is. Nothing is proved by it.
+    pub fn remote(&self) -> Option<&Domain> {
+        match self {
+            Self::Inbound(stream) => stream.claimed(),
+            Self::Outbound(stream) => Some(&stream.dial().pair.remote),
+        }
+    }
+
+    /// Why the peer's certificate does not prove that domain; `None` when it does, and without TLS.
+    pub fn certificate_fault(&self) -> Option<StreamFault> {
+        either!(self, stream => stream.certificate_fault())
     }
 
     /// True once [`StreamEvent::Closed`] was given out or waits to be.

@@ -5,9 +5,10 @@ mod common;
 use common::*;
 use tombolo_xmpp::{
     dialback::DialbackCondition,
+    sasl::SaslFailure,
     stream::{
-        CloseCause, KeyAnswer, KeyQuestion, Method, PartnerTerms, Purpose, Refusal, StreamEvent, StreamFault,
-        StreamLimits, TlsStart,
+        CloseCause, Dial, KeyAnswer, KeyQuestion, Method, PartnerTerms, Purpose, Refusal, SkippedSteps,
+        StreamEvent, StreamFault, StreamLimits, TlsStart,
     },
     stream_error::StreamCondition,
 };
@@ -22,8 +23,11 @@ const SUCCESS: &str = "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>";
 const FAILURE: &str = "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><not-authorized/></failure>";
 
 fn stream_for(purpose: Purpose, terms: PartnerTerms, names: &[&'static str]) -> Side {
+    stream_by(dial(US, PEER, purpose, TlsStart::StartTls), terms, names)
+}
+
+fn stream_by(dial: Dial, terms: PartnerTerms, names: &[&'static str]) -> Side {
     let table = Table::new(&[US], &[(PEER, terms), ("rooms.peer.example", terms)]);
-    let dial = dial(US, PEER, purpose, TlsStart::StartTls);
     let mut side = Side::outbound(outbound_with(StreamLimits::default(), "ours", dial), table, names);
     side.settle();
     side
@@ -166,7 +170,8 @@ fn xs_dna_03_a_certificate_is_never_silently_replaced_by_dialback() {
     let mut side = over_tls(stream(EXTERNAL, &[PEER]));
     side.hear(FEATURES_EXTERNAL);
     side.hear(FAILURE);
-    assert_eq!(fault(&side), &StreamFault::SaslRefused { condition: "not-authorized".into() });
+    let failure = SaslFailure { condition: "not-authorized".into(), text: None };
+    assert_eq!(fault(&side), &StreamFault::SaslRefused(failure));
     assert!(!side.sent.contains("db:result"));
 }
 
@@ -205,6 +210,76 @@ fn xs_sasl_03_after_a_failure_dialback_goes_on_upon_the_same_stream() {
     assert_eq!(side.count("SaslFailed"), 1);
     side.hear("<db:result from='peer.example' to='us.example' type='valid'/>");
     assert!(side.is_proved(US, PEER));
+}
+
+#[test]
+fn xs_sasl_03_a_stream_that_ends_between_auth_and_a_proof_says_that_external_failed() {
+    let text = "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><not-authorized/><text>no such CA</text></failure>";
+    let error =
+        "<stream:error><policy-violation xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>";
+    for refusal in ["", text, error, "</stream:stream>", &format!("{text}</stream:stream>"), SUCCESS] {
+        let mut side = over_tls(stream(BOTH, &[PEER]));
+        side.hear(FEATURES_EXTERNAL);
+        side.hear(refusal);
+        side.as_outbound().handle_connection_lost();
+        assert!(side.as_outbound().has_external_failed(), "{refusal:?}");
+        let said = side.as_outbound().sasl_failure().map(ToString::to_string);
+        assert_eq!(said.is_some(), refusal.contains("failure"), "{refusal:?}");
+        assert!(said.is_none_or(|said| said == "not-authorized (no such CA)"));
+    }
+    // Dialback got an answer on the same stream, whatever it is.
+    for kind in ["valid", "invalid"] {
+        let mut side = over_tls(stream(BOTH, &[PEER]));
+        side.hear(FEATURES_EXTERNAL);
+        side.hear(FAILURE);
+        side.hear(&format!("<db:result from='peer.example' to='us.example' type='{kind}'/>"));
+        assert!(!side.as_outbound().has_external_failed(), "{kind}");
+    }
+    // EXTERNAL was never begun, or it succeeded.
+    let mut side = over_tls(stream(BOTH, &[PEER]));
+    side.as_outbound().handle_connection_lost();
+    assert!(!side.as_outbound().has_external_failed());
+    assert!(!authenticated(&[PEER]).as_outbound().has_external_failed());
+}
+
+#[test]
+fn xs_sasl_03_external_is_skipped_only_where_the_terms_allow_dialback() {
+    let skip = SkippedSteps { external: true, starttls: false };
+    let by = |terms| {
+        let dial = Dial { skip, ..dial(US, PEER, Purpose::Send, TlsStart::StartTls) };
+        over_tls(stream_by(dial, terms, &[PEER])).hear(FEATURES_EXTERNAL)
+    };
+    assert!(by(BOTH).starts_with("<db:result "));
+    assert_eq!(by(EXTERNAL), auth("dXMuZXhhbXBsZQ=="));
+}
+
+#[test]
+fn xs_tls_01_starttls_is_skipped_only_where_the_terms_allow_dialback_without_it() {
+    let skip = SkippedSteps { external: false, starttls: true };
+    for terms in [BOTH, EXTERNAL, DIALBACK] {
+        let dial = Dial { skip, ..dial(US, PEER, Purpose::Send, TlsStart::StartTls) };
+        let mut side = stream_by(dial, terms, &[PEER]);
+        assert_eq!(side.hear(&(response(PEER, US, "1") + FEATURES_TLS)), STARTTLS);
+    }
+    let dial = Dial { skip, ..dial(US, PEER, Purpose::Send, TlsStart::StartTls) };
+    let mut side = stream_by(dial, PLAIN, &[]);
+    assert!(side.hear(&(response(PEER, US, "1") + FEATURES_TLS)).starts_with("<db:result "));
+}
+
+#[test]
+fn a_stream_says_that_starttls_failed_from_its_request_until_tls_is_up() {
+    let mut side = stream(PLAIN, &[]);
+    assert!(!side.as_outbound().has_starttls_failed());
+    side.hear(&(response(PEER, US, "1") + FEATURES_TLS));
+    side.hear("<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>");
+    assert_eq!(fault(&side), &StreamFault::TlsRefused);
+    assert!(side.as_outbound().has_starttls_failed());
+    let mut side = stream(PLAIN, &[]);
+    side.hear(&(response(PEER, US, "1") + FEATURES_TLS));
+    side.hear(PROCEED);
+    assert!(side.as_outbound().has_starttls_failed(), "the handshake");
+    side.start_tls();
+    assert!(!side.as_outbound().has_starttls_failed());
 }
 
 #[test]

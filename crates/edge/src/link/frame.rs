@@ -37,7 +37,7 @@ pub(super) enum LinkFrame {
 }
 
 /// The version of this form. Ends of different versions part at once.
-pub(super) const VERSION: u16 = 6;
+pub(super) const VERSION: u16 = 7;
 
 /// Why bytes are no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -19,11 +19,11 @@ pub struct ClearServer {
 
 /// A stream in the clear, and what came by it.
 pub struct ClearStream {
-    socket: AnyStream,
-    heard: String,
+    pub socket: AnyStream,
+    pub heard: String,
 }
 
-fn header(attributes: &str) -> String {
+pub fn header(attributes: &str) -> String {
     format!(
         "<?xml version='1.0'?><stream:stream xmlns='jabber:server' xmlns:db='jabber:server:dialback' \
          xmlns:stream='http://etherx.jabber.org/streams' version='1.0' {attributes}>"
@@ -35,7 +35,7 @@ pub fn stream_header(from: &str, to: &str) -> String {
     header(&format!("from='{from}' to='{to}'"))
 }
 
-fn attribute<'a>(text: &'a str, name: &str) -> &'a str {
+pub fn attribute<'a>(text: &'a str, name: &str) -> &'a str {
     let (_, rest) = text.split_once(&format!(" {name}='")).expect("the attribute is there");
     rest.split_once('\'').expect("quoted").0
 }
@@ -168,7 +168,8 @@ impl ClearStream {
         std::mem::take(&mut self.heard)
     }
 
-    async fn read(&mut self) -> bool {
+    /// Waits for more; false at the end of the connection.
+    pub async fn read(&mut self) -> bool {
         let mut octets = [0; 4096];
         let read = timeout(Duration::from_secs(15), self.socket.read(&mut octets)).await;
         let len = read.expect("it speaks or ends").unwrap_or(0);

@@ -8,6 +8,7 @@ pub mod clear;
 pub mod log;
 pub mod names;
 pub mod relay;
+pub mod strict;
 
 use std::{
     future::Future,
@@ -316,6 +317,7 @@ pub struct Site {
     pub starttls: SocketAddr,
     pub direct: SocketAddr,
     pub metrics: Arc<Metrics>,
+    pub certificates: Arc<CertificateStore>,
     world: Arc<World>,
 }
 
@@ -407,7 +409,7 @@ impl World {
         let settings = XmppEdgeSettings {
             listen: vec![any],
             direct_tls_listen: vec![any],
-            certificates,
+            certificates: certificates.clone(),
             trust: if plan.trusts { self.trust() } else { Trust::nobody() },
             dialback_secret: plan.secret.as_bytes().to_vec(),
             limits: plan.limits,
@@ -434,6 +436,7 @@ impl World {
             starttls: bound[0],
             direct: bound[1],
             metrics,
+            certificates,
             world: self.clone(),
         }
     }

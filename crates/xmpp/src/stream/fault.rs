@@ -1,6 +1,6 @@
 //! Why we end a stream, and what the peer is told.
 
-use crate::{jid::Domain, stream_error::StreamCondition, xml::XmlFault};
+use crate::{jid::Domain, sasl::SaslFailure, stream_error::StreamCondition, xml::XmlFault};
 
 /// Why we end a server-to-server stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,11 +73,8 @@ pub enum StreamFault {
         attempts: u32,
     },
     /// The peer refused our SASL, and nothing else is allowed.
-    #[error("the peer refused SASL EXTERNAL: {condition}")]
-    SaslRefused {
-        /// The peer's condition.
-        condition: Box<str>,
-    },
+    #[error("the peer refused SASL EXTERNAL: {0}")]
+    SaslRefused(SaslFailure),
     /// The peer offers no way to prove ourselves that our terms allow.
     #[error("the peer offers no allowed way to authenticate")]
     NoMethod,
@@ -164,7 +161,7 @@ impl StreamFault {
             | Self::MalformedAddresses { .. }
             | Self::TooManyElements { .. } => Condition::PolicyViolation,
             Self::Certificate { .. }
-            | Self::SaslRefused { .. }
+            | Self::SaslRefused(_)
             | Self::NotAuthenticated
             | Self::KeyInvalid { .. } => Condition::NotAuthorized,
             Self::Addressing => Condition::ImproperAddressing,

@@ -235,6 +235,18 @@ impl InboundStream {
         self.named.as_ref()
     }
 
+    /// The domain that the peer says it is. Nothing is proved by it.
+    pub fn claimed(&self) -> Option<&Domain> {
+        self.state.opened()?.claimed.as_ref()
+    }
+
+    /// Why the peer's certificate does not prove the domain that the peer says it is; `None` when it does, and without TLS.
+    pub fn certificate_fault(&self) -> Option<StreamFault> {
+        let opened = self.state.opened()?;
+        let (security, claimed) = (&opened.security, opened.claimed.as_ref()?);
+        (security.has_tls() && !security.proves(claimed)).then(|| security.certificate_fault(claimed))
+    }
+
     /// Ends the stream with an error.
     pub fn end(&mut self, condition: StreamCondition, text: Option<&str>) {
         self.end_with(condition, text, None, CloseCause::Ended(condition));

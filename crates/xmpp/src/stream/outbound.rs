@@ -25,7 +25,7 @@ use crate::{
     framer::Frame,
     jid::Domain,
     ns,
-    sasl::write_response,
+    sasl::{SaslFailure, write_response},
     stream_error::{StreamCondition, StreamError},
     xml::{Reader, Scope, Tag},
 };
@@ -48,6 +48,19 @@ pub struct Dial {
     pub purpose: Purpose,
     /// How TLS begins.
     pub tls: TlsStart,
+    /// Steps to leave out, where the partner's terms allow to do without them.
+    pub skip: SkippedSteps,
+}
+
+/// Steps of the negotiation that an earlier stream failed over.
+///
+/// Skipping never widens the partner's terms: a step that they require is taken all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SkippedSteps {
+    /// Prove ourselves by dialback, not by SASL EXTERNAL. Takes effect where the terms allow dialback over TLS.
+    pub external: bool,
+    /// Stay in the clear though the peer offers STARTTLS. Takes effect where the terms allow dialback without TLS.
+    pub starttls: bool,
 }
 
 /// What a stream is opened for.
@@ -69,6 +82,10 @@ pub struct OutboundStream {
     /// Pairs to be proved and keys to be asked about as soon as the stream can do it.
     waiting_pairs: Vec<Pair>,
     waiting_questions: Vec<KeyQuestion>,
+    /// `<auth/>` was sent, and the dialled pair is not proved.
+    is_external_open: bool,
+    /// What the peer said when it refused SASL.
+    sasl_failure: Option<SaslFailure>,
 }
 
 #[derive(Debug)]
@@ -130,7 +147,16 @@ impl OutboundStream {
                 State::AwaitHeader { security: Security::Plain, sasl: Sasl::Ahead, until }
             }
         };
-        Self { wire, settings, dial, state, waiting_pairs: Vec::new(), waiting_questions: Vec::new() }
+        Self {
+            wire,
+            settings,
+            dial,
+            state,
+            waiting_pairs: Vec::new(),
+            waiting_questions: Vec::new(),
+            is_external_open: false,
+            sasl_failure: None,
+        }
     }
 
     /// Takes bytes that came from the peer.
@@ -163,12 +189,11 @@ impl OutboundStream {
         write_header(&mut self.wire.output, &self.dial.pair);
         let security = Security::Tls(facts.certificate);
         let is_proved = security.proves(&self.dial.pair.remote);
-        let fault = (!is_proved).then(|| security.certificate_fault(&self.dial.pair.remote));
         self.state = State::AwaitHeader { security, sasl: Sasl::Ahead, until };
         match policy.terms(&self.dial.pair.local, &self.dial.pair.remote) {
             None => self.fail(self.unknown_partner()),
-            Some(terms) if !terms.allow_dialback(true) => {
-                if let Some(fault) = fault {
+            Some(terms) if !is_proved && !terms.allow_dialback(true) => {
+                if let Some(fault) = self.certificate_fault() {
                     self.fail(fault);
                 }
             }
@@ -277,6 +302,37 @@ impl OutboundStream {
         }
     }
 
+    /// True when SASL EXTERNAL was begun and did not lead to a proof of the dialled pair.
+    pub fn has_external_failed(&self) -> bool {
+        self.is_external_open
+    }
+
+    /// What the peer said when it refused SASL EXTERNAL.
+    pub fn sasl_failure(&self) -> Option<&SaslFailure> {
+        self.sasl_failure.as_ref()
+    }
+
+    /// True when STARTTLS was asked for and TLS is not up: the peer refused, or the handshake did not succeed.
+    pub fn has_starttls_failed(&self) -> bool {
+        self.dial.tls == TlsStart::StartTls
+            && matches!(self.state, State::AwaitProceed { .. } | State::AwaitTls { .. })
+    }
+
+    /// True when our key was shown, so that dialback has to prove the dialled pair.
+    pub fn has_tried_dialback(&self) -> bool {
+        matches!(&self.state, State::Established(_))
+    }
+
+    /// Why the peer's certificate does not prove the dialled domain; `None` when it does, and without TLS.
+    pub fn certificate_fault(&self) -> Option<StreamFault> {
+        let security = match &self.state {
+            State::AwaitHeader { security, .. } => security,
+            state => &state.opened()?.security,
+        };
+        let remote = &self.dial.pair.remote;
+        (security.has_tls() && !security.proves(remote)).then(|| security.certificate_fault(remote))
+    }
+
     /// What the stream was opened for.
     pub fn dial(&self) -> &Dial {
         &self.dial
@@ -379,8 +435,7 @@ impl OutboundStream {
                 Ok(())
             }
             (State::AwaitSasl { .. }, ns::SASL, "failure") => {
-                let condition = reader.child().map_or("not-authorized", |child| child.name);
-                self.handle_sasl_failure(condition, now, policy)
+                self.handle_sasl_failure(SaslFailure::read(&mut reader), now, policy)
             }
             (State::Established(_), ns::DIALBACK, _) => self.handle_dialback(tag, &mut reader),
             // A peer may refuse a stanza by sending it back here, against RFC 6120 §4.5; it proves nothing.

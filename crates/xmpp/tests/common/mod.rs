@@ -14,8 +14,8 @@ use tombolo_xmpp::{
     jid::Domain,
     stream::{
         CloseCause, Dial, InboundSettings, InboundStream, KeyAnswer, KeyQuestion, OutboundSettings,
-        OutboundStream, Pair, PartnerTerms, PeerCertificate, Purpose, S2sStream, StreamEvent, StreamIds,
-        StreamLimits, StreamPolicy, TlsFacts, TlsStart,
+        OutboundStream, Pair, PartnerTerms, PeerCertificate, Purpose, S2sStream, SkippedSteps, StreamEvent,
+        StreamIds, StreamLimits, StreamPolicy, TlsFacts, TlsStart,
     },
 };
 
@@ -116,7 +116,7 @@ pub fn outbound_with(limits: StreamLimits, secret: &str, dial: Dial) -> Outbound
 }
 
 pub fn dial(local: &str, remote: &str, purpose: Purpose, tls: TlsStart) -> Dial {
-    Dial { pair: pair(local, remote), purpose, tls }
+    Dial { pair: pair(local, remote), purpose, tls, skip: SkippedSteps::default() }
 }
 
 /// One machine with everything that it said.

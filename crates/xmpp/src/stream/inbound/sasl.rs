@@ -4,8 +4,8 @@ use super::{Negotiating, Next};
 use crate::{
     jid::Domain,
     sasl::{
-        InitialResponse, SaslCondition, decode_initial, decode_response, write_challenge, write_failure,
-        write_success,
+        InitialResponse, SaslCondition, SaslFailure, decode_initial, decode_response, write_challenge,
+        write_failure, write_success,
     },
     stream::{StreamEvent, StreamFault, StreamPolicy, wire::Wire},
     xml::{Reader, Tag},
@@ -61,7 +61,8 @@ impl Negotiating {
             }
             Err(condition) => {
                 write_failure(&mut wire.output, condition);
-                wire.events.push_back(StreamEvent::SaslFailed { condition: condition.as_str().into() });
+                let failure = SaslFailure { condition: condition.as_str().into(), text: None };
+                wire.events.push_back(StreamEvent::SaslFailed(failure));
                 self.sasl.failures += 1;
                 if self.sasl.failures >= attempts {
                     return Err(StreamFault::SaslExhausted { attempts });

@@ -93,7 +93,11 @@ impl OutboundStream {
             DialbackElement::Result => {
                 established.asked.iter().position(|(asked, _)| *asked == pair).map(|at| {
                     established.asked.swap_remove(at);
-                    established.handle_result(&pair, answer, self.dial.pair == pair)
+                    let is_dialled = self.dial.pair == pair;
+                    if is_dialled {
+                        self.is_external_open = false;
+                    }
+                    established.handle_result(&pair, answer, is_dialled)
                 })
             }
             DialbackElement::Verify => {

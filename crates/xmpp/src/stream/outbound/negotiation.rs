@@ -5,7 +5,7 @@ use std::{mem, time::Instant};
 use super::{Established, Opened, OutboundStream, Purpose, Sasl, State, write_header};
 use crate::{
     features::Features,
-    sasl::write_auth,
+    sasl::{SaslFailure, write_auth},
     stream::{
         Method, Pair, StreamEvent, StreamFault, StreamPolicy, pairs::ProvedPairs, policy::Security,
         wire::write_tls_element,
@@ -34,7 +34,8 @@ impl OutboundStream {
             return Ok(());
         }
         if !opened.security.has_tls() {
-            let may_stay = terms.dialback_without_tls && features.starttls.is_none();
+            let may_stay =
+                terms.dialback_without_tls && (features.starttls.is_none() || self.dial.skip.starttls);
             if may_stay {
                 self.establish(opened, features, None, until);
                 self.send_waiting(now, policy);
@@ -48,9 +49,11 @@ impl OutboundStream {
             self.state = State::AwaitProceed { opened, until };
             return Ok(());
         }
+        let is_skipped = self.dial.skip.external && terms.allow_dialback(true);
         let may_external = terms.external && features.external && opened.security.proves(remote);
-        if may_external && self.dial.purpose == Purpose::Send {
+        if may_external && !is_skipped && self.dial.purpose == Purpose::Send {
             write_auth(&mut self.wire.output, local.as_str());
+            self.is_external_open = true;
             self.state = State::AwaitSasl { opened, features, until };
             return Ok(());
         }
@@ -88,14 +91,15 @@ impl OutboundStream {
     /// Dialback may go on upon the same stream, as some peers offer EXTERNAL before they have judged our certificate.
     pub(super) fn handle_sasl_failure(
         &mut self,
-        condition: &str,
+        failure: SaslFailure,
         now: Instant,
         policy: &dyn StreamPolicy,
     ) -> Result<(), StreamFault> {
-        self.wire.events.push_back(StreamEvent::SaslFailed { condition: condition.into() });
+        self.wire.events.push_back(StreamEvent::SaslFailed(failure.clone()));
+        self.sasl_failure = Some(failure.clone());
         let Pair { local, remote } = &self.dial.pair;
         if !policy.terms(local, remote).is_some_and(|terms| terms.allow_dialback(true)) {
-            return Err(StreamFault::SaslRefused { condition: condition.into() });
+            return Err(StreamFault::SaslRefused(failure));
         }
         let until = self.state.until().unwrap_or(now);
         if let State::AwaitSasl { opened, features, .. } = self.take_state(until) {
@@ -118,6 +122,7 @@ impl OutboundStream {
         };
         match method {
             Some(method) => {
+                self.is_external_open = false;
                 let pair = self.dial.pair.clone();
                 established.pairs.add(pair.clone(), method);
                 self.waiting_pairs.retain(|waiting| *waiting != pair);
