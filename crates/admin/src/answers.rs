@@ -16,8 +16,23 @@ pub struct StatusAnswer {
     /// The parts of the process and how each is doing.
     #[serde(default)]
     pub parts: Vec<PartAnswer>,
-    /// Seconds since the start.
+    /// When the process was started, in UTC (RFC 3339).
+    #[serde(default)]
+    pub since: String,
+    /// Seconds since then.
     pub uptime_seconds: u64,
+    /// Partners, one each: those in trouble first, then by name.
+    #[serde(default)]
+    pub partners: Vec<PartnerStateAnswer>,
+    /// Links between edge and gateway; none in role all-in-one.
+    #[serde(default)]
+    pub links: Vec<LinkAnswer>,
+    /// Users with a registered phone.
+    #[serde(default)]
+    pub registered_users: usize,
+    /// Contacts that phones have registered.
+    #[serde(default)]
+    pub registrations: usize,
     /// XMPP streams.
     pub streams: Vec<StreamAnswer>,
     /// Federated sessions.
@@ -55,6 +70,56 @@ pub struct PartAnswer {
     pub state: String,
     /// What is wrong and what to do; empty where there is nothing to say.
     pub note: String,
+}
+
+/// How a partner is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartnerStateAnswer {
+    /// Its domain.
+    pub domain: String,
+    /// `lost`, `doubtful`, `connecting`, `connected` or `idle`: the worst of its sessions.
+    pub state: String,
+    /// Since when, in UTC (RFC 3339); nothing while nothing was ever said to it.
+    pub since: Option<String>,
+    /// Seconds since then.
+    pub state_seconds: Option<u64>,
+    /// Seconds until the next dial.
+    pub next_dial_seconds: Option<u64>,
+    /// Why there is no stream to it.
+    pub cause: Option<String>,
+    /// The domain of ours that this concerns, where the partner is in another state for another one.
+    pub local: Option<String>,
+    /// Streams that it opened to us.
+    pub incoming: usize,
+    /// Streams that we opened to it.
+    pub outgoing: usize,
+    /// How it is proved and protected on these, each way once: `sasl-external over TLSv1.3`.
+    pub proofs: Vec<String>,
+    /// Messages that wait for a stream.
+    pub waiting_messages: usize,
+}
+
+/// A link between edge and gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkAnswer {
+    /// The other end: `edge HOST:PORT`, or `gateway`.
+    pub peer: String,
+    /// `up`, `without-table`, `broken` or `down`.
+    pub state: String,
+    /// Since when, in UTC (RFC 3339).
+    pub since: String,
+    /// Seconds since then.
+    pub state_seconds: u64,
+    /// The address of the other end while connected.
+    pub remote: Option<String>,
+    /// Frames that the other end has not acknowledged.
+    pub waiting_frames: usize,
+    /// Octets of them.
+    pub waiting_bytes: usize,
+    /// Why it is not up.
+    pub cause: Option<String>,
+    /// Seconds until the next attempt.
+    pub next_attempt_seconds: Option<u64>,
 }
 
 /// One of our certificates.
@@ -96,6 +161,12 @@ pub struct StreamAnswer {
     pub proof: String,
     /// Its TLS; nothing in the clear.
     pub tls: Option<TlsAnswer>,
+    /// When it came up, in UTC (RFC 3339).
+    #[serde(default)]
+    pub since: String,
+    /// Seconds since then.
+    #[serde(default)]
+    pub up_seconds: u64,
 }
 
 /// The TLS of a stream.
@@ -109,6 +180,9 @@ pub struct TlsAnswer {
     pub certificate: String,
     /// Whole days until that certificate runs out.
     pub certificate_days_left: Option<i64>,
+    /// The last day on which it holds, `YYYY-MM-DD` in UTC.
+    #[serde(default)]
+    pub certificate_until: Option<String>,
 }
 
 /// One federated session.
@@ -122,6 +196,18 @@ pub struct SessionAnswer {
     pub is_connected: bool,
     /// It cannot be reached.
     pub is_lost: bool,
+    /// `lost`, `doubtful`, `connecting`, `connected` or `idle`.
+    #[serde(default)]
+    pub state: String,
+    /// Since when, in UTC (RFC 3339).
+    #[serde(default)]
+    pub since: String,
+    /// Seconds since then.
+    #[serde(default)]
+    pub state_seconds: u64,
+    /// Seconds until the next dial.
+    #[serde(default)]
+    pub next_dial_seconds: Option<u64>,
     /// Messages that wait.
     pub waiting_messages: usize,
     /// Stanzas that left.
@@ -137,7 +223,10 @@ pub struct FrontEndAnswer {
     pub domain: String,
     /// `up`, `doubtful` or `lost`.
     pub state: String,
-    /// Seconds in that state.
+    /// Since when, in UTC (RFC 3339).
+    #[serde(default)]
+    pub since: String,
+    /// Seconds since then.
     pub state_seconds: u64,
     /// Why it is not up.
     pub cause: Option<String>,
@@ -164,6 +253,9 @@ pub struct PartnerAnswer {
     pub proxy: Option<String>,
     /// Its sessions.
     pub sessions: Vec<SessionAnswer>,
+    /// Its streams.
+    #[serde(default)]
+    pub streams: Vec<StreamAnswer>,
 }
 
 /// A user of a built-in home.
@@ -260,6 +352,9 @@ pub struct BindingAnswer {
     pub transport: String,
     /// The phone registered by UDP, or its connection is up.
     pub is_reachable: bool,
-    /// Seconds until the binding expires.
+    /// When the binding expires, in UTC (RFC 3339).
+    #[serde(default)]
+    pub expires: String,
+    /// Seconds until then.
     pub expires_seconds: u64,
 }

@@ -7,12 +7,14 @@ mod answers;
 pub mod client;
 mod explain;
 mod limited;
+mod partner_states;
+mod reports;
 mod server;
 mod socket_path;
 
 pub use answers::{
     BindingAnswer, CapabilityAnswer, CertificateAnswer, DecisionAnswer, ExplainAnswer, FrontEndAnswer,
-    PartnerAnswer, PendingAnswer, RegistrationsAnswer, RelationAnswer, ReloadAnswer, SessionAnswer,
-    StatusAnswer, StreamAnswer, TlsAnswer, UserAnswer,
+    LinkAnswer, PartAnswer, PartnerAnswer, PartnerStateAnswer, PendingAnswer, RegistrationsAnswer,
+    RelationAnswer, ReloadAnswer, SessionAnswer, StatusAnswer, StreamAnswer, TlsAnswer, UserAnswer,
 };
 pub use server::{AdminState, Reloadable, UserBook, serve};

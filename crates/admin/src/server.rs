@@ -32,21 +32,22 @@ use tokio::{
     sync::Notify,
     task::JoinSet,
 };
-use tombolo_broker::{BindingReport, Broker, FrontEndReport, SessionReport, StreamReport};
-use tombolo_edge::StreamDirection;
-use tombolo_interwork::{address::domain_of_text, typed_address::typed_address};
-use tombolo_policy::{Approve, Partner, Table};
+use tombolo_broker::{BindingReport, Broker};
+use tombolo_edge::LinkReport;
+use tombolo_interwork::typed_address::typed_address;
+use tombolo_net::moment;
+use tombolo_policy::{Approve, Table};
 use tombolo_presence::Address;
-use tombolo_telemetry::{Metrics, PartReport, PartState};
+use tombolo_telemetry::{Metrics, PartState};
 
 use crate::{
     answers::{
-        BindingAnswer, CertificateAnswer, DecisionAnswer, FrontEndAnswer, PartAnswer, PartnerAnswer,
-        PendingAnswer, RegistrationsAnswer, RelationAnswer, ReloadAnswer, SessionAnswer, StatusAnswer,
-        StreamAnswer, TlsAnswer, UserAnswer,
+        BindingAnswer, CertificateAnswer, DecisionAnswer, PendingAnswer, RegistrationsAnswer, RelationAnswer,
+        ReloadAnswer, UserAnswer,
     },
     explain::explain,
     limited::Limited,
+    reports::{metrics, partner, partners, ready, status},
     socket_path::SocketPath,
 };
 
@@ -87,6 +88,8 @@ pub struct AdminState {
     pub broker: Option<Arc<Broker>>,
     /// The policy in force.
     pub policy: Arc<ArcSwap<Table>>,
+    /// The links between edge and gateway; none in role all-in-one.
+    pub links: Box<dyn Fn() -> Vec<LinkReport> + Send + Sync>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The accounts; an edge has none.
@@ -105,7 +108,7 @@ pub(crate) type Shared = Arc<AdminState>;
 
 impl AdminState {
     /// What `/readyz` says in one word, and its code.
-    fn readiness(&self) -> (&'static str, StatusCode) {
+    pub(crate) fn readiness(&self) -> (&'static str, StatusCode) {
         if !self.is_ready.load(Ordering::Relaxed) {
             return ("starting", StatusCode::SERVICE_UNAVAILABLE);
         }
@@ -218,7 +221,7 @@ fn private() -> Router<Shared> {
 }
 
 /// A refusal, with what would be accepted.
-fn refuse(status: StatusCode, error: impl Into<String>) -> Response {
+pub(crate) fn refuse(status: StatusCode, error: impl Into<String>) -> Response {
     (status, Json(json!({ "error": error.into() }))).into_response()
 }
 
@@ -228,157 +231,6 @@ fn no_broker() -> Response {
 
 pub(crate) fn address(text: &str) -> Result<Address, Box<Response>> {
     typed_address(text).map_err(|error| Box::new(refuse(StatusCode::BAD_REQUEST, error.to_string())))
-}
-
-/// `ready`, `degraded` or why not, and then a line for each part. A degraded process still takes traffic: 200.
-async fn ready(State(state): State<Shared>) -> Response {
-    let (readiness, code) = state.readiness();
-    let mut body = format!("{readiness}\n");
-    for part in state.metrics.health().parts() {
-        let separator = if part.note.is_empty() { "" } else { ": " };
-        body.push_str(&format!("{}: {}{separator}{}\n", part.name, part.state.as_str(), part.note));
-    }
-    (code, body).into_response()
-}
-
-async fn metrics(State(state): State<Shared>) -> String {
-    if let Some(broker) = &state.broker {
-        // Sets the gauges that are counted when somebody looks.
-        broker.shards().await;
-    }
-    for certificate in state.files.certificates() {
-        state.metrics.certificate_days_left(&certificate.name, certificate.days_left);
-    }
-    state.metrics.render()
-}
-
-async fn status(State(state): State<Shared>) -> Json<StatusAnswer> {
-    let (readiness, code) = state.readiness();
-    let parts = state.metrics.health().parts();
-    let part = |part: PartReport| PartAnswer {
-        name: part.name.to_owned(),
-        state: part.state.as_str().to_owned(),
-        note: part.note,
-    };
-    let mut answer = StatusAnswer {
-        role: state.role.to_owned(),
-        is_ready: code == StatusCode::OK,
-        readiness: readiness.to_owned(),
-        parts: parts.into_iter().map(part).collect(),
-        uptime_seconds: (state.now)().saturating_duration_since(state.begun).as_secs(),
-        streams: Vec::new(),
-        sessions: Vec::new(),
-        front_ends: Vec::new(),
-        users: 0,
-        pairs: 0,
-        notifier_dialogs: 0,
-        subscriber_dialogs: 0,
-        peers: 0,
-        flows: 0,
-        waiting_inputs: 0,
-        refused_inputs: 0,
-        certificates: state.files.certificates(),
-    };
-    let Some(broker) = &state.broker else { return Json(answer) };
-    answer.streams =
-        broker.streams().into_iter().map(|stream| stream_answer(stream, (state.wall)())).collect();
-    answer.sessions = broker.sessions().await.into_iter().map(session_answer).collect();
-    answer.front_ends = broker.front_ends().await.into_iter().map(front_end_answer).collect();
-    for shard in broker.shards().await {
-        answer.users += shard.report.users;
-        answer.pairs += shard.report.pairs;
-        answer.notifier_dialogs += shard.report.notifier_dialogs;
-        answer.subscriber_dialogs += shard.report.subscriber_dialogs;
-        answer.waiting_inputs += shard.waiting;
-        answer.refused_inputs += shard.refused;
-    }
-    (answer.peers, answer.flows) = broker.peer_counts();
-    Json(answer)
-}
-
-fn stream_answer(report: StreamReport, wall: Duration) -> StreamAnswer {
-    let (direction, arrow) = match report.direction {
-        StreamDirection::Incoming => ("incoming", '←'),
-        StreamDirection::Outgoing => ("outgoing", '→'),
-    };
-    let days_left = |until: u64| (until as i64 - wall.as_secs() as i64).div_euclid(86_400);
-    StreamAnswer {
-        stream: report.id.0,
-        direction: direction.to_owned(),
-        pairs: report.pairs.iter().map(|pair| format!("{} {arrow} {}", pair.local, pair.remote)).collect(),
-        proof: report.method.as_str().to_owned(),
-        tls: report.tls.map(|tls| TlsAnswer {
-            version: tls.version.clone(),
-            cipher: tls.cipher.clone(),
-            certificate: tls.certificate.clone(),
-            certificate_days_left: tls.certificate_until.map(days_left),
-        }),
-    }
-}
-
-fn session_answer(report: SessionReport) -> SessionAnswer {
-    SessionAnswer {
-        local: report.local.to_string(),
-        partner: report.remote.to_string(),
-        is_connected: report.stream.is_some(),
-        is_lost: report.is_lost,
-        waiting_messages: report.waiting,
-        stanzas_out: report.stanzas_out,
-        last_failure: report.last_failure,
-    }
-}
-
-fn front_end_answer(report: FrontEndReport) -> FrontEndAnswer {
-    FrontEndAnswer {
-        domain: report.domain.to_string(),
-        state: report.health.as_str().to_owned(),
-        state_seconds: report.in_state_for.as_secs(),
-        cause: report.cause.map(ToOwned::to_owned),
-        remote: report.remote.map(|remote| remote.to_string()),
-        last_failure: report.last_failure,
-        next_dial_seconds: report.next_dial.map(|next| next.as_secs()),
-    }
-}
-
-async fn sessions_of(state: &AdminState) -> Vec<SessionAnswer> {
-    match &state.broker {
-        Some(broker) => broker.sessions().await.into_iter().map(session_answer).collect(),
-        None => Vec::new(),
-    }
-}
-
-fn partner_answer(partner: &Partner, sessions: &[SessionAnswer], policy: &Table) -> PartnerAnswer {
-    let is_its = |session: &&SessionAnswer| {
-        policy.partner(&session.partner).is_some_and(|owner| owner.domain == partner.domain)
-    };
-    PartnerAnswer {
-        domain: partner.domain.to_string(),
-        further_domains: partner.further_domains.iter().map(ToString::to_string).collect(),
-        kind: partner.kind.as_str().to_owned(),
-        authenticate: partner.authenticate.iter().map(|method| method.as_str().to_owned()).collect(),
-        proxy: partner.proxy.as_ref().map(|proxy| format!("{}:{}", proxy.host, proxy.port)),
-        sessions: sessions.iter().filter(is_its).cloned().collect(),
-    }
-}
-
-async fn partners(State(state): State<Shared>) -> Json<Vec<PartnerAnswer>> {
-    let sessions = sessions_of(&state).await;
-    let policy = state.policy.load();
-    Json(policy.partners().iter().map(|partner| partner_answer(partner, &sessions, &policy)).collect())
-}
-
-async fn partner(State(state): State<Shared>, UrlPath(domain): UrlPath<String>) -> Response {
-    let sessions = sessions_of(&state).await;
-    let policy = state.policy.load();
-    match domain_of_text(&domain).and_then(|domain| policy.partner(domain.as_str())) {
-        Some(partner) => Json(partner_answer(partner, &sessions, &policy)).into_response(),
-        None => {
-            let known: Vec<String> =
-                policy.partners().iter().map(|partner| partner.domain.to_string()).collect();
-            let error = format!("{domain} is no configured partner; accepted: {}", known.join(", "));
-            refuse(StatusCode::NOT_FOUND, error)
-        }
-    }
 }
 
 async fn users(State(state): State<Shared>) -> Response {
@@ -424,12 +276,14 @@ async fn bindings(State(state): State<Shared>, UrlPath(aor): UrlPath<String>) ->
         Ok(known) => known,
         Err(refusal) => return *refusal,
     };
+    let wall = (state.wall)();
     let answer = |report: BindingReport| BindingAnswer {
         contact: report.contact,
         instance: report.instance,
-        remote: SocketAddr::new(report.remote.ip().to_canonical(), report.remote.port()).to_string(),
+        remote: report.remote.to_string(),
         transport: if report.is_datagram { "udp" } else { "stream" }.to_owned(),
         is_reachable: report.is_reachable,
+        expires: moment(wall + report.expires_in),
         expires_seconds: report.expires_in.as_secs(),
     };
     let bindings = broker.bindings(&aor).await.into_iter().map(answer).collect();
@@ -611,6 +465,7 @@ mod tests {
             broker: None,
             policy: Arc::new(ArcSwap::from_pointee(Table::new(1, vec![], vec![]).expect("empty"))),
             metrics: Arc::new(Metrics::new(1)),
+            links: Box::new(Vec::new),
             users: None,
             files: Arc::new(NoFiles),
             shutdown: Arc::default(),

@@ -33,8 +33,9 @@ use crate::{
     guests::GuestsActor,
     local_user::BindingReport,
     messages::{AskShard, ToPeer, ToSession, ToUser},
+    registrations::RegistrationCounts,
     router::Router,
-    session::SessionSettings,
+    session::{SessionSettings, SessionState},
     shard_load::load_rows,
 };
 
@@ -95,6 +96,12 @@ pub struct SessionReport {
     pub waiting: usize,
     /// Stanzas that were handed to streams.
     pub stanzas_out: u64,
+    /// How the partner is doing.
+    pub state: SessionState,
+    /// For how long.
+    pub in_state_for: Duration,
+    /// Time until the next dial.
+    pub next_dial: Option<Duration>,
     /// Why the last stream ended or the last dial failed.
     pub last_failure: Option<String>,
 }
@@ -131,6 +138,8 @@ pub struct StreamReport {
     pub method: ProofMethod,
     /// Its TLS; nothing in the clear.
     pub tls: Option<Arc<StreamTls>>,
+    /// For how long it is up.
+    pub up_for: Duration,
 }
 
 /// A shard, for operators.
@@ -333,15 +342,27 @@ impl Broker {
         reports
     }
 
-    /// What each session is at.
+    /// What each session with a partner of the policy in force is at.
     pub async fn sessions(&self) -> Vec<SessionReport> {
+        let policy = self.directory.policy.load_full();
+        let sessions = self.directory.sessions().into_iter();
+        let asked = sessions.filter(|(pair, _)| policy.federates(&pair.local, &pair.remote).is_ok()).map(
+            |(_, session)| {
+                let (answer, waiting) = oneshot::channel();
+                session.do_send(ToSession::Report(answer));
+                waiting
+            },
+        );
         let mut reports = Vec::new();
-        for (_, session) in self.directory.sessions() {
-            let (answer, waiting) = oneshot::channel();
-            session.do_send(ToSession::Report(answer));
+        for waiting in asked.collect::<Vec<_>>() {
             reports.extend(waiting.await);
         }
         reports
+    }
+
+    /// What phones have registered.
+    pub fn registrations(&self) -> RegistrationCounts {
+        self.directory.registrations.counts()
     }
 
     /// How the front ends stand, in the order of their domains.
@@ -358,8 +379,10 @@ impl Broker {
 
     /// The streams that are up.
     pub fn streams(&self) -> Vec<StreamReport> {
+        let now = self.directory.clock.now().instant;
         let report = |(id, stream): (StreamId, Stream)| StreamReport {
             id,
+            up_for: now.saturating_duration_since(stream.heard.begun()),
             direction: stream.direction,
             pairs: stream.pairs,
             method: stream.method,

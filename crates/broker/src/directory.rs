@@ -42,8 +42,10 @@ use crate::{
     messages::{Arrived, Requester, ToPeer, ToSession, ToShard, ToUser},
     panics::Panics,
     partner_pairs::PartnerPairs,
+    partner_states::{PartnerNews, PartnerStates},
     peer::owner_name,
     peer_actor::PeerActor,
+    registrations::Registrations,
     requests::is_front_end,
     seen_certificates::Seen,
     session::{SessionSettings, ShardIndex},
@@ -80,6 +82,10 @@ pub struct Directory {
     pub seen: Seen,
     /// Panics of actors.
     pub panics: Panics,
+    /// What phones have registered.
+    pub registrations: Registrations,
+    /// How partners are doing.
+    pub partner_states: Mutex<PartnerStates>,
     shards: OnceLock<Vec<Shard>>,
     edge: OnceLock<Arc<dyn EdgePort>>,
     flows_port: OnceLock<Arc<dyn FlowPort>>,
@@ -157,6 +163,11 @@ impl Heard {
         self.after.store(u64::try_from(after).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// When the stream came up.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// For how long nothing has come.
     pub fn silence(&self, now: Instant) -> Duration {
         let heard_at = Duration::from_millis(self.after.load(Ordering::Relaxed));
@@ -213,6 +224,8 @@ impl Directory {
             placement,
             store,
             panics: Panics::new(metrics.clone()),
+            registrations: Registrations::new(metrics.clone()),
+            partner_states: Mutex::default(),
             metrics,
             policy,
             authenticator,
@@ -400,6 +413,7 @@ impl Directory {
             self.policy.store(table.clone());
             self.tell_shards(|| Input::Policy(table.clone()));
         });
+        self.forget_removed_partners();
         self.drop_front_ends(&before, table);
         if self.is_connected() {
             self.dial_front_ends();
@@ -473,6 +487,7 @@ impl Directory {
         if sessions.get(pair) == Some(session) {
             sessions.remove(pair);
             self.metrics.sessions(sessions.len() as i64);
+            self.note_partner(pair, PartnerNews::Over);
         }
     }
 
@@ -610,7 +625,7 @@ impl Directory {
         let from = message.from().ok().and_then(|from| address_of_uri(&from.uri).ok());
         let aor = from.map(|from| Redacted(from.address).to_string()).unwrap_or_default();
         tracing::warn!(
-            client = %flow.remote.ip().to_canonical(), transport = flow.transport.via_name(), aor, status, cause = %cause,
+            client = %flow.remote.ip(), transport = flow.transport.via_name(), aor, status, cause = %cause,
             "a phone's login failed"
         );
     }

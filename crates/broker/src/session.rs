@@ -34,9 +34,11 @@ use self::{
 };
 
 mod markers;
+mod state;
 mod stream;
 mod values;
 
+pub use state::SessionState;
 pub use values::{SessionOutput, SessionSettings, ShardIndex, Standing};
 
 #[derive(Debug, PartialEq, Eq)]

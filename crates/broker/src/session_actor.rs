@@ -13,7 +13,8 @@ use crate::{
     guarded::{Guarded, Recovery},
     messages::ToSession,
     panics::ActorKind,
-    session::{Session, SessionOutput, Standing},
+    partner_states::PartnerNews,
+    session::{Session, SessionOutput, SessionState, Standing},
 };
 
 /// The actor of one local domain and one partner domain.
@@ -33,12 +34,19 @@ pub struct SessionActor {
     seed: u64,
     /// The partner is lost: what senders of messages are told.
     lost: Option<&'static str>,
+    /// How the partner is doing, and since when.
+    state: SessionState,
+    state_since: Instant,
+    /// What operators were told of it, under which generation of the policy: a partner that was removed and put back is
+    /// told of again.
+    told: Option<(u64, PartnerNews)>,
     recovery: Recovery,
 }
 
 impl SessionActor {
     /// A session without a stream.
     pub fn new(pair: DomainPair, seed: u64, directory: Arc<Directory>) -> Self {
+        let state_since = directory.clock.now().instant;
         Self {
             session: new_session(&directory, &pair, seed),
             pair,
@@ -51,6 +59,9 @@ impl SessionActor {
             is_leaving: false,
             seed,
             lost: None,
+            state: SessionState::Idle,
+            state_since,
+            told: None,
             recovery: Recovery::default(),
         }
     }
@@ -63,10 +74,35 @@ impl SessionActor {
         while let Some(output) = self.session.poll_output() {
             self.carry(output);
         }
+        self.note_state();
         // To be asked for a report keeps nobody here.
         let linger = || self.directory.clock.now().instant + LINGER;
         self.idle_until = self.session.is_idle().then(|| self.idle_until.unwrap_or_else(linger));
         self.set_alarm(self.idle_until.or(self.session.poll_timeout()), ctx);
+    }
+
+    /// Tells operators how the partner is doing, where that has changed.
+    fn note_state(&mut self) {
+        let state = self.session.state();
+        if state != self.state {
+            self.state = state;
+            self.state_since = self.directory.clock.now().instant;
+        }
+        let news = match state {
+            SessionState::Lost => PartnerNews::Lost(self.cause().unwrap_or_default()),
+            _ => PartnerNews::Reachable,
+        };
+        let news = (self.directory.policy.load().generation(), news);
+        if self.told.as_ref() != Some(&news) && !self.is_leaving {
+            self.directory.note_partner(&self.pair, news.1.clone());
+            self.told = Some(news);
+        }
+    }
+
+    /// Why there is no stream.
+    fn cause(&self) -> Option<String> {
+        let failure = self.last_failure.as_ref().map(ToString::to_string);
+        failure.or_else(|| self.lost.map(ToOwned::to_owned))
     }
 
     /// How the partner stands, in what all shards and the policy say.
@@ -146,6 +182,7 @@ impl SessionActor {
     }
 
     fn report(&self) -> SessionReport {
+        let now = self.directory.clock.now().instant;
         SessionReport {
             local: self.pair.local.clone(),
             remote: self.pair.remote.clone(),
@@ -153,7 +190,10 @@ impl SessionActor {
             is_lost: self.session.is_lost(),
             waiting: self.session.waiting(),
             stanzas_out: self.stanzas_out,
-            last_failure: self.last_failure.as_ref().map(ToString::to_string),
+            state: self.state,
+            in_state_for: now.saturating_duration_since(self.state_since),
+            next_dial: self.session.next_dial().map(|at| at.saturating_duration_since(now)),
+            last_failure: self.cause(),
         }
     }
 }

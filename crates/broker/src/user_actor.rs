@@ -26,6 +26,7 @@ use crate::{
     messages::{Requester, ToPeer, ToUser},
     panics::ActorKind,
     peer::respond,
+    registrations::OwnRegistrations,
     salvage::refuse_by_flow,
 };
 
@@ -36,6 +37,7 @@ pub struct UserActor {
     directory: Arc<Directory>,
     alarm: Alarm,
     recovery: Recovery,
+    registrations: OwnRegistrations,
     /// How often the machine was built.
     life: u64,
     /// A phone's request that is being handled. It outlives a panic.
@@ -59,6 +61,7 @@ impl UserActor {
         Self {
             aor,
             user: LocalUser::new(directory.budgets.forks.clone()),
+            registrations: directory.registrations.of_user(),
             directory,
             alarm: Alarm::default(),
             recovery: Recovery::default(),
@@ -142,6 +145,7 @@ impl UserActor {
     }
 
     fn carry(&mut self) {
+        self.registrations.set(self.user.bindings().len());
         while let Some(output) = self.user.poll_output() {
             match output {
                 UserOutput::Request { peer, uri, fork, branch, draft } => {

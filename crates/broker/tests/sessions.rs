@@ -6,8 +6,10 @@ mod common;
 use std::time::Duration;
 
 use common::*;
+use tombolo_broker::SessionState;
 use tombolo_edge::{Absence, FromEdge, FromFlow, StreamEnd, Transport};
 use tombolo_policy::Approve;
+use tombolo_telemetry::PartState;
 
 const JULIET: &str = "juliet@xmpp.example";
 
@@ -114,6 +116,58 @@ fn a_session_that_rests_ends_after_a_while_and_is_started_again() {
             gateway.settle().await;
             assert_eq!(gateway.broker.sessions().await.len(), usize::from(seconds < 30), "after {seconds} s");
         }
+    });
+}
+
+#[test]
+fn a_lost_partner_is_reported_with_its_cause_and_next_dial_until_it_is_back_or_removed() {
+    run(async {
+        tokio::time::pause();
+        let mut gateway = Gateway::start(Approve::Partner);
+        gateway.no_stream = Some(StreamEnd::Unreachable("192.0.2.1:5269: down".into()));
+        let stream = gateway.stream_from_partner(HOME);
+        let subscribe = format!("<presence from='{JULIET}' to='romeo@{HOME}' type='subscribe'/>");
+        gateway.stanzas_come(stream, &[&subscribe]);
+        gateway.settle().await;
+        let part = |gateway: &Gateway| {
+            let parts = gateway.broker.metrics().health().parts();
+            let part = parts.into_iter().find(|part| part.name == "partners").expect("the part");
+            (part.state, part.note)
+        };
+        let is_shown = |gateway: &Gateway, value: u8| {
+            let line = format!("tombolo_partner_up{{partner=\"xmpp.example\"}} {value}\n");
+            gateway.broker.metrics().render().contains(&line)
+        };
+        pass(&mut gateway, Duration::from_secs(3)).await;
+        let session = gateway.broker.sessions().await.remove(0);
+        assert_eq!(session.state, SessionState::Lost);
+        assert_eq!(session.in_state_for, Duration::from_secs(3));
+        assert!(session.next_dial.is_some_and(|wait| wait <= Duration::from_secs(60)), "{session:?}");
+        assert!(session.last_failure.is_some_and(|cause| cause.contains("192.0.2.1:5269: down")));
+        let (state, note) = part(&gateway);
+        assert!(state == PartState::Noted && note.contains("xmpp.example: "), "{note}");
+        assert!(is_shown(&gateway, 0));
+
+        let before = gateway.broker.policy();
+        let nobody = tombolo_policy::Table::new(2, before.local_domains().to_vec(), vec![]);
+        gateway.broker.set_policy(std::sync::Arc::new(nobody.expect("no conflict")));
+        gateway.settle().await;
+        assert!(gateway.broker.sessions().await.is_empty());
+        assert_eq!(part(&gateway), (PartState::Up, String::new()));
+        assert!(!gateway.broker.metrics().render().contains("xmpp.example"));
+        pass(&mut gateway, Duration::from_secs(61)).await;
+        assert_eq!(part(&gateway).0, PartState::Up, "its session still looks for it");
+
+        let (locals, partners) = (before.local_domains().to_vec(), before.partners().to_vec());
+        let again = tombolo_policy::Table::new(3, locals, partners).expect("no conflict");
+        gateway.broker.set_policy(std::sync::Arc::new(again));
+        pass(&mut gateway, Duration::from_secs(62)).await;
+        assert!(is_shown(&gateway, 0), "{:?}", gateway.broker.sessions().await);
+        gateway.no_stream = None;
+        pass(&mut gateway, Duration::from_secs(62)).await;
+        assert_eq!(gateway.broker.sessions().await[0].state, SessionState::Connected);
+        assert_eq!(part(&gateway).0, PartState::Up);
+        assert!(is_shown(&gateway, 1));
     });
 }
 

@@ -34,7 +34,10 @@ mod xmpp_listener;
 
 pub use doors::DoorLimits;
 pub use flow_values::{FlowFacts, FlowId, FlowPort, FlowSink, FromFlow, ToFlow, Transport};
-pub use link::{LinkIdentity, LinkListener, LinkPort, LinkSettings, LinkSink};
+pub use link::{
+    LinkIdentity, LinkListener, LinkPort, LinkPortSettings, LinkReport, LinkReports, LinkSettings, LinkSink,
+    LinkState,
+};
 pub use sip_edge::{SipEdge, SipEdgeSettings};
 pub use stream_upkeep::StreamPace;
 pub use stream_values::{

@@ -5,14 +5,14 @@
 use std::{io, mem, sync::Arc};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, WrapFuture, fut::ActorFutureExt};
-use tombolo_net::AnyStream;
+use tombolo_net::{AnyStream, canonical};
 
 use crate::{
     DialId, FlowFacts, FlowId, FromFlow, Transport,
     caught::{PANICKED, caught},
     outbox::Outbox,
     sip_admission::Place,
-    sip_edge::{SipShared, Way, canonical},
+    sip_edge::{SipShared, Way},
     sip_wire::Wire,
 };
 

@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 use tokio_rustls::rustls::ServerConfig;
 use tombolo_budget::Account;
-use tombolo_net::{CertificateStore, Resolver, ServerChoice, Trust, server_config_for};
+use tombolo_net::{CertificateStore, Resolver, ServerChoice, Trust, canonical, server_config_for};
 use tombolo_runtime::{Clock, MemoryGate, Placement};
 use tombolo_sip::message::MessageLimits;
 use tombolo_telemetry::Metrics;
@@ -267,11 +267,6 @@ fn listener_for(
     }
 }
 
-/// An IPv4 address as such, also where an IPv6 socket wrote it.
-pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
 /// A name as DNS and certificates write it: A-labels in lower case, an IPv6 address without brackets.
 fn ascii(name: &str) -> String {
     let name = name.trim_matches(['[', ']']);
@@ -312,7 +307,5 @@ mod tests {
     fn names_are_compared_as_a_labels() {
         assert_eq!(ascii("BÜCHER.example"), "xn--bcher-kva.example");
         assert_eq!(ascii("[2001:db8::1]"), "2001:db8::1");
-        let mapped = "[::ffff:192.0.2.1]:5060".parse().expect("an address");
-        assert_eq!(canonical(mapped).to_string(), "192.0.2.1:5060");
     }
 }

@@ -6,7 +6,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rand::RngExt;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tombolo_net::{AnyStream, Role, accept_tls};
+use tombolo_net::{AnyStream, Role, accept_tls, canonical};
 
 use crate::{
     Transport,
@@ -88,9 +88,9 @@ async fn accept(listener: TcpListener, transport: Transport, shared: Arc<SipShar
         // While so many are being welcomed, the kernel's queue holds the others.
         let Ok(permit) = shared.welcomes.clone().acquire_owned().await else { return };
         let (stream, remote) = match listener.accept().await {
-            Ok(accepted) => {
+            Ok((stream, remote)) => {
                 trouble.is_over();
-                accepted
+                (stream, canonical(remote))
             }
             Err(error) => {
                 trouble.rest(&error, &shared.clock).await;

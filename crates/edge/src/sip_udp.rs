@@ -9,6 +9,7 @@ use actix::{
 };
 use bytes::Bytes;
 use tokio::{net::UdpSocket, time::sleep};
+use tombolo_net::canonical;
 use tombolo_runtime::guard;
 use tombolo_sip::{
     build::ResponseBuilder,
@@ -19,7 +20,7 @@ use tombolo_telemetry::StatusClass;
 
 use crate::{
     DialId, FlowFacts, FlowId, FromFlow, Transport, caught,
-    sip_edge::{SipShared, Way, canonical},
+    sip_edge::{SipShared, Way},
     sip_remotes::Remotes,
 };
 

@@ -99,9 +99,9 @@ pub(crate) async fn accept(listener: tokio::net::TcpListener, tls: TlsStart, sha
     let mut trouble = AcceptTrouble::new("xmpp");
     loop {
         let (socket, remote) = match listener.accept().await {
-            Ok(accepted) => {
+            Ok((socket, remote)) => {
                 trouble.is_over();
-                accepted
+                (socket, tombolo_net::canonical(remote))
             }
             Err(error) => {
                 trouble.rest(&error, &shared.clock).await;

@@ -14,10 +14,11 @@ use common::{
 };
 use tokio::{net::TcpStream, time::sleep};
 use tombolo_edge::{
-    DialId, DomainPair, EdgePort, FromEdge, LinkIdentity, LinkListener, LinkPort, LinkSettings, ProofMethod,
-    StreamDirection::*, StreamEnd, ToEdge,
+    DialId, DomainPair, EdgePort, FromEdge, LinkIdentity, LinkListener, LinkPort, LinkPortSettings,
+    LinkReports, LinkSettings, LinkState, ProofMethod, StreamDirection::*, StreamEnd, ToEdge,
 };
 use tombolo_policy::{Method::SaslExternal, Table};
+use tombolo_telemetry::{Health, PartState};
 
 const OURS: &str = "corp.example";
 const PARTNER: &str = "partner.example";
@@ -42,19 +43,28 @@ fn edge(world: &Arc<World>, name: &str) -> (Site, SocketAddr) {
 }
 
 fn edge_with(world: &Arc<World>, identity: LinkIdentity) -> (Site, SocketAddr) {
+    let (site, at, ..) = edge_watched(world, identity);
+    (site, at)
+}
+
+/// And what it tells operators of its link.
+fn edge_watched(world: &Arc<World>, identity: LinkIdentity) -> (Site, SocketAddr, Health, LinkReports) {
+    let health = Health::default();
     let (sink, listener) = LinkListener::bind(
         identity,
         "127.0.0.1:0".parse().expect("an address"),
         vec![GATEWAY.to_owned()],
         world.placement.clone(),
         world.clock.clone(),
+        &health,
     )
     .expect("bound");
     let at = listener.local_addr();
     // Its own table is of no account: the gateway's is.
     let site = world.site_with(OURS, Plan::default(), Arc::new(sink), Arc::default());
+    let reports = listener.reports();
     listener.start(site.edge.clone(), site.policy.clone());
-    (site, at)
+    (site, at, health, reports)
 }
 
 struct Gateway {
@@ -76,9 +86,12 @@ fn gateway_with(
     let ear = Arc::new(Ear::default());
     let policy = Arc::new(ArcSwap::from_pointee(partners));
     let port = LinkPort::start(
-        identity,
-        edges.iter().map(|at| (at.ip().to_string(), at.port())).collect(),
-        world.silent_resolver(),
+        LinkPortSettings {
+            identity,
+            edges: edges.iter().map(|at| (at.ip().to_string(), at.port())).collect(),
+            resolver: world.silent_resolver(),
+            health: Health::default(),
+        },
         policy.clone(),
         ear.clone(),
         world.placement.clone(),
@@ -194,6 +207,41 @@ fn an_edge_without_a_gateway_lets_nobody_in_and_says_nothing_about_its_domains()
         let gateway = gateway(&world, &[at], partners(7, foreign.starttls), false);
         dial_when_let_in(&foreign).await;
         gateway.ear.up(Incoming, 0).await;
+    });
+}
+
+#[test]
+fn an_edge_is_not_ready_before_its_first_gateway_and_again_once_the_gateway_stays_away() {
+    run(|world| async move {
+        let (edge, at, health, reports) = edge_watched(&world, identity(&world, "edge1", false));
+        assert_eq!(health.worst(), PartState::Unready);
+        let relay = Relay::to(at).await;
+        let gateway = gateway(&world, &[relay.address], table(7, OURS, Vec::new()), false);
+        let is = |state: PartState| {
+            let health = health.clone();
+            async move {
+                let reached = async {
+                    while health.worst() != state {
+                        sleep(Duration::from_millis(20)).await;
+                    }
+                };
+                let waited = tokio::time::timeout(Duration::from_secs(20), reached).await;
+                waited.unwrap_or_else(|_| panic!("never {state:?}: {:?}", health.parts()));
+            }
+        };
+        is(PartState::Up).await;
+        let [edge_end, gateway_end] = [reports.links().remove(0), gateway.port.links().remove(0)];
+        assert_eq!((edge_end.state, gateway_end.state), (LinkState::Up, LinkState::Up));
+        assert!(edge_end.remote.is_some() && gateway_end.remote == Some(relay.address));
+        relay.hold(true);
+        relay.cut();
+        is(PartState::Degraded).await;
+        is(PartState::Unready).await;
+        let report = gateway.port.links().remove(0);
+        assert!(report.state != LinkState::Up && report.cause.is_some(), "{report:?}");
+        relay.hold(false);
+        is(PartState::Up).await;
+        assert_eq!(edge.policy.load().generation(), 7);
     });
 }
 

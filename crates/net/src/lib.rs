@@ -5,6 +5,7 @@
 
 mod authority;
 mod bind;
+mod canonical;
 mod certificate_fault;
 mod certificate_file;
 mod date;
@@ -24,9 +25,10 @@ mod trust;
 
 pub use authority::{Authority, AuthorityError};
 pub use bind::bind_all;
+pub use canonical::canonical;
 pub use certificate_fault::CertificateFault;
 pub use certificate_file::{BinaryForm, FileFault, FileProblem, FileRole, inspect_pair, inspect_trust};
-pub use date::date;
+pub use date::{date, moment, span_text};
 pub use names::CertificateNames;
 pub use resolve::{Resolver, Unresolved};
 pub use rustls::sign::CertifiedKey;

@@ -19,6 +19,7 @@ use rand::RngExt;
 
 use crate::{
     SipLocation, SipTarget, SipTransport, Srv, Target,
+    canonical::canonical,
     last_good::LastGood,
     rotation::Rotation,
     sip_location::{self, Naptr, Next},
@@ -151,7 +152,7 @@ impl Resolver {
     /// [`Unresolved::NotFound`] or [`Unresolved::NoAnswer`].
     pub async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Unresolved> {
         if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(address, port)]);
+            return Ok(vec![canonical(SocketAddr::new(address, port))]);
         }
         let made = self.inner();
         let answer = made.resolver.lookup_ip(absolute(host)).await;
@@ -164,7 +165,7 @@ impl Resolver {
             kept.rotation.turn(host, &mut addresses);
             Ok(addresses)
         })?;
-        Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+        Ok(addresses.into_iter().map(|address| canonical(SocketAddr::new(address, port))).collect())
     }
 
     /// The first `count` addresses that [`Resolver::addresses`] gave for a host led nowhere: the next attempt begins behind

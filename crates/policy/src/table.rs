@@ -115,6 +115,11 @@ impl Table {
         None
     }
 
+    /// True when an entry names `domain` itself, not only a subtree that it lies in.
+    pub fn names_partner(&self, domain: &str) -> bool {
+        self.exact.contains_key(domain)
+    }
+
     /// The local domain of this name.
     pub fn local_domain(&self, name: &str) -> Option<&LocalDomain> {
         self.local_by_name.get(name).map(|at| &self.local_domains[*at])

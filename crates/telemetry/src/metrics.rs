@@ -30,6 +30,12 @@ pub struct Metrics {
     store_rows_kept: Gauge<i64, AtomicI64>,
     certificates: Family<[(&'static str, String); 1], Gauge<i64, AtomicI64>>,
     front_ends: Family<[(&'static str, String); 1], Gauge<i64, AtomicI64>>,
+    partners: Family<[(&'static str, String); 1], Gauge<i64, AtomicI64>>,
+    partners_lost: Gauge<i64, AtomicI64>,
+    registrations: Gauge<i64, AtomicI64>,
+    registered_users: Gauge<i64, AtomicI64>,
+    links: Family<[(&'static str, String); 1], Gauge<i64, AtomicI64>>,
+    link_frames: Family<[(&'static str, String); 1], Gauge<i64, AtomicI64>>,
     stanzas_in: Counter,
     stanzas_out: Counter,
     requests_in: Counter,
@@ -81,6 +87,9 @@ impl Metrics {
         let memory_limit = gauge("memory_limit_bytes", "What it may take before nothing new is let in");
         let queue_depth = gauge("queue_depth", "Inputs that wait for shards");
         let store_rows_kept = gauge("store_rows_kept", "Rows that wait until the disk takes them again");
+        let partners_lost = gauge("partners_lost", "Partners that cannot be reached");
+        let registrations = gauge("registrations", "Contacts that phones have registered");
+        let registered_users = gauge("registered_users", "Users with a registered phone");
         let certificates = Family::default();
         registry.register(
             "certificate_days_left",
@@ -98,6 +107,20 @@ impl Metrics {
             "front_end_up",
             "1 while the front end of a domain of ours is up, else 0",
             front_ends.clone(),
+        );
+        let partners = Family::default();
+        registry.register(
+            "partner_up",
+            "0 while a partner that the settings name cannot be reached, else 1; absent while nothing is said to it",
+            partners.clone(),
+        );
+        let links = Family::default();
+        registry.register("link_up", "1 while the inside link has a connection, else 0", links.clone());
+        let link_frames = Family::default();
+        registry.register(
+            "link_waiting_frames",
+            "Frames of the inside link that the other end has not acknowledged",
+            link_frames.clone(),
         );
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
@@ -117,6 +140,12 @@ impl Metrics {
             certificates,
             over_budget,
             front_ends,
+            partners,
+            partners_lost,
+            registrations,
+            registered_users,
+            links,
+            link_frames,
             stanzas_in: counter("stanzas_in", "Stanzas from partners"),
             stanzas_out: counter("stanzas_out", "Stanzas to partners"),
             requests_in: counter("sip_requests_in", "SIP requests from peers"),
@@ -238,6 +267,23 @@ impl Metrics {
     /// A domain has no front end any more.
     pub fn forget_front_end(&self, domain: &str) {
         self.front_ends.remove(&[("domain", domain.to_owned())]);
+    }
+
+    /// Sets whether a partner can be reached.
+    pub fn partner_up(&self, domain: &str, is_up: bool) {
+        self.partners.get_or_create(&[("partner", domain.to_owned())]).set(i64::from(is_up));
+    }
+
+    /// A partner is none any more, or nothing is said to it.
+    pub fn forget_partner(&self, domain: &str) {
+        self.partners.remove(&[("partner", domain.to_owned())]);
+    }
+
+    /// Sets how the inside link to a peer stands, and how many frames wait.
+    pub fn link(&self, peer: &str, is_up: bool, waiting_frames: usize) {
+        let label = [("peer", peer.to_owned())];
+        self.links.get_or_create(&label).set(i64::from(is_up));
+        self.link_frames.get_or_create(&label).set(i64::try_from(waiting_frames).unwrap_or(i64::MAX));
     }
 
     /// A shard's turn took so long.
@@ -373,7 +419,17 @@ macro_rules! bulk_counters {
     };
 }
 
-gauges!(streams, sessions, users, subscriptions, dialogs, queue_depth);
+gauges!(
+    streams,
+    sessions,
+    users,
+    subscriptions,
+    dialogs,
+    queue_depth,
+    partners_lost,
+    registrations,
+    registered_users
+);
 counters!(
     refused_stanza => refused_stanzas,
     malformed_address => malformed_addresses,

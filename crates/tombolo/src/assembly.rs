@@ -15,8 +15,9 @@ use tombolo_config::{
     DigestAlgorithm, LinkEnd, LinkSettings, MemorySettings, Role, Settings, Trust as TrustSetting, XmppLimits,
 };
 use tombolo_edge::{
-    DoorLimits, EdgePort, LinkIdentity, LinkListener, LinkPort, LinkSettings as LinkParts, SipEdge,
-    SipEdgeSettings, StreamPace, StreamSink, Transport, XmppEdge, XmppEdgeSettings,
+    DoorLimits, EdgePort, LinkIdentity, LinkListener, LinkPort, LinkPortSettings, LinkReport,
+    LinkSettings as LinkParts, SipEdge, SipEdgeSettings, StreamPace, StreamSink, Transport, XmppEdge,
+    XmppEdgeSettings,
 };
 use tombolo_interwork::owner::UnfinishedMessage;
 use tombolo_net::{CertificateStore, Resolver, Trust};
@@ -246,8 +247,10 @@ fn edge(settings: &Settings, source: Source) -> io::Result<Assembled> {
         gateways.clone(),
         basis.placement.clone(),
         basis.clock.clone(),
+        basis.metrics.health(),
     )?;
     let link_at = listener.local_addr();
+    let links = listener.reports();
     let (xmpp, bound) = xmpp_edge(settings, &basis, Arc::new(sink))?;
     let xmpp = Arc::new(xmpp);
     listener.start(xmpp.clone(), basis.policy.clone());
@@ -255,7 +258,8 @@ fn edge(settings: &Settings, source: Source) -> io::Result<Assembled> {
     listening.push(("gateways".to_owned(), link_at));
     let shutdown = Arc::new(Notify::new());
     let files = files(settings, &basis, Some(link), None, Some(xmpp.clone()), None);
-    let admin = admin(settings, &basis, None, None, files.clone(), shutdown.clone());
+    let links = Box::new(move || links.links());
+    let admin = admin(settings, &basis, None, None, links, files.clone(), shutdown.clone());
     let xmpp = Some(xmpp);
     let (memory, placement) = (basis.memory, basis.placement);
     Ok(Assembled {
@@ -282,9 +286,12 @@ fn gateway(settings: &Settings, source: Source, begins_anew: bool) -> io::Result
     let edges = edges.iter().map(|edge| (edge.host.to_string(), edge.port)).collect();
     let sink: Arc<dyn StreamSink> = parts.broker.router();
     let port = Arc::new(LinkPort::start(
-        link.clone(),
-        edges,
-        basis.resolver.clone(),
+        LinkPortSettings {
+            identity: link.clone(),
+            edges,
+            resolver: basis.resolver.clone(),
+            health: basis.metrics.health().clone(),
+        },
         basis.policy.clone(),
         sink,
         basis.placement.clone(),
@@ -482,7 +489,9 @@ fn finish_gateway(
     let (link, identity) = link.unzip();
     let (broker, book) = (Some(parts.broker.clone()), Some(parts.book));
     let files = files(settings, basis, identity, broker, xmpp.clone(), book);
-    let admin = admin(settings, basis, Some(parts.broker), users, files.clone(), shutdown.clone());
+    let reported = link.clone();
+    let links = Box::new(move || reported.as_ref().map(|link| link.links()).unwrap_or_default());
+    let admin = admin(settings, basis, Some(parts.broker), users, links, files.clone(), shutdown.clone());
     Ok(Assembled {
         admin,
         files,
@@ -524,6 +533,7 @@ fn admin(
     basis: &Basis,
     broker: Option<Arc<Broker>>,
     users: Option<Arc<Book>>,
+    links: Box<dyn Fn() -> Vec<LinkReport> + Send + Sync>,
     files: Arc<Files>,
     shutdown: Arc<Notify>,
 ) -> Arc<AdminState> {
@@ -534,6 +544,7 @@ fn admin(
         is_ready: AtomicBool::new(false),
         broker,
         policy: basis.policy.clone(),
+        links,
         metrics: basis.metrics.clone(),
         users: users.map(|users| users as Arc<dyn tombolo_admin::UserBook>),
         files,

@@ -5,19 +5,21 @@ use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use tombolo_admin::{
-    CertificateAnswer, DecisionAnswer, FrontEndAnswer, PartnerAnswer, PendingAnswer, RegistrationsAnswer,
-    ReloadAnswer, SessionAnswer, StatusAnswer, UserAnswer,
+    DecisionAnswer, PartnerAnswer, PendingAnswer, RegistrationsAnswer, ReloadAnswer, UserAnswer,
     client::{AskError, ask, order, segment},
 };
 use tombolo_config::{Checked, Role, Settings, Severity, load, report};
+use tombolo_net::span_text;
 
 use crate::{
     run::{self, default_data_dir, settings_of, wall},
+    status::{StatusOptions, session_line, status, stream_line},
     store_file,
 };
 
@@ -64,12 +66,8 @@ enum Command {
         /// The settings file.
         file: PathBuf,
     },
-    /// What the running process is at.
-    Status {
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    /// How the running process is doing, and each partner in a line: those in trouble first.
+    Status(StatusOptions),
     /// Partners of the running process.
     Partner {
         #[command(subcommand)]
@@ -301,10 +299,7 @@ fn ask_running(command: Command, data_dir: &Path) -> Result<(), String> {
 
 async fn asked(command: Command, data_dir: &Path) -> Result<(), AskError> {
     match command {
-        Command::Status { json } => {
-            let status: StatusAnswer = ask(data_dir, "/api/v1/status").await?;
-            if json { print_json(&status) } else { print_status(&status) }
-        }
+        Command::Status(options) => status(&options, data_dir).await?,
         Command::Partner { command: PartnerCommand::List { json } } => {
             let partners: Vec<PartnerAnswer> = ask(data_dir, "/api/v1/partners").await?;
             if json { print_json(&partners) } else { partners.iter().for_each(print_partner) }
@@ -437,63 +432,17 @@ fn print_json(value: &impl serde::Serialize) {
     say!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
 }
 
-fn print_status(status: &StatusAnswer) {
-    say!("{} {}, up {} s", status.role, status.readiness, status.uptime_seconds);
-    for part in status.parts.iter().filter(|part| part.state != "up" || !part.note.is_empty()) {
-        say!("{} {}: {}", part.name, part.state, part.note);
-    }
-    say!(
-        "users {}  pairs {}  dialogs {} as notifier, {} as subscriber  sip peers {} on {} flows  waiting {}  refused {}",
-        status.users,
-        status.pairs,
-        status.notifier_dialogs,
-        status.subscriber_dialogs,
-        status.peers,
-        status.flows,
-        status.waiting_inputs,
-        status.refused_inputs
-    );
-    for stream in &status.streams {
-        say!("stream {} {}: {}", stream.stream, stream.direction, stream.pairs.join(", "));
-        match &stream.tls {
-            None => say!("  {} in the clear", stream.proof),
-            Some(tls) => say!(
-                "  {} over {} {}, certificate {}{}",
-                stream.proof,
-                tls.version,
-                tls.cipher,
-                tls.certificate.get(..16).unwrap_or("none"),
-                tls.certificate_days_left.map(|days| format!(", {days} days left")).unwrap_or_default()
-            ),
-        }
-    }
-    status.front_ends.iter().for_each(print_front_end);
-    status.sessions.iter().for_each(print_session);
-    for certificate in &status.certificates {
-        say!("certificate {}: {}", certificate.name, validity(certificate));
-    }
-}
-
-/// `until 2027-02-28, 90 days left`; of an end that is years away the day is enough.
-fn validity(certificate: &CertificateAnswer) -> String {
-    let CertificateAnswer { days_left, until, file, .. } = certificate;
-    match days_left {
-        ..0 => format!("EXPIRED on {until}: renew {file}"),
-        0..1000 => format!("until {until}, {days_left} days left"),
-        _ => format!("until {until}"),
-    }
-}
-
 fn print_registrations(user: &RegistrationsAnswer) {
     say!("{}: approve = {}, {} bindings", user.aor, user.approve, user.bindings.len());
     for binding in &user.bindings {
         let state = if binding.is_reachable { "reachable" } else { "connection lost" };
         say!("  {}", binding.contact);
         say!(
-            "    {} by {}, {state}, {} s left, instance {}",
+            "    {} by {}, {state}, until {} ({} left), instance {}",
             binding.remote,
             binding.transport,
-            binding.expires_seconds,
+            binding.expires,
+            span_text(Duration::from_secs(binding.expires_seconds)),
             binding.instance
         );
     }
@@ -515,41 +464,6 @@ fn print_reload(answer: &ReloadAnswer, json: bool) -> Result<(), AskError> {
     Err(AskError::Refused(format!("{errors}\nWhat was there stays in use. Repair it, then: tombolo reload")))
 }
 
-fn print_front_end(front_end: &FrontEndAnswer) {
-    let FrontEndAnswer { domain, state, state_seconds, cause, remote, last_failure, next_dial_seconds } =
-        front_end;
-    let mut line = format!("front end of {domain}: {state} for {state_seconds} s");
-    let details: [Option<String>; 4] = [
-        remote.as_ref().map(|remote| format!("at {remote}")),
-        cause.clone(),
-        last_failure.clone(),
-        next_dial_seconds.map(|seconds| format!("next attempt in {seconds} s")),
-    ];
-    for detail in details.into_iter().flatten() {
-        line.push_str(", ");
-        line.push_str(&detail);
-    }
-    say!("{line}");
-}
-
-fn print_session(session: &SessionAnswer) {
-    let state = match (session.is_connected, session.is_lost) {
-        (true, _) => "connected",
-        (false, true) => "lost",
-        (false, false) => "idle",
-    };
-    say!(
-        "session {} ↔ {}: {state}, {} stanzas out, {} messages wait",
-        session.local,
-        session.partner,
-        session.stanzas_out,
-        session.waiting_messages
-    );
-    if let Some(failure) = session.last_failure.as_ref().filter(|_| !session.is_connected) {
-        say!("  last: {failure}");
-    }
-}
-
 fn print_partner(partner: &PartnerAnswer) {
     say!("{} ({}), proved by {}", partner.domain, partner.kind, partner.authenticate.join(" or "));
     if !partner.further_domains.is_empty() {
@@ -558,7 +472,8 @@ fn print_partner(partner: &PartnerAnswer) {
     if let Some(proxy) = &partner.proxy {
         say!("  dialled at {proxy}");
     }
-    partner.sessions.iter().for_each(print_session);
+    partner.sessions.iter().for_each(|session| say!("  {}", session_line(session)));
+    partner.streams.iter().for_each(|stream| say!("  {}", stream_line(stream)));
 }
 
 fn print_explanation(answer: &Value) {

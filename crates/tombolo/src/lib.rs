@@ -22,4 +22,5 @@ mod notify;
 mod reload;
 pub mod run;
 mod starting;
+mod status;
 mod store_file;

@@ -91,11 +91,15 @@ fn xs_tls_10_an_operator_sees_how_a_stream_is_protected_and_proved_and_is_told_o
             stream["tls"]["certificate_days_left"].as_i64().is_some_and(|days| days > 10_000),
             "{stream}"
         );
-        let shown = text(&running.order(&["status"]).stdout);
+        let shown = text(&running.order(&["partner", "show", PARTNER]).stdout);
         assert!(
             shown.contains("sasl-external over TLSv1.3") && shown.contains(&certificate[..16]),
             "{shown}"
         );
+        let status = text(&running.order(&["status"]).stdout);
+        let line = status.lines().find(|line| line.contains(PARTNER)).expect("the partner's line");
+        assert!(line.contains("connected") && line.contains(" since "), "{status}");
+        assert!(line.ends_with("1 stream in, 0 out, sasl-external over TLSv1.3"), "{status}");
 
         first.close_all();
         dial(&running, "partner-two").await;

@@ -70,6 +70,12 @@ impl Journal {
         self.state.lock().bytes
     }
 
+    /// Frames that the other end has not acknowledged, and octets of them.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.frames.len(), state.bytes)
+    }
+
     /// Frames of the other end that were taken.
     pub(super) fn received(&self) -> u64 {
         self.state.lock().received

@@ -20,14 +20,16 @@ use tokio::{
     sync::{Semaphore, mpsc},
     time::timeout,
 };
-use tombolo_net::{AnyStream, Role, accept_tls, server_config};
+use tombolo_net::{AnyStream, Role, accept_tls, canonical, server_config};
 use tombolo_policy::Table;
 use tombolo_runtime::{Clock, Placement};
+use tombolo_telemetry::Health;
 
 use super::{
     BULK_BYTES, CREDIT_BYTES, LINK_GRACE, LinkIdentity, MOST_HANDSHAKES, TLS_LIMIT,
     frame::LinkFrame,
     journal::Journal,
+    standing::{LinkReport, LinkStanding, LinkState, Side, Standings},
     wire::{End, Greeting, carry, read_greeting, send_greeting},
 };
 use crate::{EdgePort, FromEdge, StreamId, StreamSink, ToEdge, XmppEdge, accept_trouble::AcceptTrouble};
@@ -148,11 +150,23 @@ pub struct LinkListener {
     shared: Arc<Shared>,
     placement: Placement,
     clock: Clock,
+    standings: Standings,
+}
+
+/// How the edge's link stands.
+#[derive(Clone)]
+pub struct LinkReports(Standings);
+
+impl LinkReports {
+    /// The link to the gateway.
+    pub fn links(&self) -> Vec<LinkReport> {
+        self.0.reports()
+    }
 }
 
 impl LinkListener {
     /// Opens the listener; nobody is let in before [`LinkListener::start`], and then only whose certificate is for one of
-    /// `gateways` (host names or IP addresses).
+    /// `gateways` (host names or IP addresses). How the link stands is told to `health`.
     ///
     /// # Errors
     /// When the address cannot be used.
@@ -162,6 +176,7 @@ impl LinkListener {
         gateways: Vec<String>,
         placement: Placement,
         clock: Clock,
+        health: &Health,
     ) -> io::Result<(LinkSink, Self)> {
         let helpers = placement.helpers();
         let _inside = helpers.enter();
@@ -169,7 +184,13 @@ impl LinkListener {
             .map_err(|error| io::Error::new(error.kind(), format!("link {listen}: {error}")))?;
         let shared = Arc::new(Shared::default());
         let sink = LinkSink { shared: shared.clone() };
-        Ok((sink, Self { listeners, identity, gateways, shared, placement, clock }))
+        let standings = Standings::new(Side::Edge, vec!["gateway".to_owned()], health, clock.clone());
+        Ok((sink, Self { listeners, identity, gateways, shared, placement, clock, standings }))
+    }
+
+    /// How the link stands, for as long as the process runs.
+    pub fn reports(&self) -> LinkReports {
+        LinkReports(self.standings.clone())
     }
 
     /// Where it listens; at the first of two addresses where it listens on both families.
@@ -182,7 +203,8 @@ impl LinkListener {
     ///
     /// From here on `xmpp` lets partners in only while a gateway is linked and has given its table.
     pub fn start(self, xmpp: Arc<XmppEdge>, policy: Arc<ArcSwap<Table>>) {
-        let Self { listeners, identity, gateways, shared, placement, clock } = self;
+        let Self { listeners, identity, gateways, shared, placement, clock, standings } = self;
+        let standing = standings.link(0);
         xmpp.let_in(false);
         // Only the first start counts, and there is only one.
         let _ = shared.xmpp.set(Arc::downgrade(&xmpp));
@@ -195,7 +217,7 @@ impl LinkListener {
         drop(proved);
         helpers.spawn(async move {
             let (mut session, mut next) = (None, None);
-            while let Some(arrival) = shared.next_arrival(&mut next, &mut arrived, &xmpp).await {
+            while let Some(arrival) = shared.next_arrival(&mut next, &mut arrived, &xmpp, &standing).await {
                 let is_resumed = session == Some(arrival.greeting.session)
                     && shared.resume(arrival.greeting.received, &xmpp);
                 if !is_resumed {
@@ -205,7 +227,8 @@ impl LinkListener {
                 let remote = arrival.remote;
                 tracing::info!(%remote, is_resumed, "gateway linked");
                 let error;
-                (error, next) = serve(arrival, is_resumed, &mut arrived, &shared, &xmpp, &policy).await;
+                (error, next) =
+                    serve(arrival, is_resumed, &mut arrived, &shared, &xmpp, &policy, &standing).await;
                 tracing::warn!(%remote, %error, "link ended");
             }
         });
@@ -223,9 +246,9 @@ async fn accept(
     let mut trouble = AcceptTrouble::new("link");
     loop {
         let (socket, remote) = match listener.accept().await {
-            Ok(accepted) => {
+            Ok((socket, remote)) => {
                 trouble.is_over();
-                accepted
+                (socket, canonical(remote))
             }
             Err(error) => {
                 trouble.rest(&error, &clock).await;
@@ -273,8 +296,9 @@ async fn serve(
     shared: &Shared,
     xmpp: &XmppEdge,
     policy: &ArcSwap<Table>,
+    standing: &LinkStanding,
 ) -> (io::Error, Option<Arrival>) {
-    let Arrival { mut stream, buffer, greeting, .. } = arrival;
+    let Arrival { mut stream, buffer, greeting, remote } = arrival;
     let Some(journal) = shared.link.lock().journal().cloned() else {
         return (io::Error::other("no link"), None);
     };
@@ -284,8 +308,13 @@ async fn serve(
             return error;
         }
         *shared.link.lock() = Link::Up(journal.clone());
+        let has_table = shared.has_table.load(Ordering::Acquire);
+        let state = if has_table { LinkState::Up } else { LinkState::NoTable };
+        standing.connected(state, Some(remote), &journal);
         carry(stream, buffer, End::Edge, journal.clone(), |frame| {
-            shared.take(frame, xmpp, policy);
+            if shared.take(frame, xmpp, policy) == Taken::Table {
+                standing.has_table();
+            }
             std::future::ready(())
         })
         .await
@@ -307,7 +336,10 @@ async fn serve(
     };
     *shared.link.lock() = if journal.is_over() { Link::None } else { Link::Broken(journal.clone()) };
     if journal.is_over() {
+        standing.down(Some(error.to_string()));
         shared.close_streams(xmpp);
+    } else {
+        standing.broken(error.to_string());
     }
     (error, next)
 }
@@ -319,6 +351,7 @@ impl Shared {
         known: &mut Option<Arrival>,
         arrived: &mut mpsc::Receiver<Arrival>,
         xmpp: &XmppEdge,
+        standing: &LinkStanding,
     ) -> Option<Arrival> {
         if known.is_some() {
             return known.take();
@@ -333,6 +366,7 @@ impl Shared {
             }
             tracing::warn!("the gateway did not come back: its streams are closed");
             *self.link.lock() = Link::Closed(journal);
+            standing.down(None);
             self.close_streams(xmpp);
         }
         arrived.recv().await
@@ -366,7 +400,7 @@ impl Shared {
 }
 
 impl Shared {
-    fn take(&self, frame: LinkFrame, xmpp: &XmppEdge, policy: &ArcSwap<Table>) {
+    fn take(&self, frame: LinkFrame, xmpp: &XmppEdge, policy: &ArcSwap<Table>) -> Taken {
         match frame {
             LinkFrame::ToEdge(ToEdge::Credit { stream, bytes }) => {
                 if let Some(sum) = self.on_their_way.lock().get_mut(&stream) {
@@ -385,6 +419,7 @@ impl Shared {
                     self.has_table.store(true, Ordering::Release);
                     xmpp.policy_changed();
                     xmpp.let_in(true);
+                    return Taken::Table;
                 }
                 None => tracing::error!("the gateway's partner table contradicts itself"),
             },
@@ -393,7 +428,16 @@ impl Shared {
             | LinkFrame::Ack { .. }
             | LinkFrame::FromEdge(_) => {}
         }
+        Taken::Other
     }
+}
+
+/// What a frame brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// A partner table, which is in force now.
+    Table,
+    Other,
 }
 
 #[cfg(test)]

@@ -11,14 +11,16 @@ mod journal;
 mod listener;
 mod partners;
 mod port;
+mod standing;
 mod wire;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use tombolo_net::{CertificateStore, Trust};
 
-pub use listener::{LinkListener, LinkSink};
-pub use port::LinkPort;
+pub use listener::{LinkListener, LinkReports, LinkSink};
+pub use port::{LinkPort, LinkPortSettings};
+pub use standing::{LinkReport, LinkState};
 
 /// What proves one end of a link, and whom it trusts.
 #[derive(Debug, Clone)]

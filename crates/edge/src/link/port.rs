@@ -15,24 +15,39 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use rand::RngExt;
 use tokio::time::sleep;
-use tombolo_net::{AnyStream, MAX_ATTEMPTS, Resolver, Role, client_config, connect, connect_tls};
+use tombolo_net::{AnyStream, MAX_ATTEMPTS, Resolver, Role, canonical, client_config, connect, connect_tls};
 use tombolo_policy::Table;
 use tombolo_runtime::{Backoff, BackoffSettings, Clock, Placement};
+use tombolo_telemetry::Health;
 
 use super::{
     LINK_GRACE, LinkIdentity, OWN, TABLE_CHECK, TLS_LIMIT,
     frame::LinkFrame,
     journal::Journal,
     partners::PartnerRows,
+    standing::{LinkReport, LinkStanding, LinkState, Side, Standings},
     wire::{End, Greeting, carry, read_greeting, send_greeting},
 };
 use crate::{DialId, DomainPair, EdgePort, FromEdge, StreamEnd, StreamId, StreamSink, ToEdge};
+
+/// What a gateway's links are set to.
+pub struct LinkPortSettings {
+    /// What proves the gateway, and whom it trusts.
+    pub identity: LinkIdentity,
+    /// Host and port of each edge.
+    pub edges: Vec<(String, u16)>,
+    /// Finds their addresses.
+    pub resolver: Resolver,
+    /// Is told how the links stand.
+    pub health: Health,
+}
 
 /// All edges of a gateway.
 pub struct LinkPort {
     edges: Vec<Arc<Edge>>,
     next: AtomicUsize,
     sink: Arc<dyn StreamSink>,
+    standings: Standings,
 }
 
 /// One edge, linked or not.
@@ -78,24 +93,26 @@ impl Link {
 }
 
 impl LinkPort {
-    /// Begins to open a link to each edge (host and port), and again when one ends: soon, and ever more rarely
-    /// while links end or fail at once.
+    /// Begins to open a link to each edge, and again when one ends: soon, and ever more rarely while links end or fail at
+    /// once.
     pub fn start(
-        identity: LinkIdentity,
-        edges: Vec<(String, u16)>,
-        resolver: Resolver,
+        settings: LinkPortSettings,
         policy: Arc<ArcSwap<Table>>,
         sink: Arc<dyn StreamSink>,
         placement: Placement,
         clock: Clock,
     ) -> Self {
+        let LinkPortSettings { identity, edges, resolver, health } = settings;
         let identity = Arc::new(identity);
+        let peers = edges.iter().map(|(host, port)| format!("edge {host}:{port}")).collect();
+        let standings = Standings::new(Side::Gateway, peers, &health, clock.clone());
         let edges: Vec<Arc<Edge>> = edges
             .into_iter()
             .zip(1..)
             .map(|((host, port), number)| Arc::new(Edge::new(number, host, port)))
             .collect();
-        for edge in &edges {
+        for (index, edge) in edges.iter().enumerate() {
+            let standing = standings.link(index);
             let (edge, identity, resolver) = (edge.clone(), identity.clone(), resolver.clone());
             let (policy, sink, clock) = (policy.clone(), sink.clone(), clock.clone());
             placement.helpers().spawn(async move {
@@ -105,26 +122,40 @@ impl LinkPort {
                     match edge.open(&identity, &resolver, &clock).await {
                         Ok(connection) => {
                             let begun = clock.now().instant;
-                            let error = edge.run(connection, &policy, &sink).await;
+                            let error = edge.run(connection, &policy, &sink, &standing).await;
                             tracing::warn!(edge = edge.host, %error, "link ended");
+                            standing.broken(error.to_string());
                             edge.wait_for_connection(&sink);
                             if clock.now().instant - begun >= STEADY_AFTER {
                                 backoff.reset();
                             }
                         }
-                        Err(error) => tracing::warn!(edge = edge.host, %error, "no link"),
+                        Err(error) => {
+                            tracing::warn!(edge = edge.host, %error, "no link");
+                            standing.failed(error.to_string());
+                        }
                     }
                     backoff.fail();
                     // While streams wait for the link there is no time for long pauses.
-                    let wait = match edge.link.lock().state {
+                    let state = edge.link.lock().state;
+                    let wait = match state {
                         State::Waiting => RECONNECT.floor,
                         State::Up | State::Down => backoff.wait(),
                     };
+                    if state == State::Down {
+                        standing.down(None);
+                    }
+                    standing.tries_in(wait);
                     sleep(wait).await;
                 }
             });
         }
-        Self { edges, next: AtomicUsize::new(0), sink }
+        Self { edges, next: AtomicUsize::new(0), sink, standings }
+    }
+
+    /// How the link to each edge stands.
+    pub fn links(&self) -> Vec<LinkReport> {
+        self.standings.reports()
     }
 
     fn edge_of(&self, stream: StreamId) -> Option<&Arc<Edge>> {
@@ -278,6 +309,7 @@ impl Edge {
         (stream, buffer, greeting): (AnyStream, BytesMut, Greeting),
         policy: &ArcSwap<Table>,
         sink: &Arc<dyn StreamSink>,
+        standing: &LinkStanding,
     ) -> io::Error {
         let is_resumed = self.connect(greeting, &policy.load_full(), sink);
         if greeting.is_resumed && !is_resumed && greeting.received > 0 {
@@ -286,6 +318,7 @@ impl Edge {
         }
         let journal = self.link.lock().journal.clone();
         tracing::info!(edge = self.host, is_resumed, "edge linked");
+        standing.connected(LinkState::Up, stream.tcp().peer_addr().ok().map(canonical), &journal);
         let carried = async {
             self.hand_on(sink).await;
             carry(stream, buffer, End::Gateway, journal.clone(), |frame| {
