@@ -16,6 +16,7 @@ use std::{
 use actix::Addr;
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
 use tombolo_edge::{
     DialId, DomainPair, EdgePort, FlowFacts, FlowId, FlowPort, ProofMethod, StreamDirection, StreamId,
     StreamTls, ToEdge, ToFlow, Transport,
@@ -66,6 +67,8 @@ pub struct Directory {
     pub metrics: Arc<Metrics>,
     /// What actors hold together.
     pub budgets: Budgets,
+    /// Room for TCP connections that we open to phones: each is an open file.
+    pub phone_streams: Arc<Semaphore>,
     /// The policy in force.
     pub policy: Arc<ArcSwap<Table>>,
     /// Who is who at the built-in homes.
@@ -234,6 +237,7 @@ impl Directory {
             store_watch: Mutex::default(),
             session_settings,
             budgets,
+            phone_streams: Arc::new(Semaphore::new(PHONE_STREAMS)),
             seen: Seen::default(),
             shards: OnceLock::new(),
             edge: OnceLock::new(),
@@ -726,6 +730,8 @@ impl Directory {
 
 /// How long an actor that owns nothing stays: what comes just then must not be sent to one that is about to end.
 pub const LINGER: Duration = Duration::from_secs(30);
+/// TCP connections to phones that we opened or dial: a part of the open files that the process keeps back for dials.
+const PHONE_STREAMS: usize = 32;
 /// Batches of messages that wait for the peer of a whole enterprise.
 const FRONT_END_INBOX: usize = 1024;
 /// Batches of messages that wait for the peer of one phone.

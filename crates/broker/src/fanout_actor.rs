@@ -234,6 +234,9 @@ impl FanoutActor {
             Output::Notifies { peer, count, bytes } => {
                 self.directory.tell_peer(&peer, ToPeer::Notifies { shard, count, bytes });
             }
+            Output::WantStream { peer } => {
+                self.directory.tell_peer(&peer, ToPeer::WantStream);
+            }
             Output::Forgotten { peer } => {
                 self.directory.tell_peer(&peer, ToPeer::Forgot);
             }

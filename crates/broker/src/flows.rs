@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -115,6 +116,18 @@ impl Flows {
         for line in lines.filter(|line| line.peer == *peer) {
             line.contact = Some(contact.into());
         }
+    }
+
+    /// True when the Contact of a phone's last REGISTER by a flow is this very address.
+    pub fn is_contact_at(&self, flow: FlowId, peer: &PeerKey, remote: SocketAddr) -> bool {
+        let by_flow = self.by_flow.read();
+        let mut lines = by_flow.get(&flow).into_iter().flat_map(|carrier| &carrier.lines);
+        let contact = lines.find(|line| line.peer == *peer).and_then(|line| line.contact.as_deref());
+        let Some(contact) = contact.and_then(|contact| uri::UriRef::parse(contact).ok()) else {
+            return false;
+        };
+        contact.host().and_then(|host| host.address()) == Some(remote.ip().to_canonical())
+            && contact.port().unwrap_or(5060) == remote.port()
     }
 
     /// True when a flow is this peer's, alone or with others.
@@ -356,6 +369,24 @@ mod tests {
         assert!(flows.bind(&facts(), &soft, "z9hG4bKp2."));
         assert_eq!(flows.receiver(FLOW, &register("dave", "<urn:soft>")), Some(soft));
         assert_eq!(flows.receiver(FLOW, &register("dave", "<urn:desk>")), Some(desk));
+    }
+
+    #[test]
+    fn a_phone_is_at_an_address_only_where_its_contact_says_so() {
+        let flows = Flows::default();
+        let dave = phone("dave", "desk");
+        let remote = facts().remote;
+        assert!(flows.bind(&facts(), &dave, "z9hG4bKp1."));
+        assert!(!flows.is_contact_at(FLOW, &dave, remote), "nothing is known");
+        for (contact, is_there) in [
+            (format!("sip:dave@{remote};transport=udp"), true),
+            (format!("sip:dave@{}:{}", remote.ip(), remote.port() ^ 1), false),
+            (format!("sip:dave@192.168.0.7:{}", remote.port()), false),
+            (format!("sip:dave@phone.example:{}", remote.port()), false),
+        ] {
+            flows.note_contact(FLOW, &dave, &contact);
+            assert_eq!(flows.is_contact_at(FLOW, &dave, remote), is_there, "{contact}");
+        }
     }
 
     #[test]

@@ -200,6 +200,8 @@ pub enum ToPeer {
     FlowDown(FlowId),
     /// The phone did not register again.
     Lapsed,
+    /// Notes were cut to fit into a datagram: by a stream they would go whole.
+    WantStream,
     /// A front end did not know a dialog of a shard any more.
     Forgot,
     /// A front end is to be tried now: it was configured anew.

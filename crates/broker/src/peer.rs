@@ -31,12 +31,14 @@ use tombolo_sip::{
 };
 
 use self::{
+    beside::Beside,
     elsewhere::Elsewhere,
     front_end::{FrontEnd, leads_to_front_end},
     health::FrontEndHealth,
 };
 use crate::{body_forms::BodyForms, messages::Requester, session::ShardIndex};
 
+mod beside;
 mod datagrams;
 mod elsewhere;
 mod front_end;
@@ -47,6 +49,13 @@ pub mod health;
 pub enum PeerOutput {
     /// Open a flow.
     Dial,
+    /// Open a TCP connection to the address from which a phone's datagrams come, where the phone is to be reached there.
+    OpenStream {
+        /// The datagrams' flow.
+        flow: FlowId,
+        /// The address.
+        remote: SocketAddr,
+    },
     /// Close a flow, and dial its address last for a time: it fails where others may not.
     Avoid {
         /// The flow.
@@ -151,6 +160,7 @@ pub struct Peer {
     granted: Vec<(ShardIndex, usize)>,
     waiting: VecDeque<Sent>,
     elsewhere: Elsewhere,
+    beside: Beside,
     forms: BodyForms,
     out: VecDeque<PeerOutput>,
 }
@@ -170,6 +180,7 @@ impl Peer {
             granted: Vec::new(),
             waiting: VecDeque::new(),
             elsewhere: Elsewhere::default(),
+            beside: Beside::default(),
             forms: BodyForms::default(),
             out: VecDeque::new(),
         }
@@ -211,7 +222,8 @@ impl Peer {
     /// When [`Peer::handle_timeout`] is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let health = self.health().and_then(FrontEndHealth::poll_timeout);
-        [self.dialling_until, health, self.transactions.poll_timeout()].into_iter().flatten().min()
+        let idle = self.beside.poll_timeout();
+        [self.dialling_until, health, idle, self.transactions.poll_timeout()].into_iter().flatten().min()
     }
 
     /// True when nothing is open and there is no flow.
@@ -269,6 +281,9 @@ impl Peer {
             Some(current)
                 if self.front_end.is_some()
                     && !(self.must_rest && is_dialled && current.remote != flow.remote) => {}
+            Some(current) if self.is_stream_beside(&flow, current) => {
+                self.adopt_stream_beside(flow.flow, now);
+            }
             _ => self.adopt(flow, now),
         }
         self.send_elsewhere(now);
@@ -314,7 +329,7 @@ impl Peer {
     pub fn handle_flow_down(&mut self, flow: FlowId, now: Instant) {
         let Some(at) = self.flows.iter().position(|live| live.facts.flow == flow) else { return };
         let before = self.way();
-        self.flows.remove(at);
+        let was_heard = self.flows.remove(at).heard.is_some();
         if self.flow.as_ref().is_some_and(|current| current.flow == flow) {
             self.flow = None;
             self.must_rest = false;
@@ -339,6 +354,7 @@ impl Peer {
             // The stream for large requests is gone.
             self.out.push_back(PeerOutput::Way(Some(way)));
         }
+        self.note_stream_down(flow, was_heard, now);
         self.flush(now);
         self.drive_health(now);
         self.fail_waiting_if_hopeless(now);
@@ -453,8 +469,13 @@ impl Peer {
     }
 
     fn send(&mut self, sent: Sent, now: Instant) {
-        let Some(current) = self.flow.clone() else { return };
-        match self.flow_for(&sent, current) {
+        let Some(current) = self.flow.clone() else { return self.end(sent, Err(NoResponse::Transport)) };
+        let sent = match self.flow_that_takes(&sent, current.clone()) {
+            Some(flow) => return self.send_by(&flow, sent, now),
+            None => self.wait_for_stream(sent, &current, now),
+        };
+        let Err(sent) = sent else { return };
+        match self.flow_without_stream(&sent, current) {
             Some(flow) => self.send_by(&flow, sent, now),
             None => self.end(sent, Err(NoResponse::TooLarge)),
         }
@@ -462,6 +483,7 @@ impl Peer {
 
     fn send_by(&mut self, flow: &FlowFacts, sent: Sent, now: Instant) {
         let way = way_of(flow);
+        self.beside.note_used(flow.flow, now);
         let sent = Sent { left: Some((flow.flow, now)), ..sent };
         // Copies for a front end go to the address that the first went to; a phone is where it was met last, but for
         // what only another flow can take.
@@ -517,6 +539,7 @@ impl Peer {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.transactions.handle_timeout(now);
         self.settle(now);
+        self.close_idle_stream(now);
         if self.dialling_until.is_some_and(|until| until <= now) {
             self.handle_dial_failed(now);
         }

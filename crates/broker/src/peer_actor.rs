@@ -2,11 +2,13 @@
 
 use std::{
     collections::{HashSet, VecDeque},
+    net::SocketAddr,
     sync::Arc,
     time::Instant,
 };
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, WrapFuture, fut::ActorFutureExt};
+use tokio::sync::OwnedSemaphorePermit;
 use tombolo_edge::{FlowFacts, FlowId, ToFlow, Transport};
 use tombolo_interwork::owner::{Input, LaneKey, PeerHealth, PeerKey};
 use tombolo_policy::SipTransport;
@@ -49,6 +51,8 @@ pub struct PeerActor {
     life: u64,
     /// Messages of the batch in hand, the first of which is being handled. They outlive a panic.
     in_hand: VecDeque<InHand>,
+    /// Room for a TCP connection of ours to a phone, while there is one or one is dialled.
+    stream_permit: Option<OwnedSemaphorePermit>,
     /// The phone did not register again while the machine was rebuilt.
     has_lapsed: bool,
 }
@@ -77,6 +81,7 @@ impl PeerActor {
             recovery: Recovery::default(),
             life: 0,
             in_hand: VecDeque::new(),
+            stream_permit: None,
             has_lapsed: false,
             last_failure: None,
         }
@@ -85,6 +90,9 @@ impl PeerActor {
     fn drive(&mut self, ctx: &mut Context<Self>) {
         while let Some(output) = self.peer.poll_output() {
             self.carry(output);
+        }
+        if !self.peer.has_stream_beside() {
+            self.stream_permit = None;
         }
         let is_over = matches!(self.key, PeerKey::Phone(_)) && self.peer.is_idle();
         let idle_until = || self.directory.clock.now().instant + LINGER;
@@ -96,6 +104,7 @@ impl PeerActor {
         let directory = self.directory.clone();
         match output {
             PeerOutput::Dial => self.dial(),
+            PeerOutput::OpenStream { flow, remote } => self.open_stream(flow, remote),
             PeerOutput::Avoid { flow, span } => directory.flows_port().send(ToFlow::Avoid { flow, span }),
             PeerOutput::Mark { flow, span } => directory.flows_port().send(ToFlow::Mark { flow, span }),
             PeerOutput::Close { flow } => self.close(flow),
@@ -215,6 +224,27 @@ impl PeerActor {
         for (flow, at) in heard {
             self.peer.handle_heard(flow, at);
         }
+    }
+
+    /// Dials a phone that is spoken to by datagrams, for a request that is large for them (RFC 3261 §18.1.1): only at the
+    /// address that its REGISTER named, since behind a NAT another host may be there, and only so many at a time.
+    fn open_stream(&mut self, flow: FlowId, remote: SocketAddr) {
+        let PeerKey::Phone(phone) = &self.key else { return };
+        let is_there = self.directory.flows.is_contact_at(flow, &self.key, remote);
+        let permit =
+            is_there.then(|| self.directory.phone_streams.clone().try_acquire_owned().ok()).flatten();
+        let Some(permit) = permit else {
+            return self.peer.handle_dial_failed(self.directory.clock.now().instant);
+        };
+        self.stream_permit = Some(permit);
+        self.directory.flows_port().send(ToFlow::Dial {
+            dial: self.directory.new_peer_dial(&self.key),
+            transport: Transport::Tcp,
+            is_transport_named: true,
+            host: remote.ip().to_string().into(),
+            port: Some(remote.port()),
+            domain: phone.aor.domain().into(),
+        });
     }
 
     fn dial(&mut self) {
@@ -462,12 +492,18 @@ impl PeerActor {
             }
             ToPeer::Written { flow, bytes } => self.peer.handle_written(flow, bytes),
             ToPeer::DialFailed { cause, .. } => {
-                if let PeerKey::FrontEnd(domain) = &self.key {
-                    tracing::warn!(front_end = domain.as_str(), cause, "the front end cannot be reached");
+                match &self.key {
+                    PeerKey::FrontEnd(domain) => {
+                        tracing::warn!(front_end = domain.as_str(), cause, "the front end cannot be reached");
+                    }
+                    PeerKey::Phone(_) => {
+                        tracing::debug!(cause, "a phone takes no TCP for what is large for UDP");
+                    }
                 }
                 self.last_failure = Some(cause);
                 self.peer.handle_dial_failed(now);
             }
+            ToPeer::WantStream => self.peer.handle_stream_wanted(now),
             ToPeer::Forgot => self.peer.handle_forgotten(now),
             ToPeer::Retry => self.peer.retry(now),
             ToPeer::Report(answer) => {

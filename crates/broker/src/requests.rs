@@ -94,7 +94,9 @@ pub fn admit(
         return refuse(403);
     }
     // A connection speaks for the one user who registered by it, unless a proxy, or another user, speaks there too.
+    // One that we opened is to whom the phone's datagrams come from, which proves nothing about who answers there.
     let must_prove = flow.transport == Transport::Udp
+        || flow.dial.is_some()
         || message.method() == Some(&Method::Register)
         || message.vias().count() > 1
         || directory.flows.has_several_users(flow.flow);

@@ -1,4 +1,5 @@
-//! Requests of ours that are large for UDP (RFC 3261 §18.1.1): they go by a stream of the peer where it has one.
+//! Requests of ours that are large for UDP (RFC 3261 §18.1.1): they go by a stream of the peer where it has one, or
+//! [lets us open one](super::beside).
 //!
 //! Without one, newest state (NOTIFY) still goes in fragments, since losing it would lose the subscription; the shard cuts
 //! notes before, so that this is rare. A message does not (RFC 3428 §8): its sender is told.
@@ -11,19 +12,21 @@ use tombolo_interwork::{head_len, owner::PeerWay, request::RequestDraft};
 use super::{Peer, PeerOutput, Sent, way_of};
 
 impl Peer {
-    /// The flow by which a request leaves, where `current` would be the one; `None` when no flow can take it.
-    pub(super) fn flow_for(&mut self, sent: &Sent, current: Arc<FlowFacts>) -> Option<Arc<FlowFacts>> {
-        if current.transport.is_reliable() {
-            return Some(current);
-        }
-        let len = request_len(&sent.draft, sent.uri.as_deref());
-        if len <= MAX_DATAGRAM_REQUEST {
-            return Some(current);
-        }
-        if let Some(stream) = self.newest_stream() {
-            return Some(stream);
-        }
-        let method = sent.draft.method;
+    /// The flow by which a request leaves whole, where `current` would be the one; `None` when it is too large for datagrams
+    /// and there is no stream.
+    pub(super) fn flow_that_takes(&self, sent: &Sent, current: Arc<FlowFacts>) -> Option<Arc<FlowFacts>> {
+        let takes = current.transport.is_reliable()
+            || request_len(&sent.draft, sent.uri.as_deref()) <= MAX_DATAGRAM_REQUEST;
+        if takes { Some(current) } else { self.newest_stream() }
+    }
+
+    /// The flow by which a request leaves that is too large for datagrams where there is no stream; `None` when it doesn't.
+    pub(super) fn flow_without_stream(
+        &mut self,
+        sent: &Sent,
+        current: Arc<FlowFacts>,
+    ) -> Option<Arc<FlowFacts>> {
+        let (method, len) = (sent.draft.method, request_len(&sent.draft, sent.uri.as_deref()));
         self.out.push_back(PeerOutput::TooLarge { method, len });
         (method == "NOTIFY" && len <= MAX_DATAGRAM).then_some(current)
     }
@@ -34,7 +37,7 @@ impl Peer {
         PeerWay { takes_large: way.takes_large || self.newest_stream().is_some(), ..way }
     }
 
-    fn newest_stream(&self) -> Option<Arc<FlowFacts>> {
+    pub(super) fn newest_stream(&self) -> Option<Arc<FlowFacts>> {
         let mut newest = self.flows.iter().rev().map(|live| &live.facts);
         newest.find(|facts| facts.transport.is_reliable()).cloned()
     }

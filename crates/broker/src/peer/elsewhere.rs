@@ -66,6 +66,13 @@ impl Peer {
                 Outcome::Response(message) => Ok(message),
                 Outcome::Timeout => Err(NoResponse::Timeout),
             };
+            if outcome.is_err()
+                && let Some(stream) = self.is_unheard_stream(&sent)
+            {
+                self.end(sent, outcome);
+                self.close_stream(stream, now);
+                continue;
+            }
             let rest = match &outcome {
                 Ok(message) if message.status() == Some(503) => {
                     message.retry_after().map(|seconds| Duration::from_secs(seconds.into()).min(MAX_AVOIDED))
@@ -171,7 +178,10 @@ impl Peer {
         if self.flow.as_ref().is_some_and(|current| current.flow == newest.flow) {
             return;
         }
-        let is_double = |live: &Live| live.facts.remote == newest.remote && live.facts.flow != newest.flow;
+        let is_double = |live: &Live| {
+            let (facts, newest) = (&live.facts, &newest);
+            facts.remote == newest.remote && facts.transport == newest.transport && facts.flow != newest.flow
+        };
         if self.flows.iter().any(is_double) {
             self.flows.pop();
             self.out.push_back(PeerOutput::Close { flow: newest.flow });

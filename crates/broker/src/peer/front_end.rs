@@ -72,7 +72,8 @@ impl Peer {
         self.dialling_until = None;
         match &mut self.front_end {
             Some(front_end) if self.flow.is_none() => front_end.health.handle_dial_failed(now),
-            _ => self.elsewhere.handle_no_other(now),
+            Some(_) => self.elsewhere.handle_no_other(now),
+            None => self.handle_no_stream(now),
         }
         self.fail_waiting();
         self.fail_elsewhere();

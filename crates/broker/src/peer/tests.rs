@@ -6,6 +6,8 @@ use tombolo_sip::message::{MessageLimits, read_datagram};
 
 use super::*;
 
+mod beside;
+
 fn start() -> Instant {
     #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
     Instant::now()
@@ -671,6 +673,9 @@ fn without_a_stream_large_state_goes_in_fragments_with_a_warning_and_a_large_mes
     let now = start();
     let mut peer = Peer::phone("p", now);
     peer.handle_flow_up(by_udp(2), now);
+    // It has no TCP, as is found out first.
+    peer.handle_stream_wanted(now);
+    peer.handle_dial_failed(now);
     assert_eq!(leaves_by(&mut peer, large("NOTIFY", 5000), now), Ok(2));
     assert_eq!(leaves_by(&mut peer, large("MESSAGE", 5000), now), Err(513));
     assert_eq!(leaves_by(&mut peer, large("NOTIFY", 66_000), now), Err(513), "no datagram holds it");

@@ -10,8 +10,8 @@
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use foldhash::fast::RandomState;
-use hashbrown::HashMap;
-use tombolo_fanout::{LaneId, Shard, ViewId};
+use hashbrown::{HashMap, HashSet};
+use tombolo_fanout::{LaneId, Shard, ViewId, WatchId};
 use tombolo_policy::Table;
 use tombolo_presence::{Address, Domain, LifetimeClock, Now, PresenceState};
 use tombolo_wheel::{TimerId, Wheel};
@@ -217,9 +217,23 @@ struct Lane {
     /// The largest stanza that the partner says it takes.
     max_stanza_bytes: Option<u32>,
     grace: Option<TimerId>,
+    /// Dialogs whose last NOTIFY had its notes cut for a datagram.
+    cut: Option<Box<HashSet<u32, RandomState>>>,
 }
 
 impl Lane {
+    /// NOTIFYs of these dialogs were written, with cut notes in some of them.
+    fn note_cut(&mut self, written: &[(u32, WatchId)], cut: &[(u32, Address)]) {
+        if let Some(known) = &mut self.cut {
+            for (at, _) in written {
+                known.remove(at);
+            }
+        }
+        if !cut.is_empty() {
+            self.cut.get_or_insert_default().extend(cut.iter().map(|(at, _)| *at));
+        }
+    }
+
     fn is_front_end(&self) -> bool {
         matches!(self.key, LaneKey::Peer(PeerKey::FrontEnd(_)))
     }
@@ -246,6 +260,7 @@ impl Lanes {
             state_octets: 0,
             max_stanza_bytes: None,
             grace: None,
+            cut: None,
         };
         match self.lanes.get_mut(id.0 as usize) {
             Some(place) => *place = lane,

@@ -133,12 +133,27 @@ impl Owner {
             (None, PeerKey::Phone(_)) => return,
         };
         let is_up = way.is_some();
+        let takes_large = |way: &Option<PeerWay>| way.as_ref().is_some_and(|way| way.takes_large);
+        let is_wider = takes_large(&way) && !takes_large(&self.lanes.lane(lane).way);
         self.lanes.lane_mut(lane).way = way;
         if is_up {
+            if is_wider {
+                self.say_cut_again(lane);
+            }
             // Nobody heard what the lane asked for while the peer was away.
             return self.shard.ask_again(lane);
         }
         self.say_open_again(lane);
+    }
+
+    /// A peer that was met by datagrams takes large requests now: what was cut for it is said whole.
+    fn say_cut_again(&mut self, lane: tombolo_fanout::LaneId) {
+        for at in self.lanes.lane_mut(lane).cut.take().into_iter().flat_map(|cut| *cut) {
+            // Another dialog may be in its place meanwhile: that says its state once more.
+            if let Some(dialog) = self.dialogs.dialog(at).filter(|dialog| dialog.lane == lane) {
+                self.shard.mark_whole(dialog.watch);
+            }
+        }
     }
 
     /// What is in flight to a peer is not waited for any more, and said again when the peer takes it.

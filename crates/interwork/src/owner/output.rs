@@ -45,6 +45,12 @@ pub enum Output {
         /// The requests, one behind the other.
         bytes: Vec<u8>,
     },
+    /// Notes were cut so that NOTIFYs fit into datagrams. If the peer gets a stream, which it says by
+    /// [`super::Input::PeerChanged`], they are sent whole.
+    WantStream {
+        /// The peer.
+        peer: PeerKey,
+    },
     /// A front end does not know a dialog of ours any more (481): every shard should look whether it knows the others, and
     /// is told so by [`super::Input::PeerForgot`].
     Forgotten {

@@ -109,13 +109,16 @@ impl Owner {
                 if !way.takes_large
                     && cut_notes(&mut draft, max_len, notify.shown(&update), notify.presentity, &mut pidf)
                 {
-                    cut.push(notify.watcher.clone());
+                    cut.push((at, notify.watcher.clone()));
                 }
                 let len = draft.body.len() + 600;
                 drafts.push((dialog.row, dialog.local_cseq, draft));
                 len
             }
         });
+        if !way.is_reliable {
+            self.lanes.lane_mut(lane).note_cut(&written, &cut);
+        }
         let milliseconds = self.milliseconds(now);
         let give_up = now.instant + self.settings.notify_timeout;
         let count = written.len() as u32;
@@ -131,7 +134,10 @@ impl Owner {
         if count > 0 {
             self.event(OwnerEvent::PresenceToSip(count));
         }
-        for watcher in cut {
+        if !cut.is_empty() {
+            self.out.push_back(Output::WantStream { peer: peer.clone() });
+        }
+        for (_, watcher) in cut {
             self.event(OwnerEvent::NotesCut { watcher });
         }
         for (row, cseq, draft) in drafts {

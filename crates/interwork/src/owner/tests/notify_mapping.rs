@@ -259,6 +259,42 @@ fn a_notify_too_large_for_udp_has_shorter_notes_and_later_changes_arrive() {
 }
 
 #[test]
+fn what_was_cut_for_udp_is_told_whole_when_the_phone_has_a_stream_and_nothing_else_again() {
+    let mut stage = Stage::new();
+    let phone = phone_of(ROMEO, "a");
+    stage.goes_away(&phone);
+    stage.way = datagram_way();
+    stage.comes_back(&phone);
+    let watch = |stage: &mut Stage, contact: &str, note: &str| {
+        stage.subscribe(&phone, ROMEO, contact, contact, "");
+        stage.presence(contact, ROMEO, "subscribed", "");
+        stage.presence(&format!("{contact}/balcony"), ROMEO, "", &format!("<status>{note}</status>"));
+        let mut told = String::new();
+        while !stage.requests.is_empty() {
+            told = String::from_utf8(stage.answer(200, "").body.to_vec()).expect("UTF-8");
+        }
+        told
+    };
+    let long = "é".repeat(900);
+    assert!(watch(&mut stage, JULIET, &long).contains("éé…</note>"));
+    assert_eq!(stage.wants_stream.drain(..).collect::<Vec<_>>(), [phone.clone()]);
+    watch(&mut stage, NURSE, "short");
+    assert!(stage.wants_stream.is_empty());
+    stage.wait(Duration::from_secs(10));
+    for is_told in [true, false] {
+        let way = crate::owner::PeerWay { takes_large: true, ..datagram_way() };
+        stage.input(crate::owner::Input::PeerChanged { peer: phone.clone(), way: Some(way) });
+        stage.wait(Duration::from_secs(10));
+        assert_eq!(stage.requests.len(), usize::from(is_told), "once, and the short one not at all");
+        if is_told {
+            let body = String::from_utf8(stage.answer(200, "").body.to_vec()).expect("UTF-8");
+            assert!(body.contains(&long), "{body}");
+        }
+        stage.input(crate::owner::Input::PeerChanged { peer: phone.clone(), way: Some(datagram_way()) });
+    }
+}
+
+#[test]
 fn the_notify_of_a_poll_by_udp_has_shorter_notes_too() {
     let mut stage = Stage::new();
     stage.romeo_watches_juliet("a");

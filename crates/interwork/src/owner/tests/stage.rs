@@ -61,6 +61,8 @@ pub struct Stage {
     /// Message stanzas with an id, whose fate is told as written at once.
     pub rows: HashMap<(u16, u8, Vec<u8>), Vec<u8>>,
     pub asked_to_decide: Vec<(String, String)>,
+    /// Peers whose notes were cut for want of a stream.
+    pub wants_stream: Vec<PeerKey>,
     pub answers_notify: Option<u16>,
     /// The store answers at once; else [`Stage::settle_store`] does.
     pub stores_at_once: bool,
@@ -231,6 +233,7 @@ impl Stage {
             deliveries: VecDeque::new(),
             rows: stored,
             asked_to_decide: Vec::new(),
+            wants_stream: Vec::new(),
             answers_notify: Some(200),
             stores_at_once: true,
             unsettled: VecDeque::new(),
@@ -444,6 +447,7 @@ impl Stage {
                 Output::Event(event) => self.events.push(event),
                 Output::PartnerPairs { .. } => {}
                 Output::Forgotten { peer } => self.forgotten.push(peer),
+                Output::WantStream { peer } => self.wants_stream.push(peer),
             }
         }
     }
