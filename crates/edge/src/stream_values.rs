@@ -225,6 +225,21 @@ pub enum FromEdge {
     Beat,
 }
 
+impl FromEdge {
+    /// The stream that this is about, to give it another number.
+    pub(crate) fn stream_mut(&mut self) -> Option<&mut StreamId> {
+        match self {
+            Self::StreamUp { stream, .. }
+            | Self::PairProved { stream, .. }
+            | Self::PairLost { stream, .. }
+            | Self::Stanzas { stream, .. }
+            | Self::Written { stream, .. }
+            | Self::StreamDown { stream, .. } => Some(stream),
+            Self::DialFailed { .. } | Self::Beat => None,
+        }
+    }
+}
+
 /// From a gateway to an edge.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum ToEdge {
@@ -263,6 +278,19 @@ pub enum ToEdge {
         /// The stream.
         stream: StreamId,
     },
+}
+
+impl ToEdge {
+    /// The stream that this is about, to give it another number.
+    pub(crate) fn stream_mut(&mut self) -> Option<&mut StreamId> {
+        match self {
+            Self::Stanzas { stream, .. }
+            | Self::Credit { stream, .. }
+            | Self::Close { stream }
+            | Self::GiveUp { stream } => Some(stream),
+            Self::Dial { .. } | Self::Beat => None,
+        }
+    }
 }
 
 /// How often each side of a link says that it lives, and after how long a silence it is dead.

@@ -490,6 +490,7 @@ fn a_gateway_that_is_full_holds_the_partner_up_and_then_gets_every_stanza_once()
 
 #[test]
 fn a_gateway_of_another_authority_is_no_gateway_and_one_that_says_nothing_keeps_no_other_waiting() {
+    keep_log();
     run(|world| async move {
         let (edge, at) = edge(&world, "edge1");
         let foreign = foreign(&world, &edge);
@@ -500,6 +501,8 @@ fn a_gateway_of_another_authority_is_no_gateway_and_one_that_says_nothing_keeps_
         }
         let rogue = gateway(&world, &[at], partners(9, foreign.starttls), true);
         sleep(Duration::from_millis(1200)).await;
+        let why = "the other end refused the link: a signature in the chain of the certificate of gateway.corp.example";
+        assert!(logged(&["no link", why]), "the rogue's operator learns what is wrong with its certificate");
         assert_eq!(rogue.ear.no_stream(rogue.dial(&world)).await, StreamEnd::LinkLost);
         let end = foreign.ear.no_stream(foreign.dial(OURS)).await;
         assert!(matches!(end, StreamEnd::Broken(_)), "{end:?}");
@@ -546,6 +549,9 @@ fn a_stolen_edge_key_opens_no_link_for_it_names_no_gateway() {
         let said = "link refused";
         let why = "the certificate is for 127.0.0.1, accepted: gateway.corp.example";
         assert!(logged(&[said, why]), "an operator can see who knocked and who is awaited");
+        // At the other end too, without whom the edge awaits.
+        let told = "the other end refused the link: its certificate is for 127.0.0.1, which is not in the edge's link.gateways";
+        assert!(logged(&["no link", told]));
     });
 }
 
@@ -564,6 +570,7 @@ fn an_edge_whose_certificate_is_not_for_the_host_that_was_dialled_gets_no_table_
         assert_ne!(elsewhere.policy.load().generation(), 7);
         let why = "the certificate is for edge2.corp.example, accepted: 127.0.0.1";
         assert!(logged(&["no link", why]), "an operator can see whom the edge's certificate names");
+        assert!(logged(&["link refused", "the other end refused the link", why]), "at the edge too");
     });
 }
 

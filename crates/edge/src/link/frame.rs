@@ -34,6 +34,11 @@ pub(super) enum LinkFrame {
         /// Frames.
         received: u64,
     },
+    /// In place of a greeting, behind a hello, or as the last frame: why this end hangs up.
+    Refused {
+        /// For the operator of the other end.
+        reason: String,
+    },
 }
 
 /// The version of this form. Ends of different versions part at once.
@@ -58,7 +63,7 @@ impl LinkFrame {
             Self::FromEdge(value) => !matches!(value, FromEdge::Beat),
             Self::ToEdge(value) => !matches!(value, ToEdge::Beat),
             Self::Partners(_) => true,
-            Self::Hello { .. } | Self::Resume { .. } | Self::Ack { .. } => false,
+            Self::Hello { .. } | Self::Resume { .. } | Self::Ack { .. } | Self::Refused { .. } => false,
         }
     }
 

@@ -20,7 +20,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
     time::timeout,
 };
-use tombolo_net::{AnyStream, Role, accept_tls, canonical, server_config};
+use tombolo_net::{AnyStream, CertificateFault, Role, accept_tls, canonical, server_config};
 use tombolo_policy::Table;
 use tombolo_runtime::{Clock, Placement};
 use tombolo_telemetry::Health;
@@ -30,7 +30,7 @@ use super::{
     frame::LinkFrame,
     journal::Journal,
     standing::{LinkReport, LinkStanding, LinkState, Side, Standings},
-    wire::{End, Greeting, carry, read_greeting, send_greeting},
+    wire::{End, Greeting, carry, read_greeting, send_greeting, send_refusal},
 };
 use crate::{EdgePort, FromEdge, StreamId, StreamSink, ToEdge, XmppEdge, accept_trouble::AcceptTrouble};
 
@@ -279,13 +279,31 @@ async fn prove(
     socket.set_nodelay(true)?;
     let config = server_config(&identity.certificates, &[]);
     let (mut stream, facts) = accept_tls(socket, config, TLS_LIMIT).await.map_err(io::Error::other)?;
-    facts
-        .certificates
-        .verify_host(&identity.trust, Role::Client, gateways, clock.now().wall)
-        .map_err(io::Error::other)?;
+    if let Err(fault) =
+        facts.certificates.verify_host(&identity.trust, Role::Client, gateways, clock.now().wall)
+    {
+        send_refusal(&mut stream, refusal_text(&fault)).await;
+        return Err(io::Error::other(fault));
+    }
     let mut buffer = BytesMut::new();
-    let greeting = read_greeting(&mut stream, &mut buffer).await?;
+    let greeting = match read_greeting(&mut stream, &mut buffer).await {
+        Ok(greeting) => greeting,
+        Err(error) => {
+            send_refusal(&mut stream, error.to_string()).await;
+            return Err(error);
+        }
+    };
     Ok(Arrival { stream, buffer, greeting, remote })
+}
+
+/// Why a gateway's certificate is refused, for its operator. Whom we would accept is no matter of somebody who is not.
+fn refusal_text(fault: &CertificateFault) -> String {
+    match fault {
+        CertificateFault::OtherHost { names, .. } => {
+            format!("its certificate is for {}, which is not in the edge's link.gateways", names.join(", "))
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Serves one gateway until its connection ends: why it did, and who came meanwhile.
@@ -426,6 +444,7 @@ impl Shared {
             LinkFrame::Hello { .. }
             | LinkFrame::Resume { .. }
             | LinkFrame::Ack { .. }
+            | LinkFrame::Refused { .. }
             | LinkFrame::FromEdge(_) => {}
         }
         Taken::Other

@@ -26,7 +26,7 @@ use super::{
     journal::Journal,
     partners::PartnerRows,
     standing::{LinkReport, LinkStanding, LinkState, Side, Standings},
-    wire::{End, Greeting, carry, read_greeting, send_greeting},
+    wire::{End, Greeting, carry, read_greeting, send_greeting, send_refusal},
 };
 use crate::{DialId, DomainPair, EdgePort, FromEdge, StreamEnd, StreamId, StreamSink, ToEdge};
 
@@ -220,7 +220,7 @@ impl Edge {
     fn push(&self, value: ToEdge) {
         let link = self.link.lock();
         if link.state != State::Down {
-            link.journal.push(&LinkFrame::ToEdge(self.outward(value)));
+            link.journal.push(&LinkFrame::ToEdge(outward(value)));
         }
     }
 
@@ -287,10 +287,12 @@ impl Edge {
         let config = client_config(identity.certificates.certificate(OWN), &[]);
         let (mut stream, facts) =
             connect_tls(socket, config, &self.host, TLS_LIMIT).await.map_err(io::Error::other)?;
-        facts
-            .certificates
-            .verify_host(&identity.trust, Role::Server, std::slice::from_ref(&self.host), clock.now().wall)
-            .map_err(io::Error::other)?;
+        let hosts = std::slice::from_ref(&self.host);
+        let judged = facts.certificates.verify_host(&identity.trust, Role::Server, hosts, clock.now().wall);
+        if let Err(fault) = judged {
+            send_refusal(&mut stream, fault.to_string()).await;
+            return Err(io::Error::other(fault));
+        }
         let own = {
             let link = self.link.lock();
             Greeting { session: link.session, received: link.journal.received(), is_resumed: false }
@@ -423,62 +425,21 @@ impl Edge {
         }
     }
 
-    fn outer(&self, stream: StreamId) -> StreamId {
-        StreamId(stream.0 & STREAM_MASK | self.number << EDGE_SHIFT)
-    }
-
-    fn inward(&self, value: FromEdge) -> FromEdge {
-        let outer = |stream| self.outer(stream);
-        match value {
-            FromEdge::StreamUp {
-                stream,
-                direction,
-                dial,
-                pair,
-                method,
-                tls,
-                window_bytes,
-                max_stanza_bytes,
-            } => {
-                let stream = outer(stream);
-                FromEdge::StreamUp {
-                    stream,
-                    direction,
-                    dial,
-                    pair,
-                    method,
-                    tls,
-                    window_bytes,
-                    max_stanza_bytes,
-                }
-            }
-            FromEdge::PairProved { stream, pair } => FromEdge::PairProved { stream: outer(stream), pair },
-            FromEdge::PairLost { stream, pair } => FromEdge::PairLost { stream: outer(stream), pair },
-            FromEdge::Stanzas { stream, first, stanzas } => {
-                FromEdge::Stanzas { stream: outer(stream), first, stanzas }
-            }
-            FromEdge::Written { stream, last, bytes } => {
-                FromEdge::Written { stream: outer(stream), last, bytes }
-            }
-            FromEdge::StreamDown { stream, end, last_written } => {
-                FromEdge::StreamDown { stream: outer(stream), end, last_written }
-            }
-            other @ (FromEdge::DialFailed { .. } | FromEdge::Beat) => other,
+    /// Puts the edge's number above its own number of a stream.
+    fn inward(&self, mut value: FromEdge) -> FromEdge {
+        if let Some(stream) = value.stream_mut() {
+            *stream = StreamId(stream.0 & STREAM_MASK | self.number << EDGE_SHIFT);
         }
+        value
     }
+}
 
-    fn outward(&self, value: ToEdge) -> ToEdge {
-        let inner = |stream: StreamId| StreamId(stream.0 & STREAM_MASK);
-        match value {
-            ToEdge::Stanzas { stream, count, bytes } => {
-                ToEdge::Stanzas { stream: inner(stream), count, bytes }
-            }
-            ToEdge::Credit { stream, bytes } => ToEdge::Credit { stream: inner(stream), bytes },
-            ToEdge::Close { stream } => ToEdge::Close { stream: inner(stream) },
-            ToEdge::GiveUp { stream } => ToEdge::GiveUp { stream: inner(stream) },
-            other @ (ToEdge::Dial { .. } | ToEdge::Beat) => other,
-        }
+/// Takes the edge's number off the number of a stream.
+fn outward(mut value: ToEdge) -> ToEdge {
+    if let Some(stream) = value.stream_mut() {
+        *stream = StreamId(stream.0 & STREAM_MASK);
     }
+    value
 }
 
 fn table_frame(table: &Table) -> LinkFrame {

@@ -1,6 +1,13 @@
 //! One connection of a link: greetings first, then frames in, frames out, and the beat of both sides.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use tokio::{
@@ -13,7 +20,7 @@ use super::{
     frame::{LinkFrame, VERSION},
     journal::Journal,
 };
-use crate::{BEAT, BEAT_LOST, FromEdge, ToEdge};
+use crate::{BEAT, BEAT_LOST, FromEdge, ToEdge, stream_end::printable};
 
 /// Which end we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +55,28 @@ pub(super) async fn send_greeting(stream: &mut AnyStream, greeting: Greeting) ->
     timeout(BEAT_LOST, written).await.map_err(|_| takes_nothing())?
 }
 
+/// Hangs up, and says why as far as one can without waiting long. It begins with a hello, so that an end of another
+/// version finds the cause itself.
+pub(super) async fn send_refusal(stream: &mut AnyStream, reason: String) {
+    let mut bytes = BytesMut::new();
+    for frame in [LinkFrame::Hello { version: VERSION }, LinkFrame::Refused { reason }] {
+        bytes.extend_from_slice(&frame.encode().expect("a refusal is small"));
+    }
+    let written = async {
+        stream.write_all(&bytes).await?;
+        stream.shutdown().await?;
+        // Closed with octets unread, the connection would be reset and the reason lost.
+        tokio::io::copy(&mut stream.take(REFUSED_OCTETS), &mut tokio::io::sink()).await
+    };
+    // The other end may be gone.
+    let _ = timeout(REFUSAL_LIMIT, written).await;
+}
+
+/// The other end hung up, in its own words.
+fn refused(reason: &str) -> io::Error {
+    io::Error::other(format!("the other end refused the link: {}", printable(reason)))
+}
+
 /// The greeting of the other end; what came behind it stays in `buffer`.
 pub(super) async fn read_greeting(stream: &mut AnyStream, buffer: &mut BytesMut) -> io::Result<Greeting> {
     let mut is_greeted = false;
@@ -60,17 +89,25 @@ pub(super) async fn read_greeting(stream: &mut AnyStream, buffer: &mut BytesMut)
             }
             Some(LinkFrame::Hello { version }) => {
                 return Err(io::Error::other(format!(
-                    "the other end speaks version {version}, we {VERSION}"
+                    "the other end is of another version of Tombolo: its link frames are of version {version}, \
+                     ours of {VERSION}; both must be the same"
                 )));
             }
+            Some(LinkFrame::Refused { reason }) => return Err(refused(&reason)),
             Some(LinkFrame::Resume { session, received, is_resumed }) if is_greeted => {
                 return Ok(Greeting { session, received, is_resumed });
             }
             Some(_) => return Err(io::Error::other("a frame before the hello")),
         }
         match timeout(BEAT_LOST, stream.read_buf(buffer)).await {
-            Err(_) => return Err(silent()),
-            Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(_) => {
+                let text = "no greeting from the other end; an edge answers one gateway at a time";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+            Ok(Ok(0)) => {
+                let text = "hung up before its greeting; its log says why";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+            }
             Ok(read) => _ = read?,
         }
     }
@@ -98,6 +135,8 @@ where
     F: Future<Output = ()>,
 {
     let (mut reader, mut writer) = split(stream);
+    // A write that was broken off may have left part of a frame behind.
+    let is_mid_frame = AtomicBool::new(false);
     let reading = async {
         loop {
             match LinkFrame::decode(&mut buffer) {
@@ -108,8 +147,9 @@ where
                 }
                 Ok(Some(LinkFrame::Ack { received })) if journal.handle_ack(received) => continue,
                 Ok(Some(LinkFrame::FromEdge(FromEdge::Beat) | LinkFrame::ToEdge(ToEdge::Beat))) => continue,
-                Ok(Some(_)) => return io::Error::other("a frame that has no place here"),
-                Err(fault) => return io::Error::other(fault.to_string()),
+                Ok(Some(LinkFrame::Refused { reason })) => return refused(&reason),
+                Ok(Some(_)) => return fault("a frame that has no place here"),
+                Err(error) => return fault(&error.to_string()),
                 Ok(None) => {}
             }
             buffer.reserve(64 << 10);
@@ -141,23 +181,42 @@ where
                 writer.write_all(&bytes).await?;
                 writer.flush().await
             };
+            is_mid_frame.store(true, Ordering::Relaxed);
             match timeout(BEAT_LOST, written).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => is_mid_frame.store(false, Ordering::Relaxed),
                 Ok(Err(error)) => return error,
                 Err(_) => return takes_nothing(),
             }
         }
     };
-    tokio::select! {
+    let error = tokio::select! {
         error = reading => error,
         error = writing => error,
+    };
+    if error.kind() == io::ErrorKind::InvalidData && !is_mid_frame.into_inner() {
+        let refused = LinkFrame::Refused { reason: error.to_string() }.encode().expect("a refusal is small");
+        let written = async {
+            writer.write_all(&refused).await?;
+            writer.shutdown().await
+        };
+        // The other end may be gone.
+        let _ = timeout(REFUSAL_LIMIT, written).await;
     }
+    error
 }
+
+/// The other end broke the rules of the link, and is told so.
+fn fault(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// How long an end that is refused may take to hear why.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(2);
+/// Octets of it that are passed over meanwhile.
+const REFUSED_OCTETS: u64 = 64 << 10;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use parking_lot::Mutex;
     use tokio::net::{TcpListener, TcpStream};
 
@@ -250,6 +309,36 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::Other, "{error}");
             assert_eq!(taken, Vec::<String>::new());
         }
+    }
+
+    #[tokio::test]
+    async fn why_the_other_end_hangs_up_is_told_in_its_words_without_control_characters() {
+        let refusal = || LinkFrame::Refused { reason: "expired\u{1b}[2J on 2024-01-31".to_owned() };
+        let [hello, resume] = hello();
+        for frames in [vec![hello.clone(), refusal()], vec![refusal()], vec![hello, resume, refusal()]] {
+            let (error, _) = carried(|mut far| async move {
+                send(&mut far, &frames).await;
+                let _ = far.read_to_end(&mut Vec::new()).await;
+            })
+            .await;
+            let text = "the other end refused the link: expired\u{fffd}[2J on 2024-01-31";
+            assert_eq!(error.to_string(), text);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_that_breaks_the_rules_is_told_so() {
+        let (_, _) = carried(|mut far| async move {
+            send(&mut far, &hello()).await;
+            send(&mut far, &[LinkFrame::Ack { received: 1 }]).await;
+            let mut buffer = BytesMut::new();
+            loop {
+                if let LinkFrame::Refused { reason } = next(&mut far, &mut buffer).await {
+                    break assert_eq!(reason, "a frame that has no place here");
+                }
+            }
+        })
+        .await;
     }
 
     #[tokio::test]
