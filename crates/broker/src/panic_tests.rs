@@ -207,6 +207,7 @@ fn a_shard_that_is_rebuilt_stops_no_reader_and_refuses_with_a_cause_what_it_has_
         tokio::time::pause();
         let mut gateway = Gateway::start(Approve::Partner);
         let (phone, stream) = friends(&mut gateway).await;
+        gateway.answers_pings = true;
         trap::set("id='once-c'", 1);
         gateway.stanzas_come(stream, &[&message_to("romeo", "once-c")]);
         gateway.settle().await;

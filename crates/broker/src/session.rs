@@ -15,6 +15,9 @@
 //! a partner that never answers pings is taken as received after `confirm_after`, longer than TCP lets unacknowledged
 //! octets wait.
 //!
+//! What is on its way to a partner that answers pings is bounded by what it reads in about a second ([`flight`]); what
+//! else there is waits with us: of presence the newest state only, and messages in order.
+//!
 //! Every end that was not in order, of our stream or of one of the partner's, makes the session look for the partner: it
 //! dials, or asks by the stream that is up.
 
@@ -29,10 +32,11 @@ use tombolo_interwork::owner::MessageId;
 use tombolo_runtime::Backoff;
 
 use self::{
-    markers::{Due, MarkerSettings, Markers},
+    markers::{Answers, Due, MarkerSettings, Markers},
     stream::{Letter, Remains, Stream},
 };
 
+mod flight;
 mod markers;
 mod state;
 mod stream;
@@ -78,8 +82,8 @@ pub struct Session {
     pinged: Option<(String, String)>,
     /// Of the stream that is up.
     markers: Option<Markers>,
-    /// The partner has answered a ping on some stream.
-    has_answered: bool,
+    /// What all streams so far have shown of the partner's pongs.
+    answers: Answers,
     /// The partner may be gone: it is dialled for its own sake.
     is_doubted: bool,
     /// When its contacts are to be probed next, and when they were last.
@@ -107,7 +111,7 @@ impl Session {
             random: seed | 1,
             pinged: None,
             markers: None,
-            has_answered: false,
+            answers: Answers::default(),
             is_doubted: false,
             probe_at: None,
             probed_at: None,
@@ -280,7 +284,7 @@ impl Session {
         self.dial = Dial::Idle;
         self.stream = Some(Stream::new(id, window as usize, now));
         let SessionSettings { ping_after: every, ping_wait: within, ping_pace: pace, .. } = self.settings;
-        let mut markers = Markers::new(MarkerSettings { every, within, pace }, self.has_answered);
+        let mut markers = Markers::new(MarkerSettings { every, within, pace }, self.answers);
         let was_lost = std::mem::take(&mut self.is_lost);
         if was_lost {
             self.out.push_back(SessionOutput::Reachable { is_reachable: true, condition: "" });
@@ -305,7 +309,7 @@ impl Session {
     /// Only the time tells what has arrived at a partner that never answers pings.
     fn confirm_by_time(&mut self, now: Instant) {
         if let Some(stream) = &mut self.stream
-            && !self.has_answered
+            && self.answers != Answers::Yes
             && let Some(before) = now.checked_sub(self.settings.confirm_after)
         {
             stream.confirm_older(before);
@@ -317,7 +321,8 @@ impl Session {
     pub fn handle_stream_down(&mut self, id: StreamId, end: &StreamEnd, last_written: u64, now: Instant) {
         self.confirm_by_time(now);
         let Some(stream) = self.stream.take_if(|stream| stream.id == id) else { return };
-        let is_proved = self.markers.take().is_some_and(|markers| markers.is_proved());
+        let markers = self.markers.take();
+        let is_proved = markers.is_some_and(|markers| markers.is_proved());
         let is_in_order = end.is_clean() && !stream.is_given_up;
         let is_steady = is_proved
             || !stream.is_given_up && now.duration_since(stream.began_at) >= self.settings.steady_after;
@@ -415,8 +420,9 @@ impl Session {
     pub fn handle_pong(&mut self, id: u64, now: Instant) {
         let (Some(stream), Some(markers)) = (&mut self.stream, &mut self.markers) else { return };
         if let Some(confirmed) = markers.answered(id, now) {
-            self.has_answered = true;
+            self.answers = Answers::Yes;
             stream.confirm(confirmed.up_to);
+            stream.flight.handle_pong(confirmed.mark, confirmed.took);
             self.resume(now);
         }
     }
@@ -505,6 +511,7 @@ impl Session {
 
     /// Places a marker that is due, or finds that the partner is dead.
     fn check_liveness(&mut self, now: Instant) {
+        let is_short = self.is_short();
         let (Some(stream), Some(markers), Some((local, remote))) =
             (&mut self.stream, &mut self.markers, &self.pinged)
         else {
@@ -513,17 +520,24 @@ impl Session {
         if !stream.takes() {
             return;
         }
-        match markers.due(stream.began_at, now) {
+        let is_waited_for = is_short && self.granted.is_empty();
+        if markers.answers() != Answers::Never && stream.flight.wants_mark(is_waited_for) {
+            markers.ask_now();
+        }
+        let due = markers.due(stream.began_at, now);
+        self.answers = markers.answers();
+        match due {
             Some(Due::Marker) => {
                 let id = next_random(&mut self.random);
-                markers.place(id, stream.last(), now);
+                let behind = stream.last();
                 let bytes = format!(
                     "<iq type='get' id='{PING_ID}{id:016x}' from='{local}' to='{remote}'>\
                      <ping xmlns='urn:xmpp:ping'/></iq>"
                 )
                 .into_bytes();
                 let bytes = Bytes::from(bytes);
-                stream.hand_over(1, bytes.len());
+                stream.hand_over(1, bytes.len(), now);
+                markers.place(id, behind, stream.flight.mark(), now);
                 self.out.push_back(SessionOutput::Stanzas { stream: stream.id, count: 1, bytes });
             }
             Some(Due::Dead) => {
@@ -550,7 +564,12 @@ impl Session {
     /// Does what can be done now: hands over what waits, grants, asks, or dials.
     fn resume(&mut self, now: Instant) {
         self.hand_over(now);
+        let answers = self.answers;
         self.check_liveness(now);
+        if self.answers != answers {
+            // Nothing waits for the pongs of a partner that sends none.
+            self.hand_over(now);
+        }
     }
 
     fn hand_over(&mut self, now: Instant) {
@@ -565,13 +584,17 @@ impl Session {
             // What waits goes by the next one.
             return;
         }
-        // Messages to a partner that stopped answering wait for its answer.
-        while stream.window > 0
-            && (stream.has_account() || !self.has_answered)
+        stream.flight.wake(now);
+        // Many messages leave some of it to presence.
+        let kept = if self.wanting.is_empty() { 0 } else { self.room() / 2 };
+        while self.room() > kept
+            && let Some(stream) = &mut self.stream
+            // Messages to a partner that stopped answering wait for its answer.
+            && (stream.has_account() || self.answers != Answers::Yes)
             && let Some(letter) = self.mail.pop_front()
         {
             self.mail_bytes -= letter.bytes.len();
-            let number = stream.hand_over(1, letter.bytes.len());
+            let number = stream.hand_over(1, letter.bytes.len(), now);
             // An answer for which nobody waits keeps no stream open: two servers that ping each other would never rest.
             if letter.message.is_some() {
                 stream.wrote_at = now;
@@ -583,16 +606,44 @@ impl Session {
             self.out.push_back(SessionOutput::Stanzas { stream: stream.id, count: 1, bytes });
             stream.keep(number, letter);
         }
-        // What is left of the window is divided among those who ask, so that no shard starves the others.
-        while stream.window >= LEAST_GRANT_BYTES
+        // What is left is divided among those who ask, so that no shard starves the others.
+        let is_paced = self.room_on_way().is_some();
+        while let room = self.room()
+            && room >= LEAST_GRANT_BYTES
+            && let Some(stream) = &mut self.stream
             && let Some((shard, owed)) = self.wanting.pop_front()
         {
-            let share = stream.window / (self.wanting.len() + 1);
-            let bytes = share.min(owed.max(LEAST_GRANT_BYTES)).max(LEAST_GRANT_BYTES).min(stream.window);
+            let most = if is_paced { stream.flight.part() } else { room };
+            let share = (room / (self.wanting.len() + 1)).min(owed).min(most);
+            let bytes = share.max(LEAST_GRANT_BYTES);
             stream.window -= bytes;
             self.granted.push((shard, bytes));
             self.out.push_back(SessionOutput::Grant { shard, bytes });
         }
+        if self.is_short()
+            && let Some(stream) = &mut self.stream
+        {
+            stream.flight.is_short();
+        }
+    }
+
+    /// Octets that may be granted or handed over now.
+    fn room(&self) -> usize {
+        let Some(stream) = &self.stream else { return 0 };
+        stream.window.min(self.room_on_way().unwrap_or(usize::MAX))
+    }
+
+    /// Octets that may go on their way to the partner. `None` for one that does not say how far it has read.
+    fn room_on_way(&self) -> Option<usize> {
+        let (stream, markers, _) = (self.stream.as_ref()?, self.markers.as_ref()?, self.pinged.as_ref()?);
+        let granted: usize = self.granted.iter().map(|(_, bytes)| bytes).sum();
+        (markers.answers() != Answers::Never).then(|| stream.flight.room().saturating_sub(granted))
+    }
+
+    /// True when something waits until the partner has read more.
+    fn is_short(&self) -> bool {
+        let waits = !(self.mail.is_empty() && self.wanting.is_empty());
+        waits && self.room_on_way().is_some_and(|room| room < LEAST_GRANT_BYTES)
     }
 
     fn start_dial(&mut self, now: Instant) {

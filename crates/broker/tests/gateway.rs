@@ -345,6 +345,7 @@ fn a_broken_stream_of_the_partners_has_the_watched_contacts_probed_though_ours_s
 fn xs_adr_06_stanzas_of_a_pair_take_effect_in_the_order_in_which_they_came() {
     run(async {
         let mut gateway = Gateway::start(Approve::Partner);
+        gateway.answers_pings = true;
         let stream = gateway.stream_from_partner(HOME);
         let stanza = |kind: &str| format!("<presence from='{JULIET}' to='{ROMEO}' type='{kind}'/>");
         let (subscribe, unsubscribe) = (stanza("subscribe"), stanza("unsubscribe"));

@@ -49,6 +49,7 @@ fn a_session_hears_the_end_of_its_stream_though_the_stream_had_lost_its_pair() {
 fn what_is_written_frees_the_window_though_the_stream_had_lost_its_pair() {
     run(async {
         let mut gateway = Gateway::start(Approve::Partner);
+        gateway.answers_pings = true;
         provoke(&mut gateway).await;
         let (stream, pair) = gateway.opened.remove(0);
         gateway.edge_reports(FromEdge::PairLost { stream, pair });

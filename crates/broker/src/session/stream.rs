@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tombolo_edge::StreamId;
 use tombolo_interwork::owner::MessageId;
 
-use super::ShardIndex;
+use super::{ShardIndex, flight::Flight};
 
 /// A message stanza, or an answer for which nobody waits.
 #[derive(Debug)]
@@ -23,8 +23,10 @@ pub(super) struct Letter {
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) id: StreamId,
-    /// Octets that may still be granted or written.
+    /// Octets that may still be granted or handed to the edge, which has not written the others yet.
     pub(super) window: usize,
+    /// What the partner has not read yet.
+    pub(super) flight: Flight,
     pub(super) began_at: Instant,
     /// When stanzas of shards or messages were handed over last; answers do not count.
     pub(super) wrote_at: Instant,
@@ -70,6 +72,7 @@ impl Stream {
         Self {
             id,
             window,
+            flight: Flight::new(now),
             began_at: now,
             wrote_at: now,
             is_closing: false,
@@ -100,7 +103,8 @@ impl Stream {
     }
 
     /// So many stanzas of so many octets are handed over; the number of the last one.
-    pub(super) fn hand_over(&mut self, count: u32, len: usize) -> u64 {
+    pub(super) fn hand_over(&mut self, count: u32, len: usize, now: Instant) -> u64 {
+        self.flight.hand_over(len, now);
         // A stanza may pass the window a little: the report of what was written gives it back.
         self.window = self.window.saturating_sub(len);
         self.last += u64::from(count);
@@ -109,7 +113,7 @@ impl Stream {
 
     /// [`Stream::hand_over`] for stanzas of a shard.
     pub(super) fn hand_over_lane(&mut self, count: u32, len: usize, now: Instant) {
-        self.lane = (self.hand_over(count, len), None);
+        self.lane = (self.hand_over(count, len, now), None);
         self.wrote_at = now;
     }
 

@@ -5,6 +5,7 @@ use tombolo_edge::Absence;
 use super::*;
 
 mod liveness;
+mod slow_partner;
 
 fn start() -> Instant {
     #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]

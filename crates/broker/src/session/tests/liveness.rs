@@ -215,7 +215,7 @@ fn messages_to_a_partner_that_stopped_answering_wait_when_too_many_are_unconfirm
     say(&mut session, &mut written, now);
     answer(&mut session, now);
     for n in 0..5000 {
-        session.handle_message(0, Some(MessageId(n)), b"<message/>".to_vec(), now);
+        session.handle_message(0, Some(MessageId(n)), b"<m/>".to_vec(), now);
         write(&mut session, &mut written, now);
     }
     let said = outputs(&mut session);
