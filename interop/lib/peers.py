@@ -36,11 +36,12 @@ class Dns(Daemon):
 
 
 class Prosody(Daemon):
-    """`s2s` is `external` or `dialback`."""
+    """`s2s` is `external` or `dialback`; `rate` how fast it reads a stream of another server, such as `30kb/s`."""
 
-    def __init__(self, work, places, authority, s2s):
+    def __init__(self, work, places, authority, s2s, rate=None):
         super().__init__(work, "prosody")
         self.places, self.authority, self.s2s = places, authority, s2s
+        self.limits = f's2sin = {{ rate = "{rate}"; burst = "2s" }}' if rate else ""
         self.conf = f"{work}/etc/prosody.cfg.lua"
         self.own_log = f"{work}/log/prosody.log"
 
@@ -54,7 +55,7 @@ class Prosody(Daemon):
                 os.remove(link)
             os.symlink(self.authority.path(f"{leaf}.{end}"), link)
         render(f"{CONF}/prosody.cfg.lua.in", self.conf, WORK=self.work, S2S=self.s2s, DNS=self.places.dns,
-               PROSODY=self.places.prosody)
+               PROSODY=self.places.prosody, LIMITS=self.limits)
         self.start([program("prosody"), "-F", "--config", self.conf])
         self.wait_until(self._answers, "answering")
 

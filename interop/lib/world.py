@@ -12,14 +12,15 @@ from .xmppuser import XmppUser
 
 
 class World:
-    """`row` is the case's `case.toml`: home, s2s, topology, sip (front end's transport), phones (their transport)."""
+    """`row` is the case's `case.toml`: home, s2s, topology, sip (front end's transport), phones (their transport),
+    limits (how fast the partner reads)."""
 
     def __init__(self, case, work, places, binary, row, rounds=1):
         self.case, self.work, self.places, self.row, self.rounds = case, work, places, row, rounds
         self.steps = Steps()
         self.authority = Authority(os.path.join(work, "tls"))
         self.dns = Dns(work, places)
-        self.prosody = Prosody(work, places, self.authority, row.get("s2s", "external"))
+        self.prosody = Prosody(work, places, self.authority, row.get("s2s", "external"), row.get("limits"))
         self.kamailio = Kamailio(work, places, row.get("sip", "tcp")) if row["home"] == "front-end" else None
         self.tombolo = Tombolo(binary, case, work, places, self.authority, row.get("s2s", "external")) if binary else None
         self.home = FrontEnd(self.kamailio) if self.kamailio else BuiltIn(self.tombolo)
