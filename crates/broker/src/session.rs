@@ -18,6 +18,9 @@
 //! What is on its way to a partner that answers pings is bounded by what it reads in about a second ([`flight`]); what
 //! else there is waits with us: of presence the newest state only, and messages in order.
 //!
+//! A lost partner is back when a stream to it is up, and, if it ever answered pings, when it has answered one by that
+//! stream: half of the path may be dead.
+//!
 //! Every end that was not in order, of our stream or of one of the partner's, makes the session look for the partner: it
 //! dials, or asks by the stream that is up.
 
@@ -285,14 +288,14 @@ impl Session {
         self.stream = Some(Stream::new(id, window as usize, now));
         let SessionSettings { ping_after: every, ping_wait: within, ping_pace: pace, .. } = self.settings;
         let mut markers = Markers::new(MarkerSettings { every, within, pace }, self.answers);
-        let was_lost = std::mem::take(&mut self.is_lost);
-        if was_lost {
-            self.out.push_back(SessionOutput::Reachable { is_reachable: true, condition: "" });
-        }
-        if std::mem::take(&mut self.is_doubted) || was_lost {
+        if std::mem::take(&mut self.is_doubted) || self.is_lost {
             markers.ask_soon();
         }
         self.markers = Some(markers);
+        // A stream alone proves little: the partner's way to us, or ours behind the handshake, may be dead.
+        if self.answers != Answers::Yes {
+            self.find();
+        }
         self.resume(now);
     }
 
@@ -386,6 +389,12 @@ impl Session {
         }
     }
 
+    fn find(&mut self) {
+        if std::mem::take(&mut self.is_lost) {
+            self.out.push_back(SessionOutput::Reachable { is_reachable: true, condition: "" });
+        }
+    }
+
     fn lose(&mut self, condition: &'static str) {
         self.condition = condition;
         if !std::mem::replace(&mut self.is_lost, true) {
@@ -423,6 +432,7 @@ impl Session {
             self.answers = Answers::Yes;
             stream.confirm(confirmed.up_to);
             stream.flight.handle_pong(confirmed.mark, confirmed.took);
+            self.find();
             self.resume(now);
         }
     }

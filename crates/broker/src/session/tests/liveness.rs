@@ -389,3 +389,34 @@ fn two_servers_that_have_nothing_to_say_come_to_rest() {
     assert!(said_last < now + 1800 * SECOND, "{:?}", said_last - now);
     assert!(sessions.iter().all(|session| session.stream.is_none()));
 }
+
+#[test]
+fn a_lost_partner_whose_streams_come_up_and_carry_nothing_is_not_back_until_it_answers() {
+    let (begun, mut written) = (start(), 0);
+    let mut session = pinging(begun);
+    say(&mut session, &mut written, begun);
+    answer(&mut session, begun);
+    let mut now = begun + MINUTE;
+    session.handle_stream_down(STREAM, &broken(), 0, now);
+    session.handle_dial_failed(&broken(), now);
+    assert!(is_down(&outputs(&mut session)));
+    for round in 2..10 {
+        let dialled = run(&mut session, now, MINUTE);
+        now += dialled.last().expect("it dials").0;
+        session.handle_stream_up(StreamId(round), 65_536, now);
+        let said = run(&mut session, now, 40 * SECOND);
+        assert!(
+            !said.iter().any(|(_, output)| matches!(output, SessionOutput::Reachable { .. })),
+            "said to be back, or lost anew: {said:?}"
+        );
+        assert_eq!(said.last(), Some(&(30 * SECOND, SessionOutput::GiveUp(StreamId(round)))), "{said:?}");
+        now += 30 * SECOND;
+        session.handle_stream_down(StreamId(round), &broken(), 0, now);
+        outputs(&mut session);
+    }
+    let dialled = run(&mut session, now, MINUTE);
+    now += dialled.last().expect("it dials").0;
+    session.handle_stream_up(StreamId(10), 65_536, now);
+    answer(&mut session, now);
+    assert_eq!(outputs(&mut session), [SessionOutput::Reachable { is_reachable: true, condition: "" }]);
+}
