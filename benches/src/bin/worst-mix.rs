@@ -1,7 +1,7 @@
 //! The most that one shard holds when everybody outside sends as much as the default limits allow, and nobody answers.
 //!
 //! Partners, phones and front ends are hostile and silent: messages from and to any number of users, states of many devices
-//! with long notes, documents, requests behind a store that does not answer. What the allocator gave out must stay under
+//! with long notes, documents, requests behind a store that does not answer, rows behind a disk that does not. What the allocator gave out must stay under
 //! the sum that `docs/ARCHITECTURE.md` states; else the program ends with 1.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
@@ -22,6 +22,7 @@ use tombolo_policy::{
 use tombolo_presence::{Address, Domain, Now};
 use tombolo_runtime::Clock;
 use tombolo_sip::message::{MessageLimits, read_datagram};
+use tombolo_store::{RedbOptions, RedbStore, Row, StateStore};
 use tombolo_xmpp::stream::ReceivedStanza;
 
 /// Counts what it gives out.
@@ -34,6 +35,8 @@ const USERS: usize = 200;
 const WATCHED: usize = 2000;
 /// What one pair takes with its dialog, its row and the state that each contact always has.
 const PAIR_BYTES: usize = 6 * 1024;
+/// What the store writes at a time.
+const GROUP_BYTES: usize = 8 << 20;
 
 struct Stage {
     owner: Owner,
@@ -55,16 +58,19 @@ fn main() -> ExitCode {
     let limits = BudgetLimits::default();
     let pairs = WATCHED + USERS;
     // Answered messages take a quarter of the messages' budget more.
-    let stated = limits.messages + limits.messages / 4 + limits.states + pairs * PAIR_BYTES;
+    // Rows wait in the store's queue and, as many more octets, beside it; a group of them is there twice.
+    let rows = 2 * RedbOptions::default().waiting_octets + GROUP_BYTES;
+    let stated = limits.messages + limits.messages / 4 + limits.states + rows + pairs * PAIR_BYTES;
     // Rows and queues that carry the budgeted octets, and what grows by doubling.
     let allowed = stated + stated / 4;
     let mut is_over = false;
-    let steps: [Step; 5] = [
+    let steps: [Step; 6] = [
         ("messages of 60 kB to users behind a silent front end", Stage::flood_front_end),
         ("states of 40 devices with notes of 200 kB", Stage::flood_states),
         ("documents of 60 kB, 16 for each user", Stage::flood_documents),
         ("messages of 60 kB to partners without a stream", Stage::flood_partners),
         ("states and requests behind a store that does not answer", Stage::flood_store),
+        ("rows of 60 kB behind a disk that does not answer", Stage::flood_disk),
     ];
     for (what, step) in steps {
         step(&mut stage);
@@ -217,6 +223,32 @@ impl Stage {
         }
         self.now = self.now.after(Duration::from_secs(2));
         self.owner.handle_timeout(self.now);
+    }
+
+    fn flood_disk(&mut self) {
+        let folder = std::env::temp_dir().join(format!("tombolo-worst-mix-{}", std::process::id()));
+        let store =
+            RedbStore::open(&folder.join("state.redb"), RedbOptions::default()).expect("a store opens");
+        // Nothing of it is needed by its name any more.
+        std::fs::remove_dir_all(&folder).expect("it was just made");
+        // The first answer holds the writer for as long as this program runs.
+        let (held, is_held) = std::sync::mpsc::channel();
+        let hold = move |_, _| {
+            held.send(()).expect("this thread waits");
+            loop {
+                std::thread::park();
+            }
+        };
+        store.commit(vec![Row::put(1, 1, *b"first", vec![1])], 0, Box::new(hold));
+        is_held.recv().expect("the writer answers");
+        for number in 0..10_000_u64 {
+            let row = |table| Row::put(1, table, number.to_be_bytes(), vec![1; 60_000]);
+            store.commit(vec![row(1)], number, Box::new(|_, _| {}));
+            store.keep(vec![row(2)], number, Box::new(|_, _| {}));
+        }
+        self.refused += usize::try_from(store.state().lost_rows).unwrap_or(usize::MAX);
+        // Its end would wait for the writer.
+        std::mem::forget(store);
     }
 
     fn flood_store(&mut self) {

@@ -5,6 +5,7 @@
 
 mod checksum;
 mod inspect;
+mod kept_rows;
 mod memory;
 mod overlay;
 mod redb_file;
@@ -146,6 +147,14 @@ pub enum StoreError {
     Overloaded {
         /// Rows that wait.
         waiting: usize,
+        /// The most that may.
+        limit: usize,
+    },
+    /// Rows that wait take so much memory that more are refused.
+    #[error("rows of {octets} octets wait to be written, the limit is {limit}")]
+    Full {
+        /// Octets that wait.
+        octets: usize,
         /// The most that may.
         limit: usize,
     },

@@ -18,12 +18,13 @@ use tombolo_presence::ClockMark;
 
 use crate::{
     Meta, Reply, Row, StateStore, StoreError, StoreState, Visit, checksum,
+    kept_rows::KeptRows,
     redb_file::{
         Marks, Opened, RowTable, STEADY, VOLATILE, begin_start, engine_error, guarded, io_error, open_error,
         open_file, set_aside, write_group,
     },
-    row::{PREFIX_BYTES, is_volatile, prefix},
-    writer::{self, Counters, Gathering, Job, KeptRows},
+    row::{PREFIX_BYTES, is_volatile, octets, prefix},
+    writer::{self, Counters, Gathering, Job},
 };
 
 /// The store of a single machine.
@@ -31,6 +32,7 @@ pub struct RedbStore {
     engine: Arc<Engine>,
     counters: Arc<Counters>,
     waiting_limit: usize,
+    octets_limit: usize,
     meta: Meta,
     /// Rows to be kept for which the queue had no room: newer than all in it.
     late: Arc<Mutex<KeptRows>>,
@@ -51,6 +53,10 @@ pub struct RedbOptions {
     /// Rows that may wait; commits over it are refused in their turn with [`StoreError::Overloaded`]. As many more may be
     /// kept while the disk does not take them, and again as many that find no place in the queue.
     pub waiting_rows: usize,
+    /// Octets of the rows that may wait, in the queue or while the disk does not take them; commits over it are refused in
+    /// their turn with [`StoreError::Full`]. As many more may be kept that find no place in the queue, so that all rows in
+    /// memory take twice that and a group.
+    pub waiting_octets: usize,
     /// Commits that may wait, refused ones too; about 100 octets each. Over it the refusal comes at once.
     pub waiting_commits: usize,
     /// Page cache in octets.
@@ -69,6 +75,7 @@ impl Default for RedbOptions {
             group_rows: 5_000,
             group_span: Duration::from_millis(5),
             waiting_rows: 500_000,
+            waiting_octets: 128 << 20,
             waiting_commits: 65_536,
             cache_bytes: 64 << 20,
             new_id: 0,
@@ -83,6 +90,8 @@ impl Default for RedbOptions {
 pub struct RedbFigures {
     /// Rows that wait to be written.
     pub waiting_rows: usize,
+    /// Octets of all rows in memory: of those, and of those that are kept for a disk that is back.
+    pub held_octets: usize,
     /// Groups that were committed.
     pub groups: u64,
     /// Rows that were committed.
@@ -130,6 +139,7 @@ impl RedbStore {
         let (sender, jobs) = bounded(options.waiting_commits.max(1));
         let gathering = Gathering {
             rows: options.group_rows.max(1),
+            octets: GROUP_OCTETS,
             span: options.group_span,
             kept_rows: options.waiting_rows,
         };
@@ -144,6 +154,7 @@ impl RedbStore {
             engine,
             counters,
             waiting_limit: options.waiting_rows,
+            octets_limit: options.waiting_octets,
             meta,
             late,
             damaged: Mutex::default(),
@@ -156,6 +167,7 @@ impl RedbStore {
     pub fn figures(&self) -> RedbFigures {
         RedbFigures {
             waiting_rows: self.counters.waiting_rows.load(Ordering::Relaxed),
+            held_octets: self.counters.held_octets() + self.late.lock().octets(),
             groups: self.counters.groups.load(Ordering::Relaxed),
             rows: self.counters.rows.load(Ordering::Relaxed),
             failures: self.counters.failures.load(Ordering::Relaxed),
@@ -172,28 +184,26 @@ impl StateStore for RedbStore {
             drop(jobs);
             return reply(token, Err(StoreError::Closed));
         };
-        let waiting = self.counters.waiting_rows.load(Ordering::Relaxed);
-        let mut refused = None;
-        // One commit larger than the limit still passes when nothing else waits.
-        if waiting > 0 && waiting + rows.len() > self.waiting_limit {
-            refused = Some(StoreError::Overloaded { waiting, limit: self.waiting_limit });
+        let refused = self.refusal(&rows);
+        if refused.is_some() {
             rows = Vec::new();
         }
-        let count = rows.len();
+        let (count, octets) = (rows.len(), octets(&rows));
         self.counters.waiting_rows.fetch_add(count, Ordering::Relaxed);
+        self.counters.waiting_octets.fetch_add(octets, Ordering::Relaxed);
         let mut late = self.late.lock();
         if !late.is_empty() {
             // These are newer.
-            rows.iter().for_each(|row| drop(late.remove(&row.engine_key())));
+            rows.iter().for_each(|row| late.remove(&row.engine_key()));
         }
         let sent = sender.try_send(Job::Commit { rows, token, reply, refused, is_kept: false });
         // Not under the locks: an answer may commit again.
         drop(late);
         drop(jobs);
         let Err(unsent) = sent else { return };
-        self.counters.waiting_rows.fetch_sub(count, Ordering::Relaxed);
+        self.take_back(count, octets);
         let failure = match &unsent {
-            TrySendError::Full(_) => StoreError::Overloaded { waiting, limit: self.waiting_limit },
+            TrySendError::Full(_) => self.overloaded(),
             // The writer outlives every sender, so this means that its thread was lost.
             TrySendError::Disconnected(_) => StoreError::Closed,
         };
@@ -208,22 +218,23 @@ impl StateStore for RedbStore {
             drop(jobs);
             return reply(token, Err(StoreError::Closed));
         };
-        let waiting = self.counters.waiting_rows.load(Ordering::Relaxed);
+        let refusal = self.refusal(&rows);
         let mut late = self.late.lock();
-        if late.is_empty() && (waiting == 0 || waiting + rows.len() <= self.waiting_limit) {
-            let count = rows.len();
+        if late.is_empty() && refusal.is_none() {
+            let (count, octets) = (rows.len(), octets(&rows));
             self.counters.waiting_rows.fetch_add(count, Ordering::Relaxed);
+            self.counters.waiting_octets.fetch_add(octets, Ordering::Relaxed);
             let job = Job::Commit { rows, token, reply, refused: None, is_kept: true };
             let Err(unsent) = sender.try_send(job) else { return };
-            self.counters.waiting_rows.fetch_sub(count, Ordering::Relaxed);
+            self.take_back(count, octets);
             let Job::Commit { rows: unsent, reply: unheard, .. } = unsent.into_inner() else { return };
             (rows, reply) = (unsent, unheard);
         }
-        let lost = writer::keep(&mut late, rows, self.waiting_limit);
+        let lost = late.keep(rows, self.waiting_limit, self.octets_limit);
         self.counters.lost_rows.fetch_add(lost, Ordering::Relaxed);
         drop(late);
         drop(jobs);
-        reply(token, Err(StoreError::Overloaded { waiting, limit: self.waiting_limit }));
+        reply(token, Err(refusal.unwrap_or_else(|| self.overloaded())));
     }
 
     fn load(
@@ -296,6 +307,27 @@ impl StateStore for RedbStore {
 }
 
 impl RedbStore {
+    /// Why these rows find no room; one commit that is larger than a limit passes when nothing else waits.
+    fn refusal(&self, rows: &[Row]) -> Option<StoreError> {
+        let waiting = self.counters.waiting_rows.load(Ordering::Relaxed);
+        if waiting > 0 && waiting + rows.len() > self.waiting_limit {
+            return Some(self.overloaded());
+        }
+        let (held, limit) = (self.counters.held_octets(), self.octets_limit);
+        (held > 0 && held + octets(rows) > limit).then_some(StoreError::Full { octets: held, limit })
+    }
+
+    fn overloaded(&self) -> StoreError {
+        let waiting = self.counters.waiting_rows.load(Ordering::Relaxed);
+        StoreError::Overloaded { waiting, limit: self.waiting_limit }
+    }
+
+    /// Rows were counted and are not in the queue.
+    fn take_back(&self, rows: usize, octets: usize) {
+        self.counters.waiting_rows.fetch_sub(rows, Ordering::Relaxed);
+        self.counters.waiting_octets.fetch_sub(octets, Ordering::Relaxed);
+    }
+
     fn visit_rows(
         &self,
         partitions: RangeInclusive<u16>,
@@ -339,6 +371,9 @@ impl Drop for RedbStore {
         }
     }
 }
+
+/// Octets of one group: the rows of a group that are kept if it fails are in memory twice while it is written.
+const GROUP_OCTETS: usize = 8 << 20;
 
 /// A damaged row: its table in the engine, and its key there.
 type Damaged = (RowTable, Vec<u8>);

@@ -40,6 +40,19 @@ impl Row {
     }
 }
 
+/// What rows take in memory while they wait.
+pub(crate) fn octets(rows: &[Row]) -> usize {
+    rows.iter().map(octets_of).sum()
+}
+
+/// What one row takes in memory while it waits: its key a second time where it is sorted by it.
+pub(crate) fn octets_of(row: &Row) -> usize {
+    ROW_OCTETS + 2 * row.key.len() + row.value.as_ref().map_or(0, Vec::len)
+}
+
+/// What a row takes besides its key and value, with its place in a queue or a map.
+const ROW_OCTETS: usize = 128;
+
 /// True for tables that are rewritten often.
 pub(crate) fn is_volatile(table: u8) -> bool {
     table >= FIRST_VOLATILE_TABLE

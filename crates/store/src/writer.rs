@@ -4,7 +4,6 @@
 //! kept and could not be written stay here, and are tried again until the disk takes them.
 
 use std::{
-    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -16,7 +15,7 @@ use std::{
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, after, bounded};
 use parking_lot::Mutex;
 
-use crate::{Reply, Row, StoreError, redb_file::panic_text};
+use crate::{Reply, Row, StoreError, kept_rows::KeptRows, redb_file::panic_text, row::octets};
 
 /// What the queue carries.
 pub(crate) enum Job {
@@ -27,14 +26,13 @@ pub(crate) enum Job {
     Flush(Sender<Result<(), StoreError>>),
 }
 
-/// Rows by their keys in the engine.
-pub(crate) type KeptRows = BTreeMap<Vec<u8>, Row>;
-
 /// When a group is full, and how many rows are kept for a disk that is back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Gathering {
     /// Rows in a group; a single commit may be larger.
     pub(crate) rows: usize,
+    /// Octets in a group, likewise.
+    pub(crate) octets: usize,
     /// How long the first commit of a group waits for others.
     pub(crate) span: Duration,
     /// Rows that are kept at most.
@@ -45,17 +43,33 @@ pub(crate) struct Gathering {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) waiting_rows: AtomicUsize,
+    /// Octets of the rows that wait in the queue or are being written.
+    pub(crate) waiting_octets: AtomicUsize,
     pub(crate) groups: AtomicU64,
     pub(crate) rows: AtomicU64,
     pub(crate) failures: AtomicU64,
     /// Rows that wait for the disk to be back.
     pub(crate) kept_rows: AtomicUsize,
+    /// And their octets.
+    pub(crate) kept_octets: AtomicUsize,
     /// Rows that were to be kept and found no room.
     pub(crate) lost_rows: AtomicU64,
     /// The write that is going on, counted from 1; 0 while there is none.
     pub(crate) writing: AtomicU64,
     /// Why the last write failed, until one succeeds.
     pub(crate) failure: Mutex<Option<StoreError>>,
+}
+
+impl Counters {
+    /// Octets that wait, in the queue or for the disk to be back.
+    pub(crate) fn held_octets(&self) -> usize {
+        self.waiting_octets.load(Ordering::Relaxed) + self.kept_octets.load(Ordering::Relaxed)
+    }
+
+    fn note_kept(&self, kept: &KeptRows) {
+        self.kept_rows.store(kept.len(), Ordering::Relaxed);
+        self.kept_octets.store(kept.octets(), Ordering::Relaxed);
+    }
 }
 
 /// How often rows that were kept are tried again.
@@ -73,7 +87,7 @@ pub(crate) fn run(
     write: impl FnMut(Vec<Row>) -> Result<(), StoreError>,
 ) {
     let mut writer =
-        Writer { gathering, counters: counters.clone(), kept: KeptRows::new(), writes: 0, write };
+        Writer { gathering, counters: counters.clone(), kept: KeptRows::default(), writes: 0, write };
     loop {
         let first = if writer.kept.is_empty() && late.lock().is_empty() {
             match jobs.recv() {
@@ -117,6 +131,7 @@ impl<W: FnMut(Vec<Row>) -> Result<(), StoreError>> Writer<W> {
             let rows = std::mem::take(&mut group.rows);
             self.counters.waiting_rows.fetch_sub(rows.len(), Ordering::Relaxed);
             result = self.write_group(rows, std::mem::take(&mut group.kept));
+            self.counters.waiting_octets.fetch_sub(group.octets, Ordering::Relaxed);
             flushed = group.flushed.take();
             group.answer(&result);
         }
@@ -138,13 +153,14 @@ impl<W: FnMut(Vec<Row>) -> Result<(), StoreError>> Writer<W> {
         };
         let result = self.write(rows);
         match &result {
-            Ok(()) => written.iter().for_each(|key| drop(self.kept.remove(key))),
+            Ok(()) => written.iter().for_each(|key| self.kept.remove(key)),
             Err(_) => {
-                let lost = keep(&mut self.kept, kept, self.gathering.kept_rows);
+                // Their octets had room in the queue.
+                let lost = self.kept.keep(kept, self.gathering.kept_rows, usize::MAX);
                 self.counters.lost_rows.fetch_add(lost, Ordering::Relaxed);
             }
         }
-        self.counters.kept_rows.store(self.kept.len(), Ordering::Relaxed);
+        self.counters.note_kept(&self.kept);
         result
     }
 
@@ -153,21 +169,18 @@ impl<W: FnMut(Vec<Row>) -> Result<(), StoreError>> Writer<W> {
         let mut late = late.lock();
         if !late.is_empty() && jobs.is_empty() {
             self.kept.append(&mut late);
-            self.counters.kept_rows.store(self.kept.len(), Ordering::Relaxed);
+            self.counters.note_kept(&self.kept);
         }
     }
 
     /// Tries what was kept, in groups; the first that fails ends it.
     fn write_kept(&mut self) -> Result<(), StoreError> {
         while !self.kept.is_empty() {
-            let rows: Vec<Row> = self.kept.values().take(self.gathering.rows).cloned().collect();
+            let rows = self.kept.first(self.gathering.rows, self.gathering.octets);
             let count = rows.len();
             self.write(rows)?;
-            self.kept = match self.kept.keys().nth(count).cloned() {
-                Some(next) => self.kept.split_off(&next),
-                None => KeptRows::new(),
-            };
-            self.counters.kept_rows.store(self.kept.len(), Ordering::Relaxed);
+            self.kept.remove_first(count);
+            self.counters.note_kept(&self.kept);
         }
         Ok(())
     }
@@ -196,24 +209,12 @@ impl<W: FnMut(Vec<Row>) -> Result<(), StoreError>> Writer<W> {
     }
 }
 
-/// Puts rows where they wait for the disk, each in place of an older one; the number of those without room.
-pub(crate) fn keep(kept: &mut KeptRows, rows: Vec<Row>, limit: usize) -> u64 {
-    let mut lost = 0;
-    for row in rows {
-        let key = row.engine_key();
-        if kept.len() < limit || kept.contains_key(&key) {
-            kept.insert(key, row);
-        } else {
-            lost += 1;
-        }
-    }
-    lost
-}
-
 /// Commits that become durable together.
 #[derive(Default)]
 struct Group {
     rows: Vec<Row>,
+    /// Octets of [`Group::rows`].
+    octets: usize,
     /// Those of [`Group::rows`] that are to be kept if they fail.
     kept: Vec<Row>,
     answers: Vec<(u64, Reply, Option<StoreError>)>,
@@ -227,6 +228,7 @@ impl Group {
                 if is_kept {
                     self.kept.extend(rows.iter().cloned());
                 }
+                self.octets += octets(&rows);
                 self.rows.append(&mut rows);
                 self.answers.push((token, reply, refused));
             }
@@ -235,7 +237,7 @@ impl Group {
     }
 
     fn must_end(&self, gathering: Gathering) -> bool {
-        self.flushed.is_some() || self.rows.len() >= gathering.rows
+        self.flushed.is_some() || self.rows.len() >= gathering.rows || self.octets >= gathering.octets
     }
 
     /// Takes more jobs until the group is full, its time is over, or there can be no more.
@@ -282,7 +284,8 @@ pub(crate) fn sorted(rows: Vec<Row>) -> Vec<(Vec<u8>, Row)> {
 mod tests {
     use super::*;
 
-    const GATHERING: Gathering = Gathering { rows: 10, span: Duration::from_secs(60), kept_rows: 100 };
+    const GATHERING: Gathering =
+        Gathering { rows: 10, octets: 1 << 20, span: Duration::from_secs(60), kept_rows: 100 };
 
     fn row(key: &str, value: &str) -> Row {
         Row::put(1, 1, key.as_bytes(), value.as_bytes().to_vec())
@@ -340,6 +343,24 @@ mod tests {
     }
 
     #[test]
+    fn a_group_is_bounded_in_octets_too() {
+        let (sender, jobs) = bounded(10);
+        for token in 0..10 {
+            let rows = vec![row(&token.to_string(), &"v".repeat(1000))];
+            let job = Job::Commit { rows, token, reply: Box::new(|_, _| {}), refused: None, is_kept: false };
+            sender.send(job).expect("the receiver lives");
+        }
+        drop(sender);
+        let mut groups = Vec::new();
+        let gathering = Gathering { octets: 3000, ..GATHERING };
+        run(&jobs, gathering, &Arc::default(), &Mutex::default(), |rows| {
+            groups.push(rows.len());
+            Ok(())
+        });
+        assert_eq!(groups, [3, 3, 3, 1]);
+    }
+
+    #[test]
     fn a_failed_group_fails_each_of_its_commits_in_order_and_no_other() {
         let commits = (1..=25).map(|token| (token, 1, None)).collect();
         let failed = StoreError::Io { cause: "no space left".into() };
@@ -378,16 +399,16 @@ mod tests {
             sender.send(job).expect("the receiver lives");
         }
         drop(sender);
-        let late =
-            late.iter().map(|(key, value)| row(key, value)).map(|row| (row.engine_key(), row)).collect();
-        let (counters, mut durable, mut writes) = (Arc::default(), KeptRows::new(), 0);
+        let mut newer = KeptRows::default();
+        newer.keep(late.iter().map(|(key, value)| row(key, value)).collect(), usize::MAX, usize::MAX);
+        let (counters, mut durable, mut writes) = (Arc::default(), KeptRows::default(), 0);
         let gathering = Gathering { rows: 1, kept_rows: 3, ..GATHERING };
-        run(&jobs, gathering, &counters, &Mutex::new(late), |rows| {
+        run(&jobs, gathering, &counters, &Mutex::new(newer), |rows| {
             writes += 1;
             if fails.contains(&writes) {
                 return Err(StoreError::Io { cause: "no space left".into() });
             }
-            durable.extend(rows.into_iter().map(|row| (row.engine_key(), row)));
+            durable.keep(rows, usize::MAX, usize::MAX);
             Ok(())
         });
         (durable, Arc::into_inner(counters).expect("the writer ended"))
@@ -395,7 +416,7 @@ mod tests {
 
     fn values(rows: &KeptRows) -> Vec<String> {
         let value = |row: &Row| String::from_utf8(row.value.clone().expect("a value")).expect("text");
-        rows.values().map(value).collect()
+        rows.first(usize::MAX, usize::MAX).iter().map(value).collect()
     }
 
     #[test]

@@ -136,6 +136,56 @@ fn over_the_limit_of_waiting_rows_a_commit_is_refused_in_its_turn() {
 }
 
 #[test]
+fn rows_behind_a_disk_that_gives_no_answer_are_held_to_their_limit_in_octets() {
+    const LIMIT: usize = 1 << 20;
+    let scratch = Scratch::new("octets");
+    let options = RedbOptions { waiting_octets: LIMIT, ..RedbOptions::default() };
+    let store = RedbStore::open(&scratch.file(), options).expect("opens");
+    // The first answer holds the writer, as a disk would that does not answer.
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (held, is_held) = std::sync::mpsc::channel();
+    let hold = move |_, _| {
+        held.send(()).expect("waits");
+        wait.recv().expect("let go");
+    };
+    store.commit(vec![Row::put(1, 1, *b"first", vec![1])], 0, Box::new(hold));
+    is_held.recv().expect("the writer is held");
+    let (heard, answers) = std::sync::mpsc::channel();
+    for number in 0..1000_u64 {
+        let row = |table| Row::put(1, table, number.to_be_bytes(), vec![1; 60_000]);
+        let of_commit = heard.clone();
+        store.commit(
+            vec![row(1)],
+            number,
+            Box::new(move |_, fate| of_commit.send((true, fate)).expect("waits")),
+        );
+        let of_keep = heard.clone();
+        store.keep(
+            vec![row(2)],
+            number,
+            Box::new(move |_, fate| of_keep.send((false, fate)).expect("waits")),
+        );
+        assert!(store.figures().held_octets <= 2 * LIMIT, "{} octets", store.figures().held_octets);
+    }
+    assert!(store.state().kept_rows > 0, "what nobody waits for is kept while there is room");
+    assert!(store.state().lost_rows > 900);
+    go.send(()).expect("waits");
+    store.flush().expect("flushes");
+    let commits: Vec<_> =
+        answers.try_iter().filter(|(is_commit, _)| *is_commit).map(|(_, fate)| fate).collect();
+    let full = |fate: &Result<(), StoreError>| matches!(fate, Err(StoreError::Full { limit: LIMIT, .. }));
+    assert_eq!(commits.len(), 1000, "each is answered");
+    assert!(commits.iter().filter(|fate| fate.is_ok()).count() < LIMIT / 60_000);
+    assert!(commits.iter().all(|fate| fate.is_ok() || full(fate)), "{commits:?}");
+    store.flush().expect("flushes");
+    assert_eq!(store.figures().held_octets, 0);
+    let row = Row::put(1, 1, *b"again", vec![1; 60_000]);
+    store.commit(vec![row], 1, Box::new(move |_, fate| heard.send((true, fate)).expect("waits")));
+    store.flush().expect("flushes");
+    assert_eq!(answers.try_iter().map(|(_, fate)| fate).collect::<Vec<_>>(), [Ok(())], "there is room again");
+}
+
+#[test]
 fn a_store_that_is_as_full_as_it_can_get_refuses_at_once_and_never_blocks() {
     let scratch = Scratch::new("full");
     let store =
