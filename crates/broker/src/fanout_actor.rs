@@ -240,6 +240,9 @@ impl FanoutActor {
             Output::Forgotten { peer } => {
                 self.directory.tell_peer(&peer, ToPeer::Forgot);
             }
+            Output::Suspect { peer } => {
+                self.directory.tell_peer(&peer, ToPeer::Suspect);
+            }
             Output::Respond { peer, reply, bytes } => {
                 self.directory.tell_peer(&peer, ToPeer::Respond { reply, bytes });
             }

@@ -204,6 +204,8 @@ pub enum ToPeer {
     WantStream,
     /// A front end did not know a dialog of a shard any more.
     Forgot,
+    /// The front end refused a NOTIFY with 503.
+    Suspect,
     /// A front end is to be tried now: it was configured anew.
     Retry,
     /// An operator asks how a front end stands.

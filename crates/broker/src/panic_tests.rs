@@ -459,9 +459,10 @@ fn a_panic_of_one_shard_of_four_costs_the_users_of_the_others_nothing() {
             let challenge = wait_for(&mut gateway, &phone, "REGISTER", user).await;
             let proved = gateway.prove(&challenge, "REGISTER", user, HOME, "Expires: 600\r\n", "");
             gateway.says(&phone, &proved);
+            let is_registered = |said: &Message| said.status() == Some(200);
+            wait_until_said(&mut gateway, &phone, is_registered).await;
             phones.push((user, phone));
         }
-        pause(&mut gateway).await;
         let shard = |user: &str| usize::from(address(&format!("{user}@{HOME}")).partition()) % 4;
         let broken = shard("romeo");
         trap::set("id='four'", 1);
@@ -469,10 +470,9 @@ fn a_panic_of_one_shard_of_four_costs_the_users_of_the_others_nothing() {
         for (user, _) in &phones {
             gateway.stanzas_come(stream, &[&message_to(user, "after")]);
         }
-        pause(&mut gateway).await;
-        pause(&mut gateway).await;
         for (user, phone) in &phones {
-            let heard = gateway.answer_all(phone, 200);
+            let mut heard = wait_until_said(&mut gateway, phone, Message::is_request).await;
+            heard.extend(gateway.answer_all(phone, 200));
             let expected: &[&str] = if *user == "romeo" { &["four"] } else { &["after"] };
             assert_eq!(
                 bodies(&heard, "MESSAGE"),
@@ -485,24 +485,28 @@ fn a_panic_of_one_shard_of_four_costs_the_users_of_the_others_nothing() {
     });
 }
 
-/// Real time for real threads.
-async fn pause(gateway: &mut Gateway) {
-    for _ in 0..20 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+/// What a phone is said by real threads, up to the first message that passes the test.
+async fn wait_until_said(
+    gateway: &mut Gateway,
+    phone: &Arc<FlowFacts>,
+    test: impl Fn(&Message) -> bool,
+) -> Vec<Message> {
+    let mut said = Vec::new();
+    for _ in 0..1000 {
         gateway.settle().await;
+        said.extend(gateway.heard(phone));
+        if said.iter().any(&test) {
+            return said;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    panic!("not said in 10 s: {said:?}")
 }
 
 /// The challenge to a REGISTER.
 async fn wait_for(gateway: &mut Gateway, phone: &Arc<FlowFacts>, method: &str, user: &str) -> Message {
     let text = gateway.request(method, user, HOME, "Expires: 600\r\n", "");
     gateway.says(phone, &text);
-    for _ in 0..100 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        gateway.settle().await;
-        if let Some(said) = gateway.heard(phone).into_iter().find(|said| said.status() == Some(401)) {
-            return said;
-        }
-    }
-    panic!("no challenge")
+    let said = wait_until_said(gateway, phone, |said| said.status() == Some(401)).await;
+    said.into_iter().find(|said| said.status() == Some(401)).expect("it was waited for")
 }

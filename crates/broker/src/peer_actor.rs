@@ -505,6 +505,7 @@ impl PeerActor {
             }
             ToPeer::WantStream => self.peer.handle_stream_wanted(now),
             ToPeer::Forgot => self.peer.handle_forgotten(now),
+            ToPeer::Suspect => self.peer.handle_suspicion(now),
             ToPeer::Retry => self.peer.retry(now),
             ToPeer::Report(answer) => {
                 if let Some(report) = self.report(now) {

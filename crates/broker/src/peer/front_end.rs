@@ -67,6 +67,14 @@ impl Peer {
         }
     }
 
+    /// It refused a NOTIFY with 503.
+    pub fn handle_suspicion(&mut self, now: Instant) {
+        if let Some(front_end) = &mut self.front_end {
+            front_end.health.handle_suspicion(now);
+        }
+        self.drive_health(now);
+    }
+
     /// A dial failed: what waited for it fails too.
     pub fn handle_dial_failed(&mut self, now: Instant) {
         self.dialling_until = None;

@@ -95,6 +95,7 @@ struct Connection {
     is_heard: bool,
     /// Since when an answer is awaited.
     asked: Option<Instant>,
+    asked_last: Option<Instant>,
     ask_at: Instant,
     /// Questions in a row that were not answered.
     unanswered: u32,
@@ -207,6 +208,7 @@ impl FrontEndHealth {
             is_reliable,
             is_heard: false,
             asked: None,
+            asked_last: None,
             ask_at: now,
             unanswered: 0,
             is_refusing: false,
@@ -243,10 +245,12 @@ impl FrontEndHealth {
         }
     }
 
-    /// A request was answered with 503 or not at all: it is asked at once whether it is the front end that fails.
+    /// A request was answered with 503 or not at all: it is asked at once whether it is the front end that fails, but not
+    /// for each of many such requests.
     pub fn handle_suspicion(&mut self, now: Instant) {
         if let Some(connection) = self.connection.as_mut().filter(|connection| !connection.is_refusing) {
-            connection.ask_at = now;
+            let earliest = connection.asked_last.map_or(now, |at| at + SUSPICION_PAUSE);
+            connection.ask_at = earliest.max(now).min(connection.ask_at);
             self.ask_if_due(now);
         }
     }
@@ -324,6 +328,7 @@ impl FrontEndHealth {
         let Some(connection) = &mut self.connection else { return };
         if connection.asked.is_none() && connection.ask_at <= now {
             connection.asked = Some(now);
+            connection.asked_last = Some(now);
             self.out.push_back(HealthOutput::Ask);
         }
     }
@@ -359,6 +364,8 @@ impl FrontEndHealth {
     }
 }
 
+/// From one question about a suspicion to the next.
+const SUSPICION_PAUSE: Duration = Duration::from_secs(5);
 /// How long a front end that answers OPTIONS with 503 is left alone, whatever it says itself.
 const MIN_REFUSAL: Duration = Duration::from_secs(10);
 const MAX_REFUSAL: Duration = Duration::from_secs(60);
@@ -567,17 +574,25 @@ mod tests {
     #[test]
     fn a_503_to_options_makes_doubtful_until_another_answer_and_a_503_to_others_asks_first() {
         let mut stage = Stage::up();
+        stage.now += s(5);
         stage.health.handle_suspicion(stage.now);
         stage.health.handle_suspicion(stage.now);
         assert_eq!(stage.outputs(), [Ask], "one question is enough");
         stage.health.handle_answer(200, None, stage.now);
         assert_eq!(stage.outputs(), [], "it came from further away");
+        for _ in 0..100 {
+            stage.health.handle_suspicion(stage.now);
+            stage.health.handle_heard(stage.now);
+            stage.health.handle_suspicion(stage.now);
+        }
+        assert_eq!(stage.outputs(), [], "not for each of them");
+        stage.now += s(5);
         stage.health.handle_suspicion(stage.now);
         stage.health.handle_answer(503, Some(s(7)), stage.now);
         stage.health.handle_heard(stage.now);
         assert_eq!(stage.outputs(), [Ask, Changed(Doubtful)], "what it sends by itself says nothing");
         assert!(!stage.health.takes());
-        assert_eq!(stage.pass(s(10)), [(10, Ask)]);
+        assert_eq!(stage.pass(s(10)), [(20, Ask)]);
         stage.health.handle_answer(200, None, stage.now);
         assert_eq!(stage.outputs(), [Changed(Up)]);
     }

@@ -101,6 +101,8 @@ enum Timer {
     Grace(LaneId),
     /// Dialogs with a front end are still to be refreshed.
     Sweep(LaneId),
+    /// Some dialogs of a front end may be looked at again.
+    Sample(LaneId),
     /// Numbers that change often are stored.
     Flush,
     /// Verdicts are made anew, slice by slice.
@@ -418,6 +420,7 @@ impl Owner {
                 Timer::Message(message) => self.handle_message_wait_over(MessageId(message), now),
                 Timer::Grace(lane) => self.handle_grace_over(lane),
                 Timer::Sweep(lane) => self.continue_sweep(lane, now),
+                Timer::Sample(lane) => self.handle_sample_due(lane, now),
                 Timer::Flush => self.flush_numbers(now),
                 Timer::Judge => self.go_on_judging(now),
             }

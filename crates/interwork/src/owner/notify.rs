@@ -49,12 +49,20 @@ impl Owner {
         if let Some(timer) = dialog.activity.take() {
             self.wheel.cancel(timer);
         }
+        let (watch, notified_at, is_ending) = (dialog.watch, dialog.notified_at, dialog.is_ending());
+        let lane = dialog.lane;
         // RFC 6665 §4.2.2: these end the subscription; any other failure leaves it.
         if was_last || ends_subscription(status) || status == 408 {
-            return self.drop_dialog(at);
+            self.drop_dialog(at);
+            if status == 481 && !was_last && !is_ending {
+                self.doubt_dialogs(lane, now);
+            }
+            return;
         }
-        let (watch, notified_at) = (dialog.watch, dialog.notified_at);
-        if dialog.is_ending() {
+        if status == 503 {
+            self.suspect(lane);
+        }
+        if is_ending {
             // The end came while an earlier NOTIFY was in flight: the last one follows now, whatever became of it.
             return self.shard.unhold(watch);
         }

@@ -57,6 +57,11 @@ pub enum Output {
         /// The front end.
         peer: PeerKey,
     },
+    /// A front end refused a NOTIFY with 503: it is to be asked whether it takes anything at all.
+    Suspect {
+        /// The front end.
+        peer: PeerKey,
+    },
     /// A final response, rendered whole.
     Respond {
         /// Who asked.

@@ -2,7 +2,10 @@
 //! time, where the front end is heard again after a time in doubt, and after a restart of ours (STOX-P-23, STOX-P-62).
 //!
 //! A refresh of a dialog that the front end has forgotten is answered with 481, and a new dialog takes its place at once.
-//! Where a single dialog turns out to be forgotten, some others are refreshed to see whether that was the only one.
+//! Where a single dialog turns out to be forgotten, ours by a refresh or theirs by a NOTIFY, some others are refreshed to see
+//! whether that was the only one.
+
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
@@ -12,9 +15,20 @@ use tombolo_sip::event::subscriber::{Due, State};
 
 use super::{LaneKey, Output, Owner, PeerHealth, PeerKey, Timer, pairs::mark};
 
-/// The sweeps that are under way, by their front ends' lanes.
+/// The sweeps of front ends, by their lanes.
 #[derive(Debug, Default)]
-pub struct Sweeps(HashMap<LaneId, Sweep, RandomState>);
+pub struct Sweeps {
+    running: HashMap<LaneId, Sweep, RandomState>,
+    /// When some dialogs were looked at last because others were forgotten.
+    sampled: HashMap<LaneId, Sampled, RandomState>,
+}
+
+#[derive(Debug)]
+struct Sampled {
+    at: Instant,
+    /// Dialogs were forgotten since: a timer runs until they may be looked at again.
+    is_due: bool,
+}
 
 #[derive(Debug)]
 struct Sweep {
@@ -37,7 +51,7 @@ impl Owner {
         let before = self.lanes.lane_mut(lane).health.replace(health);
         match health {
             PeerHealth::Doubtful => {
-                if let Some(sweep) = self.sweeps.0.get_mut(&lane) {
+                if let Some(sweep) = self.sweeps.running.get_mut(&lane) {
                     sweep.is_stalled = true;
                 }
                 self.say_open_again(lane);
@@ -45,7 +59,7 @@ impl Owner {
             PeerHealth::Lost => self.lose_front_end(peer),
             // What was loaded is being refreshed already.
             PeerHealth::Up if before.is_none() => {
-                let is_stalled = self.sweeps.0.get(&lane).is_some_and(|sweep| sweep.is_stalled);
+                let is_stalled = self.sweeps.running.get(&lane).is_some_and(|sweep| sweep.is_stalled);
                 if is_stalled {
                     self.sweep(lane, peer, None, now);
                 }
@@ -65,8 +79,48 @@ impl Owner {
     /// Another shard found that a front end had forgotten a dialog.
     pub(super) fn handle_peer_forgot(&mut self, peer: &PeerKey, now: Now) {
         let lane = self.peer_lane(peer);
-        if !self.sweeps.0.contains_key(&lane) && !self.lanes.lane(lane).is_doubtful() {
+        self.sample(lane, peer, now);
+    }
+
+    /// Looks at some dialogs with a front end, unless all are being looked at anyway.
+    fn sample(&mut self, lane: LaneId, peer: &PeerKey, now: Now) {
+        if !self.sweeps.running.contains_key(&lane) && !self.lanes.lane(lane).is_doubtful() {
+            self.sweeps.sampled.insert(lane, Sampled { at: now.instant, is_due: false });
             self.sweep(lane, peer, Some(SAMPLES), now);
+        }
+    }
+
+    /// A front end answered a NOTIFY with 481. Mostly its watcher had left a moment before; but it may have forgotten
+    /// everything, so some of our own subscriptions at it are looked at, not time and again.
+    pub(super) fn doubt_dialogs(&mut self, lane: LaneId, now: Now) {
+        let LaneKey::Peer(peer @ PeerKey::FrontEnd(_)) = self.lanes.lane(lane).key.clone() else { return };
+        let pause_over = self.sweeps.sampled.get_mut(&lane).and_then(|sampled| {
+            let over = sampled.at + SAMPLE_PAUSE;
+            (over > now.instant).then(|| (over, std::mem::replace(&mut sampled.is_due, true)))
+        });
+        match pause_over {
+            Some((_, true)) => {}
+            Some((over, false)) => {
+                self.wheel.insert(over, Timer::Sample(lane));
+            }
+            None => {
+                self.sample(lane, &peer, now);
+                self.out.push_back(Output::Forgotten { peer });
+            }
+        }
+    }
+
+    /// Dialogs were forgotten while it was too early to look at others.
+    pub(super) fn handle_sample_due(&mut self, lane: LaneId, now: Now) {
+        if self.sweeps.sampled.remove(&lane).is_some_and(|sampled| sampled.is_due) {
+            self.doubt_dialogs(lane, now);
+        }
+    }
+
+    /// A front end refused a NOTIFY with 503: is it the front end itself that fails?
+    pub(super) fn suspect(&mut self, lane: LaneId) {
+        if let LaneKey::Peer(peer @ PeerKey::FrontEnd(_)) = &self.lanes.lane(lane).key {
+            self.out.push_back(Output::Suspect { peer: peer.clone() });
         }
     }
 
@@ -120,18 +174,18 @@ impl Owner {
     /// Begins a sweep of all dialogs, or until `samples` of them are known, in place of one that is under way.
     fn sweep(&mut self, lane: LaneId, peer: &PeerKey, samples: Option<usize>, now: Now) {
         // Those that are being asked need not be asked again, and count in the window.
-        let open = self.sweeps.0.remove(&lane).map(|sweep| sweep.open).unwrap_or_default();
+        let open = self.sweeps.running.remove(&lane).map(|sweep| sweep.open).unwrap_or_default();
         let end = self.upstreams.places();
         let sweep = Sweep { peer: peer.clone(), next: 0, end, open, samples, is_stalled: false };
-        self.sweeps.0.insert(lane, sweep);
+        self.sweeps.running.insert(lane, sweep);
         self.continue_sweep(lane, now);
     }
 
     /// Refreshes as many dialogs as fit into the window.
     pub(super) fn continue_sweep(&mut self, lane: LaneId, now: Now) {
-        let Some(mut sweep) = self.sweeps.0.remove(&lane) else { return };
+        let Some(mut sweep) = self.sweeps.running.remove(&lane) else { return };
         if sweep.is_stalled && self.lanes.lane(lane).is_doubtful() {
-            self.sweeps.0.insert(lane, sweep);
+            self.sweeps.running.insert(lane, sweep);
             return;
         }
         sweep.is_stalled = false;
@@ -163,14 +217,14 @@ impl Owner {
             sweep.open.extend(self.upstreams.upstream(at).map(|upstream| upstream.row));
         }
         if sweep.next < sweep.end || !sweep.open.is_empty() {
-            self.sweeps.0.insert(lane, sweep);
+            self.sweeps.running.insert(lane, sweep);
         }
     }
 
     /// A SUBSCRIBE has ended, which had this row's number. `is_answered` is false when no response came at all.
     pub(super) fn handle_swept(&mut self, at: u32, row: u64, status: u16, is_answered: bool, now: Now) {
         let is_forgotten = is_answered && status == 481;
-        let swept = self.sweeps.0.iter_mut().find_map(|(lane, sweep)| {
+        let swept = self.sweeps.running.iter_mut().find_map(|(lane, sweep)| {
             let is_its = sweep.open.remove(&row);
             is_its.then_some((*lane, sweep))
         });
@@ -189,7 +243,7 @@ impl Owner {
             if is_renewed {
                 self.restart_upstream(at, now);
                 let row = self.upstreams.upstream(at).map(|upstream| upstream.row);
-                if let Some(sweep) = self.sweeps.0.get_mut(&lane) {
+                if let Some(sweep) = self.sweeps.running.get_mut(&lane) {
                     sweep.open.extend(row);
                 }
             }
@@ -206,22 +260,25 @@ impl Owner {
                 sweep.next = sweep.end;
             }
         }
-        if self.sweeps.0.get(&lane).is_some_and(|sweep| !sweep.is_stalled) {
+        if self.sweeps.running.get(&lane).is_some_and(|sweep| !sweep.is_stalled) {
             self.continue_sweep(lane, now);
         }
     }
 
     /// A dialog was forgotten: are others too?
     fn look_for_forgotten(&mut self, at: u32, now: Now) {
-        let Some(peer) = self.upstreams.upstream(at).map(|upstream| upstream.peer.clone()) else { return };
-        self.handle_peer_forgot(&peer, now);
-        self.out.push_back(Output::Forgotten { peer });
+        if let Some(peer) = self.upstreams.upstream(at).map(|upstream| upstream.peer.clone()) {
+            let lane = self.peer_lane(&peer);
+            self.doubt_dialogs(lane, now);
+        }
     }
 }
 
+/// From one look at some dialogs to the next.
+const SAMPLE_PAUSE: Duration = Duration::from_secs(10);
 /// Dialogs that are known, after a single one was not, show that the others are too.
 const SAMPLES: usize = 16;
 /// Places that one turn looks at.
 const LOOKED_AT_PER_TURN: u32 = 1024;
 /// How long a sweep rests for want of a connection.
-const STALLED_FOR: std::time::Duration = std::time::Duration::from_secs(30);
+const STALLED_FOR: Duration = Duration::from_secs(30);

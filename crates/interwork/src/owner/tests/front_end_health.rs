@@ -202,6 +202,60 @@ fn one_forgotten_dialog_makes_every_shard_look_at_some_others() {
 }
 
 #[test]
+fn a_front_end_that_forgot_everything_behind_a_connection_that_stands_is_found_out_by_one_notify() {
+    let mut stage = watched_by(100);
+    stage.subscribe(&front_end(), BENVOLIO, JULIET, "w", "Expires: 3600\r\n");
+    stage.presence(JULIET, BENVOLIO, "subscribed", "");
+    stage.presence("juliet@xmpp.example/b", BENVOLIO, "", "");
+    stage.front_end_is(PeerHealth::Up);
+    stage.requests.clear();
+    stage.notifies.clear();
+    stage.answers_notify = Some(481);
+    stage.wait(Duration::from_secs(10));
+    stage.presence("juliet@xmpp.example/b", BENVOLIO, "", "<show>dnd</show>");
+    assert_eq!((stage.notifies.len(), stage.forgotten.as_slice()), (1, &[front_end()][..]));
+    stage.wait(Duration::ZERO);
+    assert_eq!(stage.front_end_answers(false, &pidf("closed", "")), (100, 100), "all are there anew");
+}
+
+#[test]
+fn watchers_that_leave_have_some_of_our_dialogs_looked_at_once_in_ten_seconds() {
+    let mut stage = watched_by(100);
+    for n in 0..50 {
+        let (user, call) = (format!("u{n}@corp.example"), format!("w{n}"));
+        stage.subscribe(&front_end(), &user, JULIET, &call, "Expires: 3600\r\n");
+        stage.presence(JULIET, &user, "subscribed", "");
+        stage.presence("juliet@xmpp.example/b", &user, "", "");
+    }
+    stage.front_end_is(PeerHealth::Up);
+    stage.wait(Duration::from_secs(10));
+    stage.requests.clear();
+    stage.answers_notify = Some(481);
+    for n in 0..50 {
+        stage.presence("juliet@xmpp.example/b", &format!("u{n}@corp.example"), "", "<show>dnd</show>");
+    }
+    assert_eq!(stage.forgotten.len(), 1);
+    let (in_dialog, new) = stage.front_end_answers(true, &pidf("open", ""));
+    assert!(new == 0 && (16..=17).contains(&in_dialog), "{in_dialog} {new}");
+    stage.wait(Duration::from_secs(11));
+    assert_eq!(stage.forgotten.len(), 2, "those that came too early count then");
+    let (in_dialog, new) = stage.front_end_answers(true, &pidf("open", ""));
+    assert!(new == 0 && (16..=17).contains(&in_dialog), "{in_dialog} {new}");
+    stage.wait(Duration::from_secs(60));
+    assert_eq!(stage.forgotten.len(), 2);
+}
+
+#[test]
+fn a_503_to_a_notify_makes_its_front_end_suspect() {
+    let mut stage = juliet_watched();
+    stage.front_end_is(PeerHealth::Up);
+    stage.answers_notify = Some(503);
+    stage.wait(Duration::from_secs(10));
+    stage.presence("juliet@xmpp.example/b", BENVOLIO, "", "<show>dnd</show>");
+    assert_eq!((stage.dialogs().0, stage.suspected.as_slice()), (1, &[front_end()][..]));
+}
+
+#[test]
 fn a_front_end_that_cannot_be_reached_after_a_restart_leaves_nobody_with_a_false_state() {
     let stage = watched_by(100);
     let mut again = stage.killed_and_started_again(Duration::from_secs(5));

@@ -88,6 +88,7 @@ pub struct Stage {
     pub decided: Vec<Vec<String>>,
     /// Front ends that did not know a dialog.
     pub forgotten: Vec<PeerKey>,
+    pub suspected: Vec<PeerKey>,
     /// By what peers speak and are reached.
     pub way: PeerWay,
     next_reply: u64,
@@ -249,6 +250,7 @@ impl Stage {
             reports: Vec::new(),
             decided: Vec::new(),
             forgotten: Vec::new(),
+            suspected: Vec::new(),
             way: way(),
             next_reply: 1,
             next_cseq: 1,
@@ -447,6 +449,7 @@ impl Stage {
                 Output::Event(event) => self.events.push(event),
                 Output::PartnerPairs { .. } => {}
                 Output::Forgotten { peer } => self.forgotten.push(peer),
+                Output::Suspect { peer } => self.suspected.push(peer),
                 Output::WantStream { peer } => self.wants_stream.push(peer),
             }
         }
