@@ -31,7 +31,7 @@ use std::{
 
 use bytes::Bytes;
 use tombolo_edge::{StreamEnd, StreamId};
-use tombolo_interwork::owner::MessageId;
+use tombolo_interwork::{error::Undelivered, owner::MessageId};
 use tombolo_runtime::Backoff;
 
 use self::{
@@ -255,7 +255,7 @@ impl Session {
         let is_full = self.mail.len() >= self.settings.waiting_messages
             || self.mail_bytes + letter.bytes.len() > self.settings.waiting_bytes;
         if is_full {
-            return self.bounce(&letter, "resource-constraint");
+            return self.bounce(&letter, Undelivered::NotSent("resource-constraint"));
         }
         // While the partner is known to be unreachable nobody is kept waiting for the next try.
         if let Dial::Waiting { .. } = self.dial
@@ -263,7 +263,7 @@ impl Session {
             && self.is_lost
             && message.is_some()
         {
-            return self.bounce(&letter, self.condition);
+            return self.bounce(&letter, Undelivered::NotSent(self.condition));
         }
         self.mail_bytes += letter.bytes.len();
         self.mail.push_back(letter);
@@ -327,6 +327,7 @@ impl Session {
         let markers = self.markers.take();
         let is_proved = markers.is_some_and(|markers| markers.is_proved());
         let is_in_order = end.is_clean() && !stream.is_given_up;
+        let is_link = *end == StreamEnd::LinkLost;
         let is_steady = is_proved
             || !stream.is_given_up && now.duration_since(stream.began_at) >= self.settings.steady_after;
         let (is_ours, is_given_up) = (stream.is_closing, stream.is_given_up);
@@ -335,11 +336,21 @@ impl Session {
         let is_clean = (is_in_order || is_confirmed) && is_whole && self.granted.is_empty();
         let is_certain = is_clean && unconfirmed.is_empty();
         self.granted.clear();
+        // Nobody knows how much an edge wrote of what it was handed before it was lost: sending it again could make it arrive
+        // twice.
+        let (lost, unwritten) = match is_link {
+            true => (unwritten, Vec::new()),
+            false => (Vec::new(), unwritten),
+        };
         for letter in unwritten.into_iter().rev() {
             self.mail_bytes += letter.bytes.len();
             self.mail.push_front(letter);
         }
-        let (known, uncertain) = if is_in_order { (reported, Ok(())) } else { (0, Err(UNCERTAIN)) };
+        for letter in lost {
+            self.bounce(&letter, Undelivered::Uncertain);
+        }
+        let (known, uncertain) =
+            if is_in_order { (reported, Ok(())) } else { (0, Err(Undelivered::Uncertain)) };
         let arrived = arrived.into_iter().map(|(shard, message)| (shard, message, Ok(())));
         let others = unconfirmed.into_iter().skip(known);
         for (shard, message, fate) in
@@ -350,7 +361,6 @@ impl Session {
         self.out.push_back(SessionOutput::LaneLost { is_clean });
         // A partner that ends a stream in order is there, even if it did not take everything; and the end of a link of ours
         // says nothing of it.
-        let is_link = *end == StreamEnd::LinkLost;
         if !is_in_order && (is_given_up || !is_certain) && !is_link {
             self.lose(end.condition());
         }
@@ -561,13 +571,13 @@ impl Session {
     fn bounce_mail(&mut self, condition: &'static str) {
         self.mail_bytes = 0;
         while let Some(letter) = self.mail.pop_front() {
-            self.bounce(&letter, condition);
+            self.bounce(&letter, Undelivered::NotSent(condition));
         }
     }
 
-    fn bounce(&mut self, letter: &Letter, condition: &'static str) {
+    fn bounce(&mut self, letter: &Letter, why: Undelivered) {
         if let Some(message) = letter.message {
-            self.out.push_back(SessionOutput::Fate { shard: letter.shard, message, fate: Err(condition) });
+            self.out.push_back(SessionOutput::Fate { shard: letter.shard, message, fate: Err(why) });
         }
     }
 
@@ -676,8 +686,6 @@ pub(crate) fn number_of_pong(id: &str) -> Option<u64> {
     u64::from_str_radix(id.strip_prefix(PING_ID)?, 16).ok()
 }
 
-/// What the sender of a message is told that was written and may not have arrived.
-const UNCERTAIN: &str = "remote-server-timeout";
 /// How often it is looked whether a partner that we refuse is one again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// So old is a dial when another one begins beside it, as the partner came by itself.

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Instant};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 use tombolo_edge::{DialId, DomainPair, StreamEnd, ToEdge};
-use tombolo_interwork::owner::{Input, LaneKey};
+use tombolo_interwork::{
+    error::Undelivered,
+    owner::{Input, LaneKey},
+};
 
 use crate::{
     alarm::{Alarm, Alarmed},
@@ -264,7 +267,7 @@ impl Guarded for SessionActor {
             self.directory.edge().send(ToEdge::GiveUp { stream });
         }
         for (shard, message) in dead.take_open_messages() {
-            let fate = Err("remote-server-timeout");
+            let fate = Err(Undelivered::NotSent("remote-server-timeout"));
             self.directory.tell_shard(shard, Input::MessageFate { message, fate });
         }
     }
@@ -288,7 +291,7 @@ impl SessionActor {
     fn refuse(&self, message: ToSession) {
         match message {
             ToSession::Message { shard, message: Some(message), .. } => {
-                let fate = Err("resource-constraint");
+                let fate = Err(Undelivered::NotSent("resource-constraint"));
                 self.directory.tell_shard(shard, Input::MessageFate { message, fate });
             }
             // It would be nobody's.

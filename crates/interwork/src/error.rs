@@ -166,6 +166,25 @@ impl Failure {
     }
 }
 
+/// Why a message toward XMPP is not known to have arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undelivered {
+    /// It did not leave: the stanza error condition that stands for the cause.
+    NotSent(&'static str),
+    /// It left, or may have, and its stream broke before the partner confirmed it (D-24).
+    Uncertain,
+}
+
+impl Undelivered {
+    /// The stanza error condition that stands for it.
+    pub fn condition(self) -> &'static str {
+        match self {
+            Self::NotSent(condition) => condition,
+            Self::Uncertain => "remote-server-timeout",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,7 +27,7 @@ fn broken() -> StreamEnd {
     StreamEnd::Broken("cable".into())
 }
 
-fn fate(message: u64, fate: Result<(), &'static str>) -> SessionOutput {
+fn fate(message: u64, fate: Result<(), Undelivered>) -> SessionOutput {
     SessionOutput::Fate { shard: 0, message: MessageId(message), fate }
 }
 
@@ -103,12 +103,41 @@ fn xs_dns_06_a_failed_dial_bounces_each_waiting_message_once() {
     assert_eq!(outputs(&mut session), [SessionOutput::Dial]);
     session.handle_dial_failed(&StreamEnd::NotFound(Absence::NoSuchName), now);
     let fates = outputs(&mut session);
-    let bounced = fates
-        .iter()
-        .filter(|output| matches!(output, SessionOutput::Fate { fate: Err("remote-server-not-found"), .. }));
+    let bounced = fates.iter().filter(|output| {
+        matches!(
+            output,
+            SessionOutput::Fate { fate: Err(Undelivered::NotSent("remote-server-not-found")), .. }
+        )
+    });
     assert_eq!(bounced.count(), 100);
     session.handle_dial_failed(&StreamEnd::NotFound(Absence::NoSuchName), now);
     assert!(outputs(&mut session).is_empty());
+}
+
+#[test]
+fn d_24_what_a_lost_edge_was_handed_is_uncertain_and_is_never_sent_twice() {
+    let (mut session, now) = (session(), start());
+    session.handle_stream_up(STREAM, 10, now);
+    for n in 1..=4 {
+        session.handle_message(0, Some(MessageId(n)), vec![b'0' + n as u8; 5], now);
+    }
+    // An answer for which nobody waits is among them.
+    session.handle_message(0, None, vec![b'a'; 5], now);
+    session.handle_written(STREAM, 1, 5, now);
+    outputs(&mut session);
+    // The edge was killed: it wrote the second and third, or not, and the fourth waits here for the window.
+    session.handle_stream_down(STREAM, &StreamEnd::LinkLost, 0, now);
+    let down = outputs(&mut session);
+    for n in 1..=3 {
+        assert!(down.contains(&fate(n, Err(Undelivered::Uncertain))), "{n}: {down:?}");
+    }
+    assert!(!down.contains(&fate(4, Err(Undelivered::Uncertain))), "it never left: {down:?}");
+    session.handle_stream_up(StreamId(2), 65_536, now);
+    let sent = outputs(&mut session).into_iter().filter_map(|output| match output {
+        SessionOutput::Stanzas { bytes, .. } => Some(bytes),
+        _ => None,
+    });
+    assert_eq!(sent.collect::<Vec<_>>(), [&b"44444"[..], b"aaaaa"], "each once, in order");
 }
 
 #[test]
@@ -123,7 +152,7 @@ fn unwritten_messages_go_by_the_next_stream_in_order() {
     session.handle_stream_down(STREAM, &StreamEnd::Broken("cable".into()), 2, now);
     let down = outputs(&mut session);
     assert!(
-        down.contains(&fate(2, Err("remote-server-timeout"))),
+        down.contains(&fate(2, Err(Undelivered::Uncertain))),
         "written, and perhaps never read: {down:?}"
     );
     assert!(!down.iter().any(|output| matches!(output, SessionOutput::Fate { message: MessageId(3), .. })));
@@ -235,7 +264,11 @@ fn too_many_waiting_messages_are_refused() {
     for n in 0..3 {
         session.handle_message(0, Some(MessageId(n)), vec![b'x'], now);
     }
-    let refused = SessionOutput::Fate { shard: 0, message: MessageId(2), fate: Err("resource-constraint") };
+    let refused = SessionOutput::Fate {
+        shard: 0,
+        message: MessageId(2),
+        fate: Err(Undelivered::NotSent("resource-constraint")),
+    };
     assert!(outputs(&mut session).contains(&refused));
 }
 
@@ -399,7 +432,7 @@ fn a_partner_that_is_none_any_more_is_not_dialled_until_it_is_one_again() {
     session.handle_want(0, 10, now);
     session.handle_dial_failed(&StreamEnd::Refused("no partner".into()), now);
     session.handle_message(0, Some(MessageId(1)), b"<message/>".to_vec(), now);
-    assert!(outputs(&mut session).contains(&fate(1, Err("not-allowed"))));
+    assert!(outputs(&mut session).contains(&fate(1, Err(Undelivered::NotSent("not-allowed")))));
     session.handle_standing(Standing { is_configured: false, has_pairs: true });
     for _ in 0..10 {
         let next = session.poll_timeout().expect("it looks again");

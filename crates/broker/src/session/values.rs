@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tombolo_edge::StreamId;
-use tombolo_interwork::owner::MessageId;
+use tombolo_interwork::{error::Undelivered, owner::MessageId};
 use tombolo_runtime::BackoffSettings;
 
 /// Which shard of this process.
@@ -86,8 +86,8 @@ pub enum SessionOutput {
         shard: ShardIndex,
         /// The message.
         message: MessageId,
-        /// Written, or the stanza error condition for its sender.
-        fate: Result<(), &'static str>,
+        /// Written, or why it is not known to have arrived.
+        fate: Result<(), Undelivered>,
     },
     /// The stream ended: tell every shard.
     LaneLost {

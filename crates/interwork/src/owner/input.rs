@@ -8,7 +8,7 @@ use tombolo_sip::message::Message;
 use tombolo_xmpp::stream::ReceivedStanza;
 
 use crate::{
-    error::{Failure, NoResponse},
+    error::{Failure, NoResponse, Undelivered},
     owner::keys::{LaneKey, PeerKey, PhoneKey},
     token::TokenMac,
 };
@@ -96,8 +96,8 @@ pub enum Input {
     MessageFate {
         /// Names the message.
         message: MessageId,
-        /// Written to a stream; or a stanza error condition.
-        fate: Result<(), &'static str>,
+        /// Written to a stream; or why it is not known to have arrived.
+        fate: Result<(), Undelivered>,
     },
     /// What became of a message that went out as [`super::Output::Deliver`].
     Delivered {

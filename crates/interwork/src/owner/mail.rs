@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     address::{sip_uri_of_xmpp_uri, uri_of, uri_of_device, xmpp_uri_of_sip_uri},
-    error::{Failure, Target, status_of},
+    error::{Failure, Target, Undelivered, status_of},
     message_to_sip::{self, PageMessage},
     message_to_xmpp::{self, IncomingMessage},
     request::{MAX_FORWARDS, RequestDraft},
@@ -568,7 +568,7 @@ impl Owner {
     pub(super) fn handle_message_fate(
         &mut self,
         message: MessageId,
-        fate: Result<(), &'static str>,
+        fate: Result<(), Undelivered>,
         now: Now,
     ) {
         let Some(sent) = self.mail.to_xmpp.get_mut(&message.0) else { return };
@@ -579,7 +579,7 @@ impl Owner {
                     self.handle_message_wait_over(message, now);
                 }
             }
-            Err(condition) => self.refuse_message(message, &Refusal::ours(condition), now),
+            Err(undelivered) => self.refuse_message(message, &Refusal::ours(undelivered), now),
         }
     }
 
@@ -601,7 +601,11 @@ impl Owner {
                 let lane = self.lanes.lane(lane).key.clone();
                 self.out.push_back(Output::Withdraw { lane, message });
             }
-            return self.refuse_message(message, &Refusal::ours("remote-server-timeout"), now);
+            return self.refuse_message(
+                message,
+                &Refusal::ours(Undelivered::NotSent("remote-server-timeout")),
+                now,
+            );
         }
         let Some((request, _)) = sent.request.take() else { return };
         self.mail.answered_octets += answered_octets(sent);
@@ -704,7 +708,7 @@ impl Owner {
                 let cause = cut_text(refusal.text.unwrap_or(refusal.condition), CAUSE_LEN);
                 format!("Your message could not be delivered: {cause}")
             }
-            RefusedBy::Us => format!(
+            RefusedBy::Us | RefusedBy::Nobody => format!(
                 "Your message may not have arrived: the connection to the contact's server broke before it confirmed \
                  the message ({})",
                 refusal.condition
@@ -774,20 +778,27 @@ struct Refusal<'a> {
 enum RefusedBy {
     /// The contact's server answered with an error.
     Contact,
-    /// It did not leave, or what became of it is not known.
+    /// It did not leave.
     Us,
+    /// It may have arrived.
+    Nobody,
 }
 
-impl<'a> Refusal<'a> {
+impl Refusal<'_> {
     /// One for which nothing was heard of the contact's server.
-    fn ours(condition: &'a str) -> Self {
-        Self { condition, by: RefusedBy::Us, target: Target::Bare, text: None, moved_to: None }
+    fn ours(undelivered: Undelivered) -> Self {
+        let by = match undelivered {
+            Undelivered::NotSent(_) => RefusedBy::Us,
+            Undelivered::Uncertain => RefusedBy::Nobody,
+        };
+        Self { condition: undelivered.condition(), by, target: Target::Bare, text: None, moved_to: None }
     }
 
     /// For the log, and for people behind a SIP status.
     fn reason(&self) -> &'static str {
         match (self.by, self.condition) {
             (RefusedBy::Contact, _) => "the XMPP side refused the message",
+            (RefusedBy::Nobody, _) => "the stream broke, and the message may have arrived",
             (RefusedBy::Us, "remote-server-not-found") => "the contact's domain has no XMPP server",
             (RefusedBy::Us, "remote-server-timeout") => "the contact's server cannot be reached",
             (RefusedBy::Us, "not-allowed") => "the policy refuses the message",

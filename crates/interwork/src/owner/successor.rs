@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tombolo_presence::Now;
 
 use super::{LaneKey, Owner, SipRequest};
+use crate::error::Undelivered;
 
 /// The numbers that a shard has given out. Plain integers, so they can be read from a machine that panicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +70,7 @@ impl Owner {
             self.shard.ask_again(lane);
         }
         for message in self.mail.messages_on(key) {
-            self.handle_message_fate(message, Err("remote-server-timeout"), now);
+            self.handle_message_fate(message, Err(Undelivered::Uncertain), now);
         }
     }
 }

@@ -128,7 +128,7 @@ fn a_message_is_confirmed_by_a_later_pong_and_by_no_time() {
         }
         session.handle_stream_down(STREAM, &broken(), written, later + wait);
         let down = outputs(&mut session);
-        assert_eq!(down.contains(&fate(1, Err("remote-server-timeout"))), !is_answered, "{down:?}");
+        assert_eq!(down.contains(&fate(1, Err(Undelivered::Uncertain))), !is_answered, "{down:?}");
         assert_eq!(is_down(&down), !is_answered);
     }
 }
@@ -156,7 +156,7 @@ fn a_message_into_a_dead_path_is_told_back_within_a_minute_however_young_the_str
             written,
             dropped + *at,
         );
-        assert!(outputs(&mut session).contains(&fate(1, Err("remote-server-timeout"))));
+        assert!(outputs(&mut session).contains(&fate(1, Err(Undelivered::Uncertain))));
     }
 }
 
@@ -176,7 +176,7 @@ fn a_pong_confirms_what_was_handed_over_before_its_ping_and_nothing_later() {
         .into_iter()
         .filter(|output| matches!(output, SessionOutput::Fate { fate: Err(_), .. }))
         .collect();
-    let lost = Err("remote-server-timeout");
+    let lost = Err(Undelivered::Uncertain);
     assert_eq!(fates, [fate(2, lost), fate(3, lost), fate(4, lost)]);
 }
 
@@ -197,7 +197,7 @@ fn what_is_written_to_a_partner_that_never_answers_is_taken_as_received_after_tw
         .into_iter()
         .filter(|output| matches!(output, SessionOutput::Fate { .. }))
         .collect();
-    let uncertain = Err("remote-server-timeout");
+    let uncertain = Err(Undelivered::Uncertain);
     assert_eq!(fates, [fate(2, uncertain), fate(3, uncertain)], "the fourth goes by the next stream");
     // After an end in order all of them are there.
     let mut session = pinging(now);
@@ -219,7 +219,7 @@ fn messages_to_a_partner_that_stopped_answering_wait_when_too_many_are_unconfirm
         write(&mut session, &mut written, now);
     }
     let said = outputs(&mut session);
-    let count = |fate: Result<(), &str>| {
+    let count = |fate: Result<(), Undelivered>| {
         said.iter()
             .filter(|output| matches!(output, SessionOutput::Fate { fate: f, .. } if *f == fate))
             .count()
@@ -228,7 +228,7 @@ fn messages_to_a_partner_that_stopped_answering_wait_when_too_many_are_unconfirm
     session.handle_stream_down(STREAM, &broken(), written, now + SECOND);
     let told = outputs(&mut session)
         .iter()
-        .filter(|output| matches!(output, SessionOutput::Fate { fate: Err("remote-server-timeout"), .. }))
+        .filter(|output| matches!(output, SessionOutput::Fate { fate: Err(Undelivered::Uncertain), .. }))
         .count();
     assert_eq!(told, 4096, "not one is forgotten");
 }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::stage::*;
-use crate::owner::{Input, LaneKey, MessageId};
+use crate::{
+    error::Undelivered,
+    owner::{Input, LaneKey, MessageId},
+};
 
 const PLAIN: &str = "Content-Type: text/plain\r\n";
 
@@ -255,7 +258,7 @@ fn d_24_the_loss_of_a_message_that_was_written_and_accepted_is_told_later() {
     assert_eq!(stage.status(), 202);
     stage.wait(Duration::from_secs(40));
     for message in [1, 2] {
-        let fate = Err("remote-server-timeout");
+        let fate = Err(Undelivered::Uncertain);
         stage.input(Input::MessageFate { message: MessageId(message), fate });
     }
     assert!(stage.responses.is_empty());
@@ -277,11 +280,11 @@ fn a_message_that_was_written_and_lost_with_its_stream_has_a_fate_however_many_c
     }
     stage.responses.clear();
     stage.wait(Duration::from_secs(1));
-    stage.input(Input::MessageFate { message: MessageId(1), fate: Err("remote-server-timeout") });
+    stage.input(Input::MessageFate { message: MessageId(1), fate: Err(Undelivered::Uncertain) });
     let (peer, _, draft) = stage.requests.pop_front().expect("the sender is told");
     assert_eq!(peer, front_end());
     assert!(draft.from.contains(JULIET) && draft.to.contains(BENVOLIO));
     assert!(stage.responses.is_empty());
-    stage.input(Input::MessageFate { message: MessageId(1), fate: Err("remote-server-timeout") });
+    stage.input(Input::MessageFate { message: MessageId(1), fate: Err(Undelivered::Uncertain) });
     assert!(stage.requests.is_empty(), "once");
 }

@@ -7,7 +7,7 @@ use tombolo_sip::headers::HeaderName;
 
 use super::stage::*;
 use crate::{
-    error::{Failure, NoResponse},
+    error::{Failure, NoResponse, Undelivered},
     owner::{Input, MessageId},
 };
 
@@ -121,14 +121,16 @@ fn stox_e_09_a_front_end_that_is_down_is_told_apart_from_one_that_refuses() {
 
 #[test]
 fn a_sip_sender_is_told_whether_the_contacts_server_refused_or_could_not_be_reached() {
-    for (condition, status, text) in [
-        ("remote-server-timeout", 480, "the contact's server cannot be reached"),
-        ("remote-server-not-found", 404, "the contact's domain has no XMPP server"),
+    use Undelivered::{NotSent, Uncertain};
+    for (fate, status, text) in [
+        (NotSent("remote-server-timeout"), 480, "the contact's server cannot be reached"),
+        (NotSent("remote-server-not-found"), 404, "the contact's domain has no XMPP server"),
+        (Uncertain, 480, "the stream broke, and the message may have arrived"),
     ] {
         let mut stage = Stage::new();
         stage.writes_messages = false;
         stage.message(&phone_of(ROMEO, "a"), ROMEO, JULIET, "Content-Type: text/plain\r\n", b"x");
-        stage.input(Input::MessageFate { message: MessageId(1), fate: Err(condition) });
+        stage.input(Input::MessageFate { message: MessageId(1), fate: Err(fate) });
         let response = stage.response();
         assert_eq!(response.status(), Some(status));
         let warning = response.rows(HeaderName::Warning).next().expect("a cause");
@@ -488,7 +490,10 @@ fn a_message_without_a_route_is_answered_with_the_mapped_cause() {
     let mut stage = Stage::new();
     stage.writes_messages = false;
     stage.message(&phone_of(ROMEO, "a"), ROMEO, JULIET, "Content-Type: text/plain\r\n", b"x");
-    stage.input(Input::MessageFate { message: MessageId(1), fate: Err("remote-server-not-found") });
+    stage.input(Input::MessageFate {
+        message: MessageId(1),
+        fate: Err(Undelivered::NotSent("remote-server-not-found")),
+    });
     assert_eq!(stage.status(), 404);
 }
 
