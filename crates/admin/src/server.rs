@@ -38,6 +38,7 @@ use tombolo_interwork::typed_address::typed_address;
 use tombolo_net::moment;
 use tombolo_policy::{Approve, Table};
 use tombolo_presence::Address;
+use tombolo_runtime::guard_future;
 use tombolo_telemetry::{Metrics, PartState};
 
 use crate::{
@@ -120,35 +121,49 @@ impl AdminState {
     }
 }
 
-/// Serves HTTP on `listen` and the unix socket at `socket` until the future is dropped. Gives the address that HTTP
-/// listens on.
+/// Serves HTTP on `listen` and the unix socket at `socket` until the future is dropped; it ends only with an error of a
+/// listener. Gives the address that HTTP listens on.
 pub async fn serve(
     state: Shared,
     listen: SocketAddr,
     socket: PathBuf,
-) -> io::Result<(SocketAddr, impl Future<Output = ()>)> {
+) -> io::Result<(SocketAddr, impl Future<Output = io::Error>)> {
     let http = tombolo_net::listen_all(listen, &[listen])?;
     let address = http.first().map_or(Ok(listen), TcpListener::local_addr)?;
     let unix = bind_private(&socket)?;
-    let questions = public().layer(from_fn_with_state(address, check_host)).with_state(state.clone());
-    let orders = private().merge(public()).with_state(state);
-    let both = async move {
-        let by_http = async {
-            let mut listeners = JoinSet::new();
-            for listener in http {
-                listeners.spawn(axum::serve(Limited::new(listener), questions.clone()).into_future());
-            }
-            while let Some(ended) = listeners.join_next().await {
-                ended.map_err(io::Error::other)??;
-            }
-            Ok::<(), io::Error>(())
-        };
-        let by_socket = async { axum::serve(Limited::new(unix), orders).await };
-        if let (Err(error), _) | (_, Err(error)) = tokio::join!(by_http, by_socket) {
-            tracing::error!(%error, "administration ended");
+    let guarded = from_fn_with_state(state.clone(), guard_answer);
+    let questions = public().layer(from_fn_with_state(address, check_host)).layer(guarded.clone());
+    let orders = private().merge(public()).layer(guarded);
+    let (questions, orders) = (questions.with_state(state.clone()), orders.with_state(state));
+    let all = async move {
+        let mut listeners = JoinSet::new();
+        for listener in http {
+            listeners.spawn(axum::serve(Limited::new(listener), questions.clone()).into_future());
+        }
+        listeners.spawn(axum::serve(Limited::new(unix), orders).into_future());
+        // The first listener that ends is missing from then on.
+        match listeners.join_next().await {
+            Some(Ok(Err(error))) => error,
+            Some(Err(error)) => io::Error::other(error),
+            Some(Ok(Ok(()))) | None => io::Error::other("a listener ended"),
         }
     };
-    Ok((address, both))
+    Ok((address, all))
+}
+
+/// A panic over one request is counted and answered; the connection and its listener go on.
+async fn guard_answer(State(state): State<Shared>, request: Request, next: Next) -> Response {
+    match guard_future(next.run(request)).await {
+        Ok(answer) => answer,
+        Err(panicked) => {
+            state.metrics.panicked();
+            tracing::error!(place = "administration", error = %panicked, "a request was dropped: handling it panicked");
+            refuse(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the answer could not be made: it is a fault of tombolo, see its log",
+            )
+        }
+    }
 }
 
 /// Only the owner may connect. A socket that a killed process left is taken over; one that is in use is not.
@@ -428,10 +443,14 @@ struct ReloadOrder {
 }
 
 async fn reload(State(state): State<Shared>, Json(order): Json<ReloadOrder>) -> Response {
+    let metrics = state.metrics.clone();
     // Files are read, which may take a moment.
     match tokio::task::spawn_blocking(move || state.files.reload(order.force)).await {
         Ok(answer) => Json(answer).into_response(),
-        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        Err(error) => {
+            metrics.panicked();
+            refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+        }
     }
 }
 
@@ -442,6 +461,8 @@ async fn shutdown(State(state): State<Shared>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     struct NoFiles;
@@ -502,6 +523,43 @@ mod tests {
         assert_eq!((answer.readiness.as_str(), answer.parts[0].state.as_str()), ("ready", "noted"));
         state.is_ready.store(false, Ordering::Relaxed);
         assert_eq!(readyz(&state).await.0, 503);
+    }
+
+    /// The status of the answer on a connection of its own.
+    async fn asked(at: SocketAddr, path: &str) -> String {
+        let mut socket = tokio::net::TcpStream::connect(at).await.expect("a listener");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.expect("asked");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.expect("answered");
+        answer.split(' ').nth(1).expect("a status").to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_request_over_which_its_handler_panics_gets_500_and_is_counted_and_the_listener_goes_on() {
+        struct Trap;
+        impl Reloadable for Trap {
+            fn reload(&self, _is_forced: bool) -> ReloadAnswer {
+                ReloadAnswer::default()
+            }
+
+            fn certificates(&self) -> Vec<CertificateAnswer> {
+                panic!("as the test ordered")
+            }
+        }
+        let mut state = Arc::into_inner(edge()).expect("the only one");
+        state.files = Arc::new(Trap);
+        let (state, folder) = (Arc::new(state), tempfile::tempdir().expect("a folder"));
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let served = serve(state.clone(), any, folder.path().join("socket")).await;
+        let (at, serving) = served.expect("it listens");
+        let serving = tokio::spawn(serving);
+        for _ in 0..2 {
+            assert_eq!(asked(at, "/api/v1/status").await, "500");
+            assert_eq!(asked(at, "/healthz").await, "200");
+        }
+        assert!(state.metrics.render().contains("tombolo_panics_total 2\n"));
+        assert!(!serving.is_finished());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tombolo_interwork::{
 };
 use tombolo_policy::Table;
 use tombolo_presence::{Address, Domain, LifetimeClock};
-use tombolo_runtime::{Clock, Placement};
+use tombolo_runtime::{Clock, Placement, guard_future};
 use tombolo_sip::digest::Algorithm;
 use tombolo_store::{StateStore, StoreError};
 use tombolo_telemetry::Metrics;
@@ -251,7 +251,12 @@ impl Broker {
         self.directory.connect(edge, flows);
         let phones = std::mem::take(&mut *self.datagram_phones.lock());
         let directory = self.directory.clone();
-        self.directory.placement.helpers().spawn(async move { meet(&directory, &phones).await });
+        self.directory.placement.helpers().spawn(async move {
+            // Those that are not met are when they register again.
+            if let Err(panicked) = guard_future(meet(&directory, &phones)).await {
+                directory.panics.note_harmless("phones on UDP", &panicked);
+            }
+        });
     }
 
     /// Waits until panics of actors do not stop: the cause for which the process must end, to be started anew.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use actix::{Actor, AsyncContext, Context};
-use tombolo_runtime::guard;
+use tombolo_runtime::{PanicWaits, guard};
 
 use crate::{directory::Directory, panics::ActorKind};
 
@@ -19,23 +19,13 @@ use crate::{directory::Directory, panics::ActorKind};
 #[derive(Debug, Default)]
 pub struct Recovery {
     is_down: bool,
-    /// Panics that followed each other closely.
-    failures: u32,
-    last: Option<Instant>,
+    waits: PanicWaits,
 }
 
 impl Recovery {
     /// True from a panic until the machine is rebuilt.
     pub fn is_down(&self) -> bool {
         self.is_down
-    }
-
-    /// Counts a panic; how long to wait before the machine is rebuilt.
-    fn fail(&mut self, now: Instant) -> Duration {
-        let is_first = self.last.is_none_or(|last| last + FORGOTTEN_AFTER <= now);
-        self.failures = if is_first { 0 } else { self.failures.saturating_add(1) };
-        self.last = Some(now);
-        BACKOFF_FLOOR.saturating_mul(1 << self.failures.min(10)).min(BACKOFF_CAP)
     }
 }
 
@@ -79,7 +69,7 @@ pub trait Guarded: Actor<Context = Context<Self>> {
     /// Marks the actor as down; how long to wait before the next try.
     fn go_down(&mut self, now: Instant) -> Duration {
         let recovery = self.recovery();
-        let wait = recovery.fail(now);
+        let wait = recovery.waits.next(now);
         if !std::mem::replace(&mut recovery.is_down, true) {
             self.directory().panics.went_down(Self::KIND);
         }
@@ -117,12 +107,6 @@ impl Suspect {
     }
 }
 
-/// From the first panic to the rebuilding; it doubles with each further panic.
-const BACKOFF_FLOOR: Duration = Duration::from_millis(100);
-const BACKOFF_CAP: Duration = Duration::from_secs(10);
-/// A panic this long after the last one is a first one.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
-
 /// Panics that tests order. Production code has none of it.
 #[cfg(test)]
 pub mod trap {
@@ -143,24 +127,5 @@ pub mod trap {
         let is_due = found.map(|(_, times)| *times -= 1).is_some();
         drop(traps);
         assert!(!is_due, "a test ordered this panic");
-    }
-}
-
-#[cfg(test)]
-mod unit_tests {
-    use super::*;
-
-    #[test]
-    fn the_wait_doubles_with_panics_that_follow_closely_and_begins_anew_after_a_quiet_minute() {
-        #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
-        let mut now = Instant::now();
-        let mut recovery = Recovery::default();
-        let mut waits = Vec::new();
-        for _ in 0..9 {
-            waits.push(recovery.fail(now).as_millis());
-            now += Duration::from_secs(1);
-        }
-        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
-        assert_eq!(recovery.fail(now + FORGOTTEN_AFTER).as_millis(), 100);
     }
 }

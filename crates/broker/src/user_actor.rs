@@ -9,6 +9,7 @@ use tombolo_interwork::{
     owner::{Input, PeerKey, PhoneKey, ReplyTo},
 };
 use tombolo_presence::Address;
+use tombolo_runtime::{Panicked, guard};
 use tombolo_sip::message::Message;
 use tombolo_store::{Row, StoreError};
 use tombolo_telemetry::{Redacted, SipMethod};
@@ -53,7 +54,7 @@ struct InHand {
 /// The stored bindings of a user whose machine panicked, or why they cannot be read.
 #[derive(ActorMessage)]
 #[rtype(result = "()")]
-struct Loaded(Result<Vec<Binding>, StoreError>);
+struct Loaded(Result<Result<Vec<Binding>, StoreError>, Panicked>);
 
 impl UserActor {
     /// A user without phones.
@@ -275,14 +276,18 @@ impl Guarded for UserActor {
         let (aor, directory, me) = (self.aor.clone(), self.directory.clone(), ctx.address());
         let helpers = directory.placement.helpers();
         let read = move || {
-            let accounts = directory.authenticator.accounts();
-            let bindings = bindings::of_user(
-                &*directory.store,
-                &accounts,
-                &directory.lifetimes,
-                &aor,
-                directory.clock.now(),
-            );
+            let bindings = guard(|| {
+                #[cfg(test)]
+                crate::guarded::trap::spring(&format!("bindings of {aor}"));
+                let accounts = directory.authenticator.accounts();
+                bindings::of_user(
+                    &*directory.store,
+                    &accounts,
+                    &directory.lifetimes,
+                    &aor,
+                    directory.clock.now(),
+                )
+            });
             me.do_send(Loaded(bindings));
         };
         let stored = move |_, _| drop(helpers.spawn_blocking(read));
@@ -295,9 +300,14 @@ impl Handler<Loaded> for UserActor {
 
     fn handle(&mut self, Loaded(bindings): Loaded, ctx: &mut Context<Self>) {
         let bindings = match bindings {
-            Ok(bindings) => bindings,
-            Err(error) => {
+            Ok(Ok(bindings)) => bindings,
+            Ok(Err(error)) => {
                 tracing::error!(%error, "the bindings of a user that is rebuilt cannot be read");
+                return self.rebuild_later(ctx);
+            }
+            Err(panicked) => {
+                let now = self.directory.clock.now().instant;
+                self.directory.panics.note(ActorKind::User, &panicked, now);
                 return self.rebuild_later(ctx);
             }
         };

@@ -17,6 +17,7 @@ use tombolo_net::{
     is_about_certificate, server_config_for,
 };
 use tombolo_xmpp::{
+    dialback::DialbackCondition,
     sasl::SaslFailure,
     stream::{
         KeyAnswer, KeyQuestion, OutboundStream, Pair, Refusal, S2sStream, StreamEvent, TlsFacts, TlsStart,
@@ -26,6 +27,7 @@ use tombolo_xmpp::{
 
 use crate::{
     DialId, DomainPair, ProofMethod, StreamEnd,
+    caught::caught,
     refused_steps::{FailedStep, Skipped, Step},
     stream_end::{NotOpened, domain_pair, end_of, note, other_host, printable, proof_of},
     stream_policy::{Shown, terms_of},
@@ -432,7 +434,8 @@ pub(crate) fn ask(
 ) {
     let (shared, answers) = (shared.clone(), answers.clone());
     shared.placement.helpers().spawn(async move {
-        let answer = shared.ask(question.clone()).await;
+        let asked = caught(&shared.metrics, "dialback question", shared.ask(question.clone())).await;
+        let answer = asked.unwrap_or(KeyAnswer::Failed(DialbackCondition::RemoteServerTimeout));
         // The stream may be over.
         let _ = answers.send((question, answer)).await;
     });

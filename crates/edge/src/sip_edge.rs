@@ -18,12 +18,13 @@ use tokio::sync::Semaphore;
 use tokio_rustls::rustls::ServerConfig;
 use tombolo_budget::Account;
 use tombolo_net::{CertificateStore, Resolver, ServerChoice, Trust, canonical, server_config_for};
-use tombolo_runtime::{Clock, MemoryGate, Placement};
+use tombolo_runtime::{Clock, MemoryGate, Placement, guard};
 use tombolo_sip::message::MessageLimits;
 use tombolo_telemetry::Metrics;
 
 use crate::{
     FlowId, FlowPort, FlowSink, FromFlow, ToFlow, Transport,
+    caught::note,
     outbox::Outbox,
     sip_admission::{Admission, Place},
     sip_avoided::Avoided,
@@ -229,8 +230,11 @@ impl SipShared {
 
     /// Tells what is always taken.
     pub(crate) fn tell(&self, value: FromFlow) {
-        if self.sink.offer(value).is_err() {
-            tracing::error!("a value that is always taken was given back");
+        match guard(|| self.sink.offer(value)) {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => tracing::error!("a value that is always taken was given back"),
+            // Whoever tells goes on: a flow that ended must not stay in the table of flows.
+            Err(panicked) => note(&self.metrics, "sip report", &panicked),
         }
     }
 

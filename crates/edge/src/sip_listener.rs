@@ -7,6 +7,8 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use rand::RngExt;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tombolo_net::{AnyStream, Role, accept_tls, canonical};
+use tombolo_runtime::lasting;
+use tombolo_telemetry::tell_lasting_panic;
 
 use crate::{
     Transport,
@@ -71,7 +73,12 @@ impl Bound {
     pub(crate) fn open(self, shared: &Arc<SipShared>) -> io::Result<()> {
         match self {
             Self::Stream(transport, listener) => {
-                shared.placement.helpers().spawn(accept(listener, transport, shared.clone()));
+                let (listener, owner, metrics) = (Arc::new(listener), shared.clone(), shared.metrics.clone());
+                let accepting = lasting(
+                    move || accept(listener.clone(), transport, owner.clone()),
+                    move |panicked| tell_lasting_panic(&metrics, "sip listener", panicked),
+                );
+                shared.placement.helpers().spawn(accepting);
             }
             Self::Datagrams(socket) => {
                 let side = UdpActor::start(socket, shared.clone())?;
@@ -82,7 +89,7 @@ impl Bound {
     }
 }
 
-async fn accept(listener: TcpListener, transport: Transport, shared: Arc<SipShared>) {
+async fn accept(listener: Arc<TcpListener>, transport: Transport, shared: Arc<SipShared>) {
     let mut trouble = AcceptTrouble::new("sip");
     loop {
         // While so many are being welcomed, the kernel's queue holds the others.

@@ -10,13 +10,13 @@ use actix::{
 use bytes::Bytes;
 use tokio::{net::UdpSocket, time::sleep};
 use tombolo_net::canonical;
-use tombolo_runtime::guard;
+use tombolo_runtime::{guard, lasting};
 use tombolo_sip::{
     build::ResponseBuilder,
     framer::is_padding,
     message::{Message, MessageLimits, read_datagram},
 };
-use tombolo_telemetry::StatusClass;
+use tombolo_telemetry::{StatusClass, tell_lasting_panic};
 
 use crate::{
     DialId, FlowFacts, FlowId, FromFlow, Transport, caught,
@@ -85,15 +85,29 @@ impl UdpActor {
         let local = socket.local_addr()?;
         let socket = Arc::new(socket);
         let (own, placement) = (socket.clone(), shared.placement.clone());
-        let index = placement.by_hash(local.port().into());
+        let (index, metrics) = (placement.by_hash(local.port().into()), shared.metrics.clone());
         let actor = placement.start_in(index, move |ctx: &mut Context<Self>| Self {
             side: UdpSide { local, socket: own, actor: ctx.address() },
             shared,
             remotes: Remotes::new(MOST_STRANGERS, MOST_BOUND),
         });
         let (receiver, to) = (socket.clone(), actor.clone());
-        placement.helpers().spawn(async move { receive(&receiver, &to).await });
+        let receiving = lasting(
+            move || {
+                let (receiver, to) = (receiver.clone(), to.clone());
+                async move { receive(&receiver, &to).await }
+            },
+            move |panicked| tell_lasting_panic(&metrics, "sip datagrams", panicked),
+        );
+        placement.helpers().spawn(receiving);
         Ok(UdpSide { local, socket, actor })
+    }
+
+    /// A panic over one address or datagram must not end the socket of all.
+    fn guarded(&mut self, work: impl FnOnce(&mut Self)) {
+        if let Err(panicked) = guard(|| work(self)) {
+            caught::note(&self.shared.metrics, "sip datagram", &panicked);
+        }
     }
 
     /// A new flow to an address that has none.
@@ -160,11 +174,13 @@ impl Actor for UdpActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.run_interval(SWEEP, |actor, _| {
-            let now = actor.shared.clock.now().instant;
-            for _ in 0..SWEPT {
-                let Some(facts) = actor.remotes.poll_silent(now) else { break };
-                actor.shared.end(facts.flow, "not heard of for long".to_owned());
-            }
+            actor.guarded(|actor| {
+                let now = actor.shared.clock.now().instant;
+                for _ in 0..SWEPT {
+                    let Some(facts) = actor.remotes.poll_silent(now) else { break };
+                    actor.shared.end(facts.flow, "not heard of for long".to_owned());
+                }
+            });
         });
     }
 }
@@ -174,10 +190,7 @@ impl Handler<Datagrams> for UdpActor {
 
     fn handle(&mut self, Datagrams(datagrams): Datagrams, ctx: &mut Context<Self>) {
         for (remote, datagram) in datagrams {
-            // One datagram must not end the socket of all.
-            if let Err(panicked) = guard(|| self.take(remote, datagram)) {
-                caught::note(&self.shared.metrics, "sip datagram", &panicked);
-            }
+            self.guarded(|actor| actor.take(remote, datagram));
         }
         // Lets the arbiter's other actors run between two batches.
         ctx.wait(tokio::task::yield_now().into_actor(self).map(|(), _, _| ()));
@@ -189,10 +202,10 @@ impl Handler<Meet> for UdpActor {
 
     fn handle(&mut self, Meet { remote, dial, has_alternatives }: Meet, _: &mut Context<Self>) {
         // Several peers may share an address, each with a dial of its own: the flow is theirs all.
-        match self.remotes.keep(remote, dial) {
-            Some(facts) => self.shared.tell(FromFlow::FlowUp(facts)),
-            None => drop(self.meet(remote, Some(dial), has_alternatives)),
-        }
+        self.guarded(|actor| match actor.remotes.keep(remote, dial) {
+            Some(facts) => actor.shared.tell(FromFlow::FlowUp(facts)),
+            None => drop(actor.meet(remote, Some(dial), has_alternatives)),
+        });
     }
 }
 
@@ -200,13 +213,15 @@ impl Handler<Keep> for UdpActor {
     type Result = ();
 
     fn handle(&mut self, Keep { remote, flow }: Keep, _: &mut Context<Self>) {
-        let now = self.shared.clock.now().instant;
-        match self.remotes.bind(remote, flow, now) {
-            Ok(None) => {}
-            Ok(Some(ended)) => self.shared.end(ended.flow, "others needed its place".to_owned()),
-            // It ended just when it was given away, and that was told too early.
-            Err(()) => self.shared.end(flow, "ended before".to_owned()),
-        }
+        self.guarded(|actor| {
+            let now = actor.shared.clock.now().instant;
+            match actor.remotes.bind(remote, flow, now) {
+                Ok(None) => {}
+                Ok(Some(ended)) => actor.shared.end(ended.flow, "others needed its place".to_owned()),
+                // It ended just when it was given away, and that was told too early.
+                Err(()) => actor.shared.end(flow, "ended before".to_owned()),
+            }
+        });
     }
 }
 
@@ -214,9 +229,11 @@ impl Handler<Forget> for UdpActor {
     type Result = ();
 
     fn handle(&mut self, Forget(remote): Forget, _: &mut Context<Self>) {
-        if let Some(facts) = self.remotes.forget(remote) {
-            self.shared.end(facts.flow, "closed".to_owned());
-        }
+        self.guarded(|actor| {
+            if let Some(facts) = actor.remotes.forget(remote) {
+                actor.shared.end(facts.flow, "closed".to_owned());
+            }
+        });
     }
 }
 

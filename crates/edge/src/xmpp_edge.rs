@@ -18,8 +18,8 @@ use tombolo_budget::Account;
 use tombolo_net::{CertificateStore, Resolver, Trust};
 use tombolo_policy::Table;
 use tombolo_presence::Domain;
-use tombolo_runtime::{Clock, MemoryGate, Placement};
-use tombolo_telemetry::Metrics;
+use tombolo_runtime::{Clock, MemoryGate, Placement, guard, lasting};
+use tombolo_telemetry::{Metrics, tell_lasting_panic};
 use tombolo_xmpp::{
     dialback::DialbackSecrets,
     stream::{InboundSettings, OutboundSettings, StreamLimits, TlsStart},
@@ -27,7 +27,7 @@ use tombolo_xmpp::{
 
 use crate::{
     DoorLimits, EdgePort, FromEdge, StreamEnd, StreamId, StreamSink, ToEdge,
-    caught::{PANICKED, caught},
+    caught::{PANICKED, caught, note},
     dialback_verify::Questions,
     doors::Doors,
     outbox::Outbox,
@@ -149,7 +149,11 @@ impl XmppEdge {
                 .map_err(|error| io::Error::new(error.kind(), format!("xmpp {address}: {error}")))?;
             for listener in listeners {
                 bound.push(listener.local_addr()?);
-                helpers.spawn(accept(listener, tls, shared.clone()));
+                let (listener, owner, metrics) = (Arc::new(listener), shared.clone(), shared.metrics.clone());
+                helpers.spawn(lasting(
+                    move || accept(listener.clone(), tls, owner.clone()),
+                    move |panicked| tell_lasting_panic(&metrics, "xmpp listener", panicked),
+                ));
             }
         }
         Ok((Self { shared }, bound))
@@ -166,6 +170,10 @@ impl XmppEdge {
     pub fn policy_changed(&self) {
         self.shared.refused_steps.lock().forget_all();
         self.shared.policy_changes.send_replace(());
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
     }
 
     /// Closes every stream in order, without what it has not written yet.
@@ -233,8 +241,11 @@ impl XmppShared {
 
     /// Tells what is always taken.
     pub(crate) fn tell(&self, value: FromEdge) {
-        if self.sink.offer(value).is_err() {
-            tracing::error!("a value that is always taken was given back");
+        match guard(|| self.sink.offer(value)) {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => tracing::error!("a value that is always taken was given back"),
+            // Whoever tells goes on: a stream that ended must not stay in the table of streams.
+            Err(panicked) => note(&self.metrics, "xmpp report", &panicked),
         }
     }
 

@@ -95,7 +95,7 @@ fn refuse_for_memory(socket: &TcpStream, tls: TlsStart) {
 }
 
 /// Accepts for ever; what comes is negotiated in a task of its own, within the budgets.
-pub(crate) async fn accept(listener: tokio::net::TcpListener, tls: TlsStart, shared: Arc<XmppShared>) {
+pub(crate) async fn accept(listener: Arc<tokio::net::TcpListener>, tls: TlsStart, shared: Arc<XmppShared>) {
     let mut trouble = AcceptTrouble::new("xmpp");
     loop {
         let (socket, remote) = match listener.accept().await {

@@ -10,7 +10,7 @@ use common::{
     log::{keep_log, logged},
     message, numbers, partner,
     relay::Relay,
-    run, table, write_to,
+    run, table, trap, write_to,
 };
 use tokio::{net::TcpStream, time::sleep};
 use tombolo_edge::{
@@ -18,7 +18,7 @@ use tombolo_edge::{
     LinkReports, LinkSettings, LinkState, ProofMethod, StreamDirection::*, StreamEnd, ToEdge,
 };
 use tombolo_policy::{Method::SaslExternal, Table};
-use tombolo_telemetry::{Health, PartState};
+use tombolo_telemetry::{Health, Metrics, PartState};
 
 const OURS: &str = "corp.example";
 const PARTNER: &str = "partner.example";
@@ -71,6 +71,7 @@ struct Gateway {
     ear: Arc<Ear>,
     policy: Arc<ArcSwap<Table>>,
     port: LinkPort,
+    metrics: Arc<Metrics>,
 }
 
 fn gateway(world: &Arc<World>, edges: &[SocketAddr], partners: Table, is_rogue: bool) -> Gateway {
@@ -84,20 +85,21 @@ fn gateway_with(
     identity: LinkIdentity,
 ) -> Gateway {
     let ear = Arc::new(Ear::default());
+    let metrics = Arc::new(Metrics::new(1));
     let policy = Arc::new(ArcSwap::from_pointee(partners));
     let port = LinkPort::start(
         LinkPortSettings {
             identity,
             edges: edges.iter().map(|at| (at.ip().to_string(), at.port())).collect(),
             resolver: world.silent_resolver(),
-            health: Health::default(),
+            metrics: metrics.clone(),
         },
         policy.clone(),
         ear.clone(),
         world.placement.clone(),
         world.clock.clone(),
     );
-    Gateway { ear, policy, port }
+    Gateway { ear, policy, port, metrics }
 }
 
 fn partners(generation: u64, at: SocketAddr) -> Table {
@@ -572,6 +574,24 @@ fn an_edge_whose_certificate_is_not_for_the_host_that_was_dialled_gets_no_table_
         assert!(logged(&["no link", why]), "an operator can see whom the edge's certificate names");
         assert!(logged(&["link refused", "the other end refused the link", why]), "at the edge too");
     });
+}
+
+#[test]
+fn a_panic_of_either_end_of_a_link_costs_its_connection_and_the_next_one_is_made() {
+    for line in ["gateway linked", "edge linked"] {
+        trap::set(line);
+        run(|world| async move {
+            let (edge, at) = edge(&world, "edge1");
+            let foreign = foreign(&world, &edge);
+            let gateway = gateway(&world, &[at], partners(7, foreign.starttls), false);
+            gateway.dial_when_linked(&world).await;
+            gateway.ear.up(Outgoing, 0).await;
+            assert!(trap::is_sprung(), "{line}");
+            let panics = [&edge.metrics, &gateway.metrics]
+                .map(|metrics| metrics.render().matches("tombolo_panics_total 1\n").count());
+            assert_eq!(panics.iter().sum::<usize>(), 1, "{line}");
+        });
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod common;
 
 use std::{sync::Arc, time::Duration};
 
-use common::{Plan, Site, World, acquaint, message, nowhere, numbers, partner, run};
+use common::{Plan, Site, World, acquaint, message, nowhere, numbers, partner, run, trap};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -325,6 +325,26 @@ fn xs_lim_03_one_address_has_only_so_many_unproved_connections_and_gets_the_plac
             }
         };
         timeout(Duration::from_secs(5), again).await.expect("the place is free again");
+    });
+}
+
+#[test]
+fn a_panic_of_the_listener_costs_the_connection_in_hand_and_the_next_ones_are_let_in() {
+    trap::set("connections of an address are shut out");
+    run(|world| async move {
+        let doors = DoorLimits { unproved_per_address: 1, ..DoorLimits::default() };
+        let b = world.site(B, Plan { doors, ..Plan::default() });
+        let held = greeted(&b).await.expect("within the budget");
+        assert!(greeted(&b).await.is_none(), "over the budget");
+        assert!(trap::is_sprung());
+        drop(held);
+        let again = async {
+            while greeted(&b).await.is_none() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), again).await.expect("the listener goes on");
+        assert!(b.metrics.render().contains("tombolo_panics_total 1\n"));
     });
 }
 

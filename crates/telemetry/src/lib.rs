@@ -6,6 +6,7 @@
 mod health;
 mod labels;
 mod lag;
+mod lasting_panic;
 mod log_limit;
 mod log_queue;
 mod logs;
@@ -16,6 +17,7 @@ mod repeated;
 pub use health::{Health, Part, PartReport, PartState};
 pub use labels::{Label, SipMethod, StanzaKind, StatusClass};
 pub use lag::Lag;
+pub use lasting_panic::tell_lasting_panic;
 pub use log_limit::LogLimit;
 pub use logs::{LogFormat, LogGuard, LogSettings, flush_logs, init_logs};
 pub use metrics::Metrics;

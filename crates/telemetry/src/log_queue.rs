@@ -5,6 +5,7 @@
 
 use std::{
     io::{self, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -45,10 +46,14 @@ impl LogQueue {
     ) -> io::Result<Self> {
         let (entries, queued) = bounded(MAX_LINES);
         let queue = Self { entries, waiting_bytes: Arc::default(), dropped };
-        let own = (queue.waiting_bytes.clone(), queue.dropped.clone());
-        thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || write_lines(&queued, output, &own.0, &own.1, render_dropped))?;
+        let counts = Counts { waiting_bytes: queue.waiting_bytes.clone(), dropped: queue.dropped.clone() };
+        thread::Builder::new().name("log".to_owned()).spawn(move || {
+            let mut writer = Writer { output, batch: Vec::new(), told: 0, counts, render_dropped };
+            // The end of this thread would be the end of the log. What it had in hand is dropped with a panic.
+            while catch_unwind(AssertUnwindSafe(|| writer.run(&queued))).is_err() {
+                writer.drop_batch();
+            }
+        })?;
         Ok(queue)
     }
 
@@ -93,38 +98,59 @@ impl<'a> MakeWriter<'a> for LogQueue {
     }
 }
 
-fn write_lines(
-    queued: &Receiver<Entry>,
-    mut output: impl Write,
-    waiting_bytes: &AtomicUsize,
-    dropped: &AtomicU64,
+/// How much waits, and how many lines were dropped.
+#[derive(Debug, Clone)]
+struct Counts {
+    waiting_bytes: Arc<AtomicUsize>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// The thread's side of the queue.
+struct Writer<W> {
+    output: W,
+    /// What is being written.
+    batch: Vec<u8>,
+    /// Dropped lines that were told of.
+    told: u64,
+    counts: Counts,
     render_dropped: fn(u64) -> String,
-) {
-    let mut told = 0;
-    let mut batch = Vec::new();
-    while let Ok(first) = queued.recv() {
-        let mut flushed = Vec::new();
-        let mut next = Some(first);
-        while let Some(entry) = next {
-            match entry {
-                Entry::Line(line) => batch.extend_from_slice(&line),
-                Entry::Flush(done) => flushed.push(done),
+}
+
+impl<W: Write> Writer<W> {
+    /// Writes until the queue's entrance is gone.
+    fn run(&mut self, queued: &Receiver<Entry>) {
+        while let Ok(first) = queued.recv() {
+            let mut flushed = Vec::new();
+            let mut next = Some(first);
+            while let Some(entry) = next {
+                match entry {
+                    Entry::Line(line) => self.batch.extend_from_slice(&line),
+                    Entry::Flush(done) => flushed.push(done),
+                }
+                next = if self.batch.len() < BATCH_BYTES { queued.try_recv().ok() } else { None };
             }
-            next = if batch.len() < BATCH_BYTES { queued.try_recv().ok() } else { None };
+            // An output that fails cannot be told so anywhere.
+            let _ = self.output.write_all(&self.batch).and_then(|()| self.output.flush());
+            self.counts.waiting_bytes.fetch_sub(self.batch.len(), Ordering::Relaxed);
+            self.batch.clear();
+            let sum = self.counts.dropped.load(Ordering::Relaxed);
+            if sum > self.told {
+                let told = std::mem::replace(&mut self.told, sum);
+                let _ = self.output.write_all((self.render_dropped)(sum - told).as_bytes());
+            }
+            for done in flushed {
+                // Whoever waited may have lost patience.
+                let _ = done.send(());
+            }
         }
-        // An output that fails cannot be told so anywhere.
-        let _ = output.write_all(&batch).and_then(|()| output.flush());
-        waiting_bytes.fetch_sub(batch.len(), Ordering::Relaxed);
-        batch.clear();
-        let sum = dropped.load(Ordering::Relaxed);
-        if sum > told {
-            let _ = output.write_all(render_dropped(sum - told).as_bytes());
-            told = sum;
-        }
-        for done in flushed {
-            // Whoever waited may have lost patience.
-            let _ = done.send(());
-        }
+    }
+
+    /// Gives up what was being written.
+    fn drop_batch(&mut self) {
+        self.counts.waiting_bytes.fetch_sub(self.batch.len(), Ordering::Relaxed);
+        let lines = self.batch.iter().filter(|octet| **octet == b'\n').count();
+        self.counts.dropped.fetch_add(lines as u64, Ordering::Relaxed);
+        self.batch.clear();
     }
 }
 
@@ -189,6 +215,33 @@ mod tests {
         assert!(said.contains(&format!("dropped {lost}\n")), "{lost} lines are told of");
         let lines = said.lines().filter(|line| line.starts_with("line")).count() as u64;
         assert_eq!(lines + lost, 20_000);
+    }
+
+    #[test]
+    fn an_output_that_panics_costs_the_lines_in_hand_and_those_that_follow_are_written_and_have_room() {
+        struct Trap(Gated);
+        impl Write for Trap {
+            fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+                assert!(!octets.starts_with(b"trap"), "as the test ordered");
+                self.0.write(octets)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (opener, gate) = bounded::<()>(0);
+        drop(opener);
+        let (output, dropped) = (Gated { gate, written: Arc::default() }, Arc::new(AtomicU64::new(0)));
+        let render = |count| format!("dropped {count}\n");
+        let mut queue = LogQueue::start(Trap(output.clone()), dropped.clone(), render).expect("a thread");
+        queue.write_all(b"trap\n").expect("never fails");
+        // Whoever waits for what is lost is told so, or finds nothing left to wait for.
+        let _ = queue.flush(Duration::from_secs(60));
+        queue.write_all(b"after\n").expect("never fails");
+        while !queue.flush(Duration::from_secs(60)) {}
+        assert_eq!(text(&output), "after\ndropped 1\n");
+        assert_eq!(queue.waiting_bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]

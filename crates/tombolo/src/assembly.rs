@@ -290,7 +290,7 @@ fn gateway(settings: &Settings, source: Source, begins_anew: bool) -> io::Result
             identity: link.clone(),
             edges,
             resolver: basis.resolver.clone(),
-            health: basis.metrics.health().clone(),
+            metrics: basis.metrics.clone(),
         },
         basis.policy.clone(),
         sink,

@@ -10,13 +10,15 @@ use std::{
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    sync::Mutex,
+    task::JoinHandle,
     time::interval,
 };
 use tombolo_admin::Reloadable;
 use tombolo_admin::client::socket_of;
 use tombolo_config::{Checked, LogFormat as FormatSetting, Role, Settings, embedded_defaults, load, report};
-use tombolo_runtime::Clock;
-use tombolo_telemetry::{LogFormat, LogSettings, init_logs, tell_left_out};
+use tombolo_runtime::{Clock, guard, lasting};
+use tombolo_telemetry::{LogFormat, LogSettings, Metrics, init_logs, tell_lasting_panic, tell_left_out};
 
 use crate::{
     assembly::{Assembled, assemble},
@@ -105,52 +107,71 @@ async fn serve(
         tombolo_admin::serve(assembled.admin.clone(), settings.admin.listen, socket)
             .await
             .map_err(|error| format!("admin {}: {error}", settings.admin.listen))?;
-    let administration = actix::spawn(administration);
+    let mut administration = actix::spawn(administration);
     assembled.admin.is_ready.store(true, Ordering::Relaxed);
     announce(announcement(settings, &assembled.listening, admin_at, is_embedded));
     tracing::info!(role = settings.role.as_str(), "ready");
     MANAGER.ready();
     starting.finish();
     let assembled = Arc::new(assembled);
-    let watchdog = notify::watchdog_period().map(|period| actix::spawn(watch(assembled.clone(), period)));
-    let upkeep = actix::spawn(keep_files(assembled.files.clone(), hangup));
-    let memory = actix::spawn(memory_watch::watch(
-        assembled.memory.clone(),
-        assembled.admin.metrics.clone(),
-        assembled.admin.broker.clone(),
-    ));
-    let left_out = actix::spawn(async {
+    let metrics = assembled.admin.metrics.clone();
+    let mut upkeep = Vec::new();
+    if let Some(period) = notify::watchdog_period() {
+        let assembled = assembled.clone();
+        upkeep.push(keep("watchdog", &metrics, move || watch(assembled.clone(), period)));
+    }
+    let (files, hangup, of_files) = (assembled.files.clone(), Arc::new(Mutex::new(hangup)), metrics.clone());
+    let begin = move || keep_files(files.clone(), hangup.clone(), of_files.clone());
+    upkeep.push(keep("files", &metrics, begin));
+    let (gate, broker) = (assembled.memory.clone(), assembled.admin.broker.clone());
+    let of_memory = metrics.clone();
+    let begin = move || memory_watch::watch(gate.clone(), of_memory.clone(), broker.clone());
+    upkeep.push(keep("memory", &metrics, begin));
+    upkeep.push(keep("log", &metrics, || async {
         let mut due = interval(LEFT_OUT_EVERY);
         loop {
             due.tick().await;
             tell_left_out();
         }
-    });
+    }));
     let mut outcome = Ok(());
     tokio::select! {
         () = assembled.shutdown.notified() => tracing::info!("ending: ordered"),
         _ = terminate.recv() => tracing::info!("ending: SIGTERM"),
         _ = tokio::signal::ctrl_c() => tracing::info!("ending: interrupted"),
-        cause = assembled.ended_by_panics() => {
-            tracing::error!(cause, "ending, to be started anew");
-            outcome = Err(format!("ended, to be started anew: {cause}"));
+        cause = assembled.ended_by_panics() => outcome = Err(cause),
+        ended = &mut administration => {
+            let error = ended.unwrap_or_else(io::Error::other);
+            outcome = Err(format!("administration ended: {error}"));
         }
     }
+    let outcome = outcome.map_err(|cause| {
+        tracing::error!(cause, "ending, to be started anew");
+        format!("ended, to be started anew: {cause}")
+    });
     MANAGER.stopping();
     assembled.admin.is_ready.store(false, Ordering::Relaxed);
     assembled.stop().await;
     administration.abort();
-    upkeep.abort();
-    left_out.abort();
-    memory.abort();
-    if let Some(watchdog) = watchdog {
-        watchdog.abort();
+    for work in upkeep {
+        work.abort();
     }
     outcome
 }
 
+/// Keeps work going that lasts as long as the process: after a panic, which is counted, it begins anew.
+fn keep<F: Future<Output = ()> + 'static>(
+    place: &'static str,
+    metrics: &Arc<Metrics>,
+    begin: impl FnMut() -> F + 'static,
+) -> JoinHandle<()> {
+    let metrics = metrics.clone();
+    actix::spawn(lasting(begin, move |panicked| tell_lasting_panic(&metrics, place, panicked)))
+}
+
 /// Reloads on SIGHUP, takes in certificates whose files have changed, and says when one is about to run out.
-async fn keep_files(files: Arc<Files>, mut hangup: Signal) {
+async fn keep_files(files: Arc<Files>, hangup: Arc<Mutex<Signal>>, metrics: Arc<Metrics>) {
+    let mut hangup = hangup.lock().await;
     let (mut look, mut warn) = (interval(LOOK_EVERY), interval(WATCH_EVERY));
     loop {
         let files = files.clone();
@@ -159,8 +180,11 @@ async fn keep_files(files: Arc<Files>, mut hangup: Signal) {
             _ = look.tick() => Box::new(move || files.reload_changed()),
             _ = warn.tick() => Box::new(move || files.watch_ends()),
         };
-        // Reading files may take a moment; a panic there is in the log and ends nothing else.
-        let _ = tokio::task::spawn_blocking(work).await;
+        // Reading files may take a moment.
+        let outcome = tokio::task::spawn_blocking(move || guard(work)).await;
+        if let Ok(Err(panicked)) = outcome {
+            tell_lasting_panic(&metrics, "files", &panicked);
+        }
     }
 }
 

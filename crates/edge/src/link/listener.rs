@@ -22,8 +22,8 @@ use tokio::{
 };
 use tombolo_net::{AnyStream, CertificateFault, Role, accept_tls, canonical, server_config};
 use tombolo_policy::Table;
-use tombolo_runtime::{Clock, Placement};
-use tombolo_telemetry::Health;
+use tombolo_runtime::{Clock, Placement, lasting};
+use tombolo_telemetry::{Health, Metrics, tell_lasting_panic};
 
 use super::{
     BULK_BYTES, CREDIT_BYTES, LINK_GRACE, LinkIdentity, MOST_HANDSHAKES, TLS_LIMIT,
@@ -32,7 +32,9 @@ use super::{
     standing::{LinkReport, LinkStanding, LinkState, Side, Standings},
     wire::{End, Greeting, carry, read_greeting, send_greeting, send_refusal},
 };
-use crate::{EdgePort, FromEdge, StreamId, StreamSink, ToEdge, XmppEdge, accept_trouble::AcceptTrouble};
+use crate::{
+    EdgePort, FromEdge, StreamId, StreamSink, ToEdge, XmppEdge, accept_trouble::AcceptTrouble, caught::caught,
+};
 
 #[derive(Default)]
 struct Shared {
@@ -208,40 +210,61 @@ impl LinkListener {
         xmpp.let_in(false);
         // Only the first start counts, and there is only one.
         let _ = shared.xmpp.set(Arc::downgrade(&xmpp));
-        let (proved, mut arrived) = mpsc::channel(1);
+        let (proved, arrived) = mpsc::channel(1);
         let helpers = placement.helpers();
-        let whom = Arc::new((identity, gateways));
+        let door = Arc::new(Door { identity, gateways, clock, proved, metrics: xmpp.metrics().clone() });
         for listener in listeners {
-            helpers.spawn(accept(listener, whom.clone(), clock.clone(), proved.clone()));
+            let (listener, door, metrics) = (Arc::new(listener), door.clone(), door.metrics.clone());
+            helpers.spawn(lasting(
+                move || accept(listener.clone(), door.clone()),
+                move |panicked| tell_lasting_panic(&metrics, "link listener", panicked),
+            ));
         }
-        drop(proved);
-        helpers.spawn(async move {
-            let (mut session, mut next) = (None, None);
-            while let Some(arrival) = shared.next_arrival(&mut next, &mut arrived, &xmpp, &standing).await {
-                let is_resumed = session == Some(arrival.greeting.session)
-                    && shared.resume(arrival.greeting.received, &xmpp);
-                if !is_resumed {
-                    shared.begin(&xmpp);
-                }
-                session = Some(arrival.greeting.session);
-                let remote = arrival.remote;
-                tracing::info!(%remote, is_resumed, "gateway linked");
-                let error;
-                (error, next) =
-                    serve(arrival, is_resumed, &mut arrived, &shared, &xmpp, &policy, &standing).await;
-                tracing::warn!(%remote, %error, "link ended");
-            }
-        });
+        let (arrived, metrics) = (Arc::new(tokio::sync::Mutex::new(arrived)), xmpp.metrics().clone());
+        let begin = move || {
+            let (arrived, shared, standing) = (arrived.clone(), shared.clone(), standing.clone());
+            let (xmpp, policy) = (xmpp.clone(), policy.clone());
+            async move { await_gateways(&mut *arrived.lock().await, &shared, &xmpp, &policy, &standing).await }
+        };
+        helpers.spawn(lasting(begin, move |panicked| tell_lasting_panic(&metrics, "link", panicked)));
     }
 }
 
-/// Handshakes run beside each other, so that one who never finishes his keeps no gateway waiting.
-async fn accept(
-    listener: TcpListener,
-    whom: Arc<(LinkIdentity, Vec<String>)>,
+/// Serves one gateway after the other. After a panic it is called again and knows of no link, so the next one is a new one.
+async fn await_gateways(
+    arrived: &mut mpsc::Receiver<Arrival>,
+    shared: &Shared,
+    xmpp: &XmppEdge,
+    policy: &ArcSwap<Table>,
+    standing: &LinkStanding,
+) {
+    let (mut session, mut next) = (None, None);
+    while let Some(arrival) = shared.next_arrival(&mut next, arrived, xmpp, standing).await {
+        let is_resumed =
+            session == Some(arrival.greeting.session) && shared.resume(arrival.greeting.received, xmpp);
+        if !is_resumed {
+            shared.begin(xmpp);
+        }
+        session = Some(arrival.greeting.session);
+        let remote = arrival.remote;
+        tracing::info!(%remote, is_resumed, "gateway linked");
+        let error;
+        (error, next) = serve(arrival, is_resumed, arrived, shared, xmpp, policy, standing).await;
+        tracing::warn!(%remote, %error, "link ended");
+    }
+}
+
+/// What a connection has to pass to be a gateway's.
+struct Door {
+    identity: LinkIdentity,
+    gateways: Vec<String>,
     clock: Clock,
     proved: mpsc::Sender<Arrival>,
-) {
+    metrics: Arc<Metrics>,
+}
+
+/// Handshakes run beside each other, so that one who never finishes his keeps no gateway waiting.
+async fn accept(listener: Arc<TcpListener>, door: Arc<Door>) {
     let handshakes = Arc::new(Semaphore::new(MOST_HANDSHAKES));
     let mut trouble = AcceptTrouble::new("link");
     loop {
@@ -251,31 +274,27 @@ async fn accept(
                 (socket, canonical(remote))
             }
             Err(error) => {
-                trouble.rest(&error, &clock).await;
+                trouble.rest(&error, &door.clock).await;
                 continue;
             }
         };
         let Ok(permit) = handshakes.clone().try_acquire_owned() else { continue };
-        let (whom, clock, proved) = (whom.clone(), clock.clone(), proved.clone());
+        let door = door.clone();
         tokio::spawn(async move {
-            let outcome = prove(socket, remote, &whom.0, &whom.1, &clock).await;
+            let outcome = caught(&door.metrics, "link handshake", prove(socket, remote, &door)).await;
             drop(permit);
             match outcome {
                 // Waits its turn while another gateway is linked.
-                Ok(arrival) => drop(proved.send(arrival).await),
-                Err(error) => tracing::warn!(%remote, %error, "link refused"),
+                Some(Ok(arrival)) => drop(door.proved.send(arrival).await),
+                Some(Err(error)) => tracing::warn!(%remote, %error, "link refused"),
+                None => {}
             }
         });
     }
 }
 
-async fn prove(
-    socket: TcpStream,
-    remote: SocketAddr,
-    identity: &LinkIdentity,
-    gateways: &[String],
-    clock: &Clock,
-) -> io::Result<Arrival> {
+async fn prove(socket: TcpStream, remote: SocketAddr, door: &Door) -> io::Result<Arrival> {
+    let Door { identity, gateways, clock, .. } = door;
     socket.set_nodelay(true)?;
     let config = server_config(&identity.certificates, &[]);
     let (mut stream, facts) = accept_tls(socket, config, TLS_LIMIT).await.map_err(io::Error::other)?;
@@ -329,7 +348,7 @@ async fn serve(
         let has_table = shared.has_table.load(Ordering::Acquire);
         let state = if has_table { LinkState::Up } else { LinkState::NoTable };
         standing.connected(state, Some(remote), &journal);
-        carry(stream, buffer, End::Edge, journal.clone(), |frame| {
+        carry(stream, buffer, End::Edge, journal.clone(), xmpp.metrics(), |frame| {
             if shared.take(frame, xmpp, policy) == Taken::Table {
                 standing.has_table();
             }

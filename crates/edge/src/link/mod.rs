@@ -6,6 +6,7 @@
 //! on where the old one broke. After that the edge closes its streams, and the gateway's sessions are told
 //! [`crate::StreamEnd::LinkLost`]. A new process at either end is a new link.
 
+mod edge;
 mod frame;
 mod journal;
 mod listener;

@@ -15,12 +15,17 @@ use tokio::{
     time::{interval, timeout},
 };
 use tombolo_net::AnyStream;
+use tombolo_telemetry::Metrics;
 
 use super::{
     frame::{LinkFrame, VERSION},
     journal::Journal,
 };
-use crate::{BEAT, BEAT_LOST, FromEdge, ToEdge, stream_end::printable};
+use crate::{
+    BEAT, BEAT_LOST, FromEdge, ToEdge,
+    caught::{PANICKED, caught},
+    stream_end::printable,
+};
 
 /// Which end we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,12 +128,14 @@ fn takes_nothing() -> io::Error {
 
 /// Carries frames behind the greetings until the connection ends; why it did. `buffer` holds what came behind the other
 /// end's greeting. `take` is given every frame that counts, and waited for; a frame is noted as received when `take` was
-/// polled once, so what it awaits must not lose the frame.
+/// polled once, so what it awaits must not lose the frame. A panic over a frame ends the connection, and the frame does
+/// not come again.
 pub(super) async fn carry<F>(
     stream: AnyStream,
     mut buffer: BytesMut,
     end: End,
     journal: Arc<Journal>,
+    metrics: &Metrics,
     mut take: impl FnMut(LinkFrame) -> F,
 ) -> io::Error
 where
@@ -189,10 +196,13 @@ where
             }
         }
     };
-    let error = tokio::select! {
-        error = reading => error,
-        error = writing => error,
+    let either = async {
+        tokio::select! {
+            error = reading => error,
+            error = writing => error,
+        }
     };
+    let error = caught(metrics, "link", either).await.unwrap_or_else(|| io::Error::other(PANICKED));
     if error.kind() == io::ErrorKind::InvalidData && !is_mid_frame.into_inner() {
         let refused = LinkFrame::Refused { reason: error.to_string() }.encode().expect("a refusal is small");
         let written = async {
@@ -227,6 +237,13 @@ mod tests {
 
     /// The end of a link that `other` is at the other end of, and the frames that came until then.
     async fn carried<F: Future<Output = ()>>(other: impl FnOnce(TcpStream) -> F) -> (io::Error, Vec<String>) {
+        carried_with(&Metrics::new(1), other).await
+    }
+
+    async fn carried_with<F: Future<Output = ()>>(
+        metrics: &Metrics,
+        other: impl FnOnce(TcpStream) -> F,
+    ) -> (io::Error, Vec<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let far = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("a listener");
         let (near, _) = listener.accept().await.expect("accepted");
@@ -237,7 +254,8 @@ mod tests {
                 return error;
             }
             send_greeting(&mut stream, OWN).await.expect("written");
-            carry(stream, buffer, End::Edge, Arc::default(), |frame| {
+            carry(stream, buffer, End::Edge, Arc::default(), metrics, |frame| {
+                assert!(!format!("{frame:?}").contains("StreamId(666)"), "as the test ordered");
                 taken.lock().push(format!("{frame:?}"));
                 std::future::ready(())
             })
@@ -324,6 +342,20 @@ mod tests {
             let text = "the other end refused the link: expired\u{fffd}[2J on 2024-01-31";
             assert_eq!(error.to_string(), text);
         }
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_panics_ends_its_connection_and_is_counted() {
+        let metrics = Metrics::new(1);
+        let (error, taken) = carried_with(&metrics, |mut far| async move {
+            send(&mut far, &hello()).await;
+            send(&mut far, &[close(1), close(666), close(2)]).await;
+            let _ = far.read_to_end(&mut Vec::new()).await;
+        })
+        .await;
+        assert_eq!(error.to_string(), PANICKED);
+        assert_eq!(taken, [format!("{:?}", close(1))]);
+        assert!(metrics.render().contains("tombolo_panics_total 1"), "{}", metrics.render());
     }
 
     #[tokio::test]

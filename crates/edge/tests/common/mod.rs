@@ -9,6 +9,7 @@ pub mod log;
 pub mod names;
 pub mod relay;
 pub mod strict;
+pub mod trap;
 
 use std::{
     future::Future,
