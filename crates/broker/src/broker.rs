@@ -22,7 +22,7 @@ use tombolo_presence::{Address, Domain, LifetimeClock};
 use tombolo_runtime::{Clock, Placement, guard_future};
 use tombolo_sip::digest::Algorithm;
 use tombolo_store::{StateStore, StoreError};
-use tombolo_telemetry::Metrics;
+use tombolo_telemetry::{Metrics, PartState};
 
 use crate::{
     accounts::{Accounts, Authenticator},
@@ -210,6 +210,13 @@ impl Broker {
         if !damaged.is_empty() {
             tracing::error!(rows = damaged.len(), "stored rows were damaged: run tombolo store check");
         }
+        let knows_all_grants = meta.is_complete && damaged.is_empty();
+        if !knows_all_grants {
+            let note = "the store may lack grants, so probes without one stay unanswered; when nothing more is to be put \
+                        back: tombolo store complete";
+            tracing::warn!("{note}");
+            directory.metrics.health().part("grants").set(PartState::Noted, note);
+        }
         let mut shards = Vec::with_capacity(count);
         for (index, rows) in rows.into_iter().enumerate() {
             let mut own =
@@ -223,7 +230,7 @@ impl Broker {
             own.budgets = memory.shards.of_shard(count);
             own.registration_is_presence = settings.registration_is_presence;
             own.lifetimes = Some(lifetimes);
-            own.knows_all_grants = meta.is_complete && damaged.is_empty();
+            own.knows_all_grants = knows_all_grants;
             let mut owner = Owner::new(own.clone(), policy.load_full(), now);
             owner.handle(Input::Accounts(approvals.clone()), now);
             load_rows(&mut owner, &*store, index, rows, now);

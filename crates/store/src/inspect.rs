@@ -41,6 +41,8 @@ pub struct Inspection {
     pub set_aside: u64,
     /// Rows are known to be missing.
     pub has_missing: bool,
+    /// When a process last ran with it, in seconds since the Unix epoch, to a second or so.
+    pub last_used: Option<u64>,
     /// What else is wrong, in sentences.
     pub faults: Vec<String>,
 }
@@ -195,6 +197,7 @@ fn read(path: &Path, found: &mut Inspection, show: &mut Show<'_>) -> Result<(), 
     };
     let number = |key| guarded(|| Ok(meta(&database, key))).ok().flatten();
     (found.format, found.start) = (number("format"), number("start"));
+    found.last_used = number("wall_mark");
     found.has_missing |= number("missing").is_some();
     let is_sealed = match found.format {
         Some(1) => false,

@@ -4,6 +4,7 @@
 //! nothing here knows presence, SIP or XMPP.
 
 mod checksum;
+mod complete;
 mod inspect;
 mod kept_rows;
 mod memory;
@@ -17,6 +18,7 @@ use std::ops::RangeInclusive;
 
 use tombolo_presence::ClockMark;
 
+pub use complete::{Declared, declare_complete};
 pub use inspect::{Inspection, check, salvage};
 pub use memory::{MemoryStore, Outcome, RunLater};
 pub use redb_store::{DamagedRow, RedbFigures, RedbOptions, RedbStore};

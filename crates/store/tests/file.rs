@@ -10,7 +10,9 @@ use std::{
 
 use common::{Scratch, commit, rows};
 use tombolo_presence::{Boot, ClockMark};
-use tombolo_store::{FIRST_VOLATILE_TABLE, RedbOptions, RedbStore, Row, StateStore, StoreError};
+use tombolo_store::{
+    Declared, FIRST_VOLATILE_TABLE, RedbOptions, RedbStore, Row, StateStore, StoreError, declare_complete,
+};
 
 fn mark(wall: u64) -> ClockMark {
     ClockMark { boot: Some(Boot { id: 7 << 64 | 9, seconds: 500 }), wall, time: wall - 40 }
@@ -74,6 +76,28 @@ fn a_file_from_which_rows_are_missing_says_so_at_every_later_start() {
     assert!(!store.meta().is_complete, "it was begun in place of a lost one");
     drop(store);
     assert!(!open(&scratch).expect("opens").meta().is_complete);
+}
+
+#[test]
+fn only_a_sound_and_closed_file_is_declared_complete_and_then_it_stays_so() {
+    let scratch = Scratch::new("complete");
+    let store = open(&scratch).expect("opens");
+    commit(&store, vec![Row::put(1, 1, *b"a", vec![1])]).expect("written");
+    store.note_missing();
+    let error = declare_complete(&scratch.file()).expect_err("a process runs with it");
+    assert!(matches!(error, StoreError::AlreadyOpen { .. }), "{error:?}");
+    drop(store);
+    assert!(tombolo_store::check(&scratch.file()).expect("readable").has_missing);
+    assert_eq!(declare_complete(&scratch.file()), Ok(Declared::Complete));
+    assert_eq!(declare_complete(&scratch.file()), Ok(Declared::WasComplete));
+    for _ in 0..2 {
+        let store = open(&scratch).expect("opens");
+        assert!(store.meta().is_complete);
+        assert_eq!(rows(&store, 1).len(), 1, "its rows are as they were");
+    }
+    let gone = declare_complete(&scratch.file().with_file_name("other.redb"));
+    assert!(matches!(gone, Err(StoreError::Io { .. })), "{gone:?}");
+    assert!(!scratch.file().with_file_name("other.redb").exists(), "no file is made");
 }
 
 #[test]

@@ -4,16 +4,19 @@
 //! servers would be told so, for good. Only a first start, or an order (`--new-store`), begins an empty store.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use rand::RngExt;
 use tombolo_config::StoreSettings;
 use tombolo_interwork::rows::{pair_of_key, table};
+use tombolo_net::moment;
 use tombolo_presence::PARTITIONS;
-use tombolo_store::{Inspection, MemoryStore, RedbOptions, RedbStore, StateStore, StoreError};
+use tombolo_store::{Declared, Inspection, MemoryStore, RedbOptions, RedbStore, StateStore, StoreError};
 
 /// The file that every start of a gateway leaves beside its store.
 pub const KEY_FILE: &str = "token.key";
@@ -131,14 +134,67 @@ pub fn salvage(path: &Path) -> Result<(), String> {
     })?;
     print(path, &found);
     say!("{} holds what could be read; the damaged file is {}", path.display(), old.display());
-    say!("Grants that were lost are not taken back: probes for them stay unanswered. Next: tombolo run");
+    say!(
+        "Grants that were lost are not taken back: probes for them stay unanswered, until: tombolo store complete. \
+         Next: tombolo run"
+    );
     Ok(())
+}
+
+/// Declares a store complete if `confirm`, asked when everything that follows was printed, says so.
+pub fn complete(path: &Path, confirm: impl FnOnce() -> Result<bool, String>) -> Result<(), String> {
+    let failed = |error: StoreError| match error {
+        StoreError::Damaged { cause } => damaged(path, &cause),
+        StoreError::AlreadyOpen { path } => {
+            format!("store: {path} is in use: end its process first: tombolo shutdown")
+        }
+        error => format!("store: {error}"),
+    };
+    let found = tombolo_store::check(path).map_err(failed)?;
+    if found.is_sound() && found.damaged.is_empty() && !found.has_missing {
+        say!("{}: is complete already; nothing was changed", path.display());
+        return Ok(());
+    }
+    print(path, &found);
+    say!(
+        "Declared complete, the store counts as holding every grant. A contact who has none in it is told so again:\n\
+         probes are answered `unsubscribed`, and its server takes our user off its roster for good. Do this only when\n\
+         nothing more is to be put back into the store; contacts whose grants were lost must ask again."
+    );
+    if !confirm()? {
+        return Err("nothing was changed".to_owned());
+    }
+    match tombolo_store::declare_complete(path).map_err(failed)? {
+        Declared::Complete => {
+            say!("{} is complete from the next start on. Next: tombolo run", path.display())
+        }
+        Declared::WasComplete => say!("{}: is complete already; nothing was changed", path.display()),
+    }
+    Ok(())
+}
+
+/// Asks at a terminal. Elsewhere nobody can be asked.
+pub fn ask_for_yes() -> Result<bool, String> {
+    if !io::stdin().is_terminal() {
+        return Err("nothing was changed: confirm with --yes".to_owned());
+    }
+    say!("Type yes to declare it complete:");
+    let mut line = String::new();
+    io::stdin().read_line(&mut line).map_err(|error| error.to_string())?;
+    Ok(line.trim() == "yes")
 }
 
 fn print(path: &Path, found: &Inspection) {
     let number =
         |number: Option<u64>| number.map_or_else(|| "unknown".to_owned(), |number| number.to_string());
-    say!("{}: format {}, {} starts", path.display(), number(found.format), number(found.start));
+    let used = found.last_used.map(|at| format!(", in use until {}", moment(Duration::from_secs(at))));
+    say!(
+        "{}: format {}, {} starts{}",
+        path.display(),
+        number(found.format),
+        number(found.start),
+        used.unwrap_or_default()
+    );
     for (table, count) in &found.rows {
         say!("  {count:>8} {}", name_of(*table));
     }
@@ -149,7 +205,9 @@ fn print(path: &Path, found: &Inspection) {
         say!("  {:>8} damaged rows were set aside before", found.set_aside);
     }
     if found.has_missing {
-        say!("  rows are known to be missing: the store was begun anew, salvaged or damaged");
+        say!(
+            "  rows are known to be missing: the store was begun anew, salvaged or damaged; see: tombolo store complete"
+        );
     }
     found.faults.iter().for_each(|fault| say!("  fault: {fault}"));
 }
@@ -305,6 +363,8 @@ mod tests {
             assert!(error.contains(part), "{error}");
         }
         assert!(check(&file).is_err());
+        let error = complete(&file, || Ok(true)).expect_err("what is lost is not known");
+        assert!(error.contains("tombolo store salvage"), "{error}");
         salvage(&file).expect("salvaged");
         check(&file).expect("sound");
         let store = open_in(folder, false).expect("it is the store of the data directory still");
@@ -313,5 +373,14 @@ mod tests {
         store.load(0..=10, table::PAIR, &mut |_, _, _| count += 1).expect("loads");
         assert!((1..500).contains(&count), "{count}");
         assert!(salvage(&file).is_err(), "in use");
+        let error = complete(&file, || Ok(true)).expect_err("in use");
+        assert!(error.contains("tombolo shutdown"), "{error}");
+        store.shutdown().expect("closed");
+        drop(store);
+        complete(&file, || Ok(false)).expect_err("it was not confirmed");
+        assert!(!open_in(folder, false).expect("opens").meta().is_complete);
+        complete(&file, || Ok(true)).expect("confirmed");
+        assert!(open_in(folder, false).expect("opens").meta().is_complete);
+        complete(&file, || panic!("there is nothing to confirm")).expect("complete already");
     }
 }
