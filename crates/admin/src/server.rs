@@ -60,8 +60,9 @@ pub trait UserBook: Send + Sync {
     /// Adds a user with a password.
     fn add(&self, aor: &Address, password: &str, approve: Approve) -> Result<(), String>;
 
-    /// Takes a user out. Phones, watchers and contacts are told as soon as the broker has heard of it.
-    fn remove(&self, aor: &Address) -> Result<(), String>;
+    /// Takes a user out: by its address, or by exactly what stands in the accounts file, which may be no address. Phones,
+    /// watchers and contacts are told as soon as the broker has heard of it. Gives the address that was taken out.
+    fn remove(&self, written: &str) -> Result<String, String>;
 
     /// Gives a user another password.
     fn set_password(&self, aor: &Address, password: &str) -> Result<(), String>;
@@ -365,7 +366,11 @@ async fn add_user(
 }
 
 async fn remove_user(State(state): State<Shared>, UrlPath(aor): UrlPath<String>) -> Response {
-    change_user(&state, &aor, |users, aor| users.remove(aor))
+    let Some(users) = &state.users else { return no_broker() };
+    match users.remove(&aor) {
+        Ok(aor) => Json(json!({ "aor": aor })).into_response(),
+        Err(error) => refuse(StatusCode::CONFLICT, error),
+    }
 }
 
 #[derive(Deserialize)]

@@ -15,10 +15,10 @@ use tombolo_presence::Address;
 
 use crate::{
     check::{Context, table},
-    described::ACCOUNT_FILE,
+    described::{self, ACCOUNT_FILE},
     error::{ConfigError, Reason, Source},
     files,
-    section::Section,
+    section::{Found, Section},
 };
 
 /// All accounts, by address.
@@ -108,25 +108,7 @@ impl Accounts {
                 return Err(io::Error::other(format!("nothing was written: {first}")));
             }
         }
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        std::fs::create_dir_all(directory)?;
-        let mut scratch_name = std::ffi::OsString::from(".");
-        scratch_name.push(name);
-        scratch_name.push(format!(".{}", std::process::id()));
-        let scratch = directory.join(scratch_name);
-        // Left by a process of the same number that was killed; opened anew, it would keep its old mode.
-        let _ = std::fs::remove_file(&scratch);
-        let written = write_durably(&scratch, text.as_bytes()).and_then(|()| std::fs::rename(&scratch, path));
-        if written.is_err() {
-            // What is left of it is of no use; the first error is the one to tell.
-            let _ = std::fs::remove_file(&scratch);
-        }
-        written?;
-        File::open(directory)?.sync_all()
+        replace(path, &text)
     }
 
     /// The account of an address.
@@ -257,8 +239,12 @@ pub(crate) fn parse(text: &str, file_name: &str) -> Result<Accounts, Vec<ConfigE
 }
 
 fn read(section: &Section<'_>) -> Option<Account> {
-    let aor = section.parsed("aor", |text| {
-        typed_address(text).ok().or_else(|| address_of_nodeprep(text)).ok_or("no address")
+    let aor = section.text("aor").and_then(|found| {
+        let address = typed_address(found.value).ok().or_else(|| address_of_nodeprep(found.value));
+        if address.is_none() {
+            refuse_address(section, &found);
+        }
+        address
     });
     if !section.has("aor") {
         section.missing("aor");
@@ -270,7 +256,7 @@ fn read(section: &Section<'_>) -> Option<Account> {
     let approve = section
         .word("approve", &[("ask", Approve::Ask), ("partner", Approve::Partner), ("all", Approve::All)]);
     section.finish();
-    let aor = aor?.value;
+    let aor = aor?;
     if !section.has("ha1_sha256") && !section.has("ha1_md5") {
         let reason = Reason::NoHash { aor: aor.to_string() };
         section.error(section.span.clone(), reason, "ha1_sha256, ha1_md5, or both");
@@ -282,6 +268,18 @@ fn read(section: &Section<'_>) -> Option<Account> {
         md5_address: md5_address.map(|found| found.value),
     };
     Some(Account::new(aor, hashes, approve.map_or(Approve::Ask, |found| found.value)))
+}
+
+/// An address that nobody can have keeps the whole file from being read, so the error says how to take it out.
+fn refuse_address(section: &Section<'_>, found: &Found<&str>) {
+    let reason = Reason::BadValue { key: section.path("aor"), value: found.value.to_owned() };
+    let quoted = found.value.replace('\'', "'\\''");
+    let accepted = format!(
+        "{}; to take the account out: tombolo user remove '{quoted}' --file {}",
+        described::accepted("account", "aor"),
+        section.source.name
+    );
+    section.error(found.span.clone(), reason, accepted);
 }
 
 /// An address that an earlier version wrote and that RFC 7622 refuses, such as one with `ـ`, as it stands.
@@ -303,6 +301,29 @@ fn hex(text: &str, digits: usize) -> Result<Box<str>, &'static str> {
 
 const SHA256_DIGITS: usize = 64;
 const MD5_DIGITS: usize = 32;
+
+/// Puts `text` in the place of the file: whole or not at all, durable when this returns, mode 0600.
+pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    std::fs::create_dir_all(directory)?;
+    let mut scratch_name = std::ffi::OsString::from(".");
+    scratch_name.push(name);
+    scratch_name.push(format!(".{}", std::process::id()));
+    let scratch = directory.join(scratch_name);
+    // Left by a process of the same number that was killed; opened anew, it would keep its old mode.
+    let _ = std::fs::remove_file(&scratch);
+    let written = write_durably(&scratch, text.as_bytes()).and_then(|()| std::fs::rename(&scratch, path));
+    if written.is_err() {
+        // What is left of it is of no use; the first error is the one to tell.
+        let _ = std::fs::remove_file(&scratch);
+    }
+    written?;
+    File::open(directory)?.sync_all()
+}
 
 fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
@@ -476,11 +497,13 @@ mod tests {
             [
                 "a.toml:4:11: `account.approve` cannot be \"always\"; accepted: ask, partner, all",
                 "a.toml:6:7: there is already an account alice@sip.localhost, at a.toml:2:7; accepted: each account once",
-                "a.toml:7:11: `account.ha1_md5` cannot be \"xyz\"; accepted: 32 hexadecimal digits",
-                "a.toml:9:7: `account.aor` cannot be \"nobody\"; accepted: USER@DOMAIN",
+                "a.toml:7:11: `account.ha1_md5` cannot be \"xyz\"; accepted: 32 hexadecimal digits, as tombolo user passwd \
+                 writes them",
+                "a.toml:9:7: `account.aor` cannot be \"nobody\"; accepted: USER@DOMAIN, such as \"alice@corp.example\"; to take \
+                 the account out: tombolo user remove 'nobody' --file a.toml",
                 "a.toml:10:1: account bob@sip.localhost has no hash of a password; accepted: ha1_sha256, ha1_md5, or both",
                 "a.toml:12:1: unknown key `account.password`; accepted: aor, ha1_sha256, ha1_md5, ha1_sha256_address, ha1_md5_address, approve",
-                "a.toml:13:1: missing key `account.aor`; accepted: USER@DOMAIN",
+                "a.toml:13:1: missing key `account.aor`; accepted: USER@DOMAIN, such as \"alice@corp.example\"",
             ]
         );
     }

@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, fmt::Write};
 
-use crate::settings::Role;
+use crate::{forms, settings::Role};
 
 /// One setting, described for people.
 #[derive(Debug, Clone, Copy)]
@@ -81,9 +81,14 @@ pub(crate) fn has(section: &str, key: &str) -> bool {
     keys_of(section).any(|known| known == key)
 }
 
-/// What is accepted for a key.
+/// What is accepted for a key, with the form of such a value and an example, for errors.
 pub(crate) fn accepted(section: &str, key: &str) -> Cow<'static, str> {
-    find(section, key).map_or(Cow::Borrowed("nothing"), |setting| Cow::Borrowed(setting.accepted))
+    find(section, key).map_or(Cow::Borrowed("nothing"), forms::with_form)
+}
+
+/// `, such as 64`, or nothing where the default is no number.
+pub(crate) fn number_example(section: &str, key: &str) -> String {
+    find(section, key).map_or_else(String::new, forms::example_number)
 }
 
 /// The roles a key has a place in; empty when it is unknown.
@@ -492,7 +497,7 @@ const SETTINGS: &[Setting] = &[
         "registration_is_presence",
         USERS,
         "true",
-        "true or false",
+        "true, false",
         "A phone of a built-in home that registers and never publishes is shown as available while it is registered and \
          reachable. With `false` such a phone is never shown as available, though messages reach it.",
     ),

@@ -3,6 +3,7 @@
 //! A file goes in; [`Settings`] that hold only valid values come out, or every error in it with file, line, column, the
 //! reason and what is accepted. Nothing behind this crate reads a setting as text.
 
+mod account_lines;
 mod accounts;
 mod check;
 mod defaults;
@@ -10,12 +11,14 @@ mod described;
 mod differences;
 mod error;
 mod files;
+mod forms;
 mod memory;
 mod section;
 mod settings;
 
 use std::{path::Path, time::Duration};
 
+pub use account_lines::{TakenOut, take_out_account};
 pub use accounts::{Account, AccountError, Accounts, Hashes};
 pub use check::Checked;
 pub use defaults::embedded_defaults;

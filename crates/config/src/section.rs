@@ -152,7 +152,7 @@ impl<'a> Section<'a> {
         let value = self.value(key)?;
         let found = value.get_ref().as_bool().map(|value_is| Found { value: value_is, span: value.span() });
         if found.is_none() {
-            self.wrong_type(key, value, "true, false");
+            self.wrong_type(key, value, described::accepted(self.name, key));
         }
         found
     }
@@ -160,7 +160,8 @@ impl<'a> Section<'a> {
     /// A whole number in a range.
     pub(crate) fn number(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
         let value = self.value(key)?;
-        let accepted = format!("a whole number from {} to {}", range.start(), range.end());
+        let example = described::number_example(self.name, key);
+        let accepted = format!("a whole number from {} to {}{example}", range.start(), range.end());
         let DeValue::Integer(integer) = value.get_ref() else {
             self.wrong_type(key, value, accepted);
             return None;
@@ -354,7 +355,7 @@ fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Option<T> {
 }
 
 /// Reads a whole number with `ms`, `s`, `m` or `h` behind it; `0` needs none.
-fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }

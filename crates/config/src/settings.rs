@@ -254,13 +254,13 @@ impl std::str::FromStr for SipListen {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const FORM: &str = "a SIP listener is tls:ADDRESS:PORT, tcp:ADDRESS:PORT or udp:ADDRESS:PORT";
-        let (transport, address) = text.split_once(':').ok_or(FORM)?;
+        let (transport, at) = text.split_once(':').ok_or(FORM)?;
         // The word alone, as it is written: `TLS:` would be read by nobody else.
         let transport = [SipTransport::Tls, SipTransport::Tcp, SipTransport::Udp]
             .into_iter()
             .find(|known| known.as_str() == transport)
             .ok_or(FORM)?;
-        Ok(Self { transport, address: address.parse().map_err(|_| FORM)? })
+        Ok(Self { transport, address: address(at).map_err(|_| FORM)? })
     }
 }
 
@@ -438,10 +438,15 @@ impl LogLevel {
     }
 }
 
+/// Reads `ADDRESS:PORT`.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, std::net::AddrParseError> {
+    text.parse().map(tombolo_net::canonical)
+}
+
 /// Reads `ADDRESS:PORT`, or an address alone with `default_port`.
 pub(crate) fn socket_address(text: &str, default_port: u16) -> Result<SocketAddr, std::net::AddrParseError> {
-    text.parse().or_else(|error| match text.parse::<IpAddr>() {
-        Ok(address) => Ok(SocketAddr::new(address, default_port)),
+    address(text).or_else(|error| match text.parse::<IpAddr>() {
+        Ok(ip) => Ok(tombolo_net::canonical(SocketAddr::new(ip, default_port))),
         Err(_) => Err(error),
     })
 }

@@ -1,14 +1,15 @@
 //! The accounts of built-in homes while the process runs: the file, and what the broker is told of it.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 
 use parking_lot::Mutex;
 use tombolo_admin::UserBook;
 use tombolo_broker::{Account, Accounts, Broker};
-use tombolo_config::{AccountError, Hashes};
+use tombolo_config::{AccountError, Hashes, take_out_account};
+use tombolo_interwork::typed_address::typed_address;
 use tombolo_policy::Approve;
 use tombolo_presence::Address;
 use tombolo_sip::digest::{Algorithm, Ha1, ha1};
@@ -83,6 +84,32 @@ impl Book {
         }
         Ok(())
     }
+
+    /// Takes out what stands in the file under exactly this text, also where the file cannot be read because of it.
+    fn take_out(&self, written: &str) -> Result<(), String> {
+        let _turn = self.turn.lock();
+        self.check_is_there()?;
+        let accounts = take_out(&self.path, written)?;
+        if let Some(broker) = self.broker.get() {
+            broker.set_accounts(Self::for_broker(&accounts));
+        }
+        Ok(())
+    }
+}
+
+/// Takes out of an accounts file what stands there under exactly this text. An error when nothing does, or when something
+/// else is wrong in the file; what was taken out stays so.
+pub(crate) fn take_out(file: &Path, written: &str) -> Result<tombolo_config::Accounts, String> {
+    let taken = take_out_account(file, written).map_err(|error| error.to_string())?;
+    let left = taken.left.map_err(|errors| tombolo_config::report(&errors));
+    match (taken.count, left) {
+        (0, Ok(_)) => {
+            Err(format!("{}: no account stands under {written:?}; see: tombolo user list", file.display()))
+        }
+        (0, Err(errors)) => Err(format!("{}: no account stands under {written:?}\n{errors}", file.display())),
+        (_, Ok(accounts)) => Ok(accounts),
+        (_, Err(errors)) => Err(format!("{written:?} is taken out; more is wrong in the file:\n{errors}")),
+    }
 }
 
 impl UserBook for Book {
@@ -96,8 +123,15 @@ impl UserBook for Book {
         self.change(aor, |accounts| accounts.add(new))
     }
 
-    fn remove(&self, aor: &Address) -> Result<(), String> {
-        self.change(aor, |accounts| accounts.remove(aor).map(drop))
+    fn remove(&self, written: &str) -> Result<String, String> {
+        match typed_address(written) {
+            Ok(aor) if self.load().is_ok() => {
+                self.change(&aor, |accounts| accounts.remove(&aor).map(drop))?;
+                Ok(aor.to_string())
+            }
+            // What is no address, or the file as a whole cannot be read.
+            _ => self.take_out(written).map(|()| written.to_owned()),
+        }
     }
 
     fn set_password(&self, aor: &Address, password: &str) -> Result<(), String> {

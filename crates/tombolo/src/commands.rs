@@ -14,10 +14,11 @@ use tombolo_admin::{
     DecisionAnswer, PartnerAnswer, PendingAnswer, RegistrationsAnswer, ReloadAnswer, UserAnswer,
     client::{AskError, ask, order, segment},
 };
-use tombolo_config::{Checked, Role, Settings, Severity, load, report};
+use tombolo_config::{Accounts, Checked, Role, Settings, Severity, load, report};
 use tombolo_net::span_text;
 
 use crate::{
+    book::take_out,
     run::{self, default_data_dir, settings_of, wall},
     status::{StatusOptions, session_line, status, stream_line},
     store_file,
@@ -148,6 +149,15 @@ enum StoreCommand {
         /// The file; by default state.redb in the data directory.
         file: Option<PathBuf>,
     },
+    /// Declare that a store which was begun anew or salvaged holds every grant that counts: contacts who have none in it
+    /// are told `unsubscribed` again.
+    Complete {
+        /// The file; by default state.redb in the data directory.
+        file: Option<PathBuf>,
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -166,8 +176,11 @@ enum UserCommand {
     },
     /// Remove a user: phones are cut off, watchers and contacts are told.
     Remove {
-        /// user@domain
+        /// user@domain, or exactly what stands in the accounts file
         aor: String,
+        /// Take it out of this accounts file, without a running process.
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
     },
     /// Give a user another password, which is asked for as with add.
     Passwd {
@@ -253,6 +266,10 @@ impl CommandLine {
                 match command {
                     StoreCommand::Check { file: named } => store_file::check(&file(named)),
                     StoreCommand::Salvage { file: named } => store_file::salvage(&file(named)),
+                    StoreCommand::Complete { file: named, yes } => {
+                        let confirm = || if yes { Ok(true) } else { store_file::ask_for_yes() };
+                        store_file::complete(&file(named), confirm)
+                    }
                 }
             }
             command => ask_running(command, &data_dir),
@@ -280,6 +297,10 @@ fn checked(file: &Path) -> Result<Settings, String> {
     let Checked { settings, findings } = load(file, None, wall()).map_err(|errors| report(&errors))?;
     if findings.iter().any(|finding| finding.severity > Severity::Advice) {
         return Err(report(&findings));
+    }
+    // `run` refuses an accounts file that cannot be read; one that is not there yet is empty.
+    if let Some(accounts) = &settings.accounts {
+        Accounts::load(&accounts.file).map_err(|errors| report(&errors))?;
     }
     if !findings.is_empty() {
         say!("{}", report(&findings).trim_end());
@@ -342,7 +363,11 @@ async fn ask_about_user(command: UserCommand, data_dir: &Path) -> Result<(), Ask
             let user: UserAnswer = order(data_dir, &path, &body).await?;
             say!("{} may register; watchers: {}", user.aor, user.approve);
         }
-        UserCommand::Remove { aor } => {
+        UserCommand::Remove { aor, file: Some(file) } => {
+            let left = take_out(&file, &aor).map_err(AskError::Refused)?;
+            say!("{aor} is removed from {}; {} accounts are left", file.display(), left.len());
+        }
+        UserCommand::Remove { aor, file: None } => {
             let path = format!("/api/v1/users/{}/remove", segment(&aor));
             let answer: Value = order(data_dir, &path, &json!({})).await?;
             say!("{} is removed", answer["aor"].as_str().unwrap_or(&aor));

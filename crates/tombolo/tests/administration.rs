@@ -150,3 +150,38 @@ fn an_explanation_shows_what_is_true_and_who_does_not_exist() {
     let local = told("bob@corp.example", "alice@corp.example");
     assert!(local.contains("watch: ask"), "{local}");
 }
+
+#[test]
+fn an_account_that_nobody_can_have_is_removed_as_the_error_says_with_and_without_a_running_process() {
+    let running = Running::start(&["one.example"]);
+    assert!(running.order(&["user", "add", "alice@corp.example", "--password", "secret"]).status.success());
+    let file = running.path("data/accounts.toml");
+    let good = std::fs::read_to_string(&file).expect("a file");
+    let hash = "00112233445566778899aabbccddeeff";
+    let bad = format!("{good}\n[[account]]\naor = \"x/y@corp.example\"\nha1_md5 = \"{hash}\"\n");
+    std::fs::write(&file, &bad).expect("written");
+    let listed = running.order(&["user", "list"]);
+    let told = text(&listed.stderr);
+    assert!(!listed.status.success() && told.contains("user remove 'x/y@corp.example' --file "), "{told}");
+    let settings = running.path("tombolo.toml").display().to_string();
+    let checked = running.order(&["check", &settings]);
+    assert!(
+        !checked.status.success() && text(&checked.stderr).contains("x/y@corp.example"),
+        "run would refuse it"
+    );
+
+    let removed = running.order(&["user", "remove", "x/y@corp.example"]);
+    assert!(removed.status.success(), "{}", text(&removed.stderr));
+    let listed = text(&running.order(&["user", "list"]).stdout);
+    assert!(listed.contains("alice@corp.example") && !listed.contains("x/y"), "{listed}");
+    let again = running.order(&["user", "remove", "x/y@corp.example"]);
+    assert!(!again.status.success() && text(&again.stderr).contains("no account"), "{}", text(&again.stderr));
+
+    std::fs::write(&file, &bad).expect("written");
+    assert!(running.order(&["shutdown"]).status.success());
+    let path = file.display().to_string();
+    let removed = running.order(&["user", "remove", "x/y@corp.example", "--file", &path]);
+    assert!(removed.status.success(), "{}", text(&removed.stderr));
+    assert_eq!(tombolo_config::Accounts::load(&file).expect("readable").len(), 1);
+    assert!(running.order(&["check", &settings]).status.success());
+}

@@ -4,7 +4,11 @@ use std::{net::SocketAddr, ops::Range};
 
 use tombolo_policy::SipTransport;
 
-use crate::{error::Reason, section::Section, settings::SipListen};
+use crate::{
+    error::Reason,
+    section::Section,
+    settings::{SipListen, address},
+};
 
 /// What takes a port: TCP and UDP have ports of their own.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,7 +23,7 @@ pub(super) fn each_once(top: &Section<'_>) {
     let mut taken: Vec<(Ports, SocketAddr, String)> = Vec::new();
     let mut claim =
         |section: &Section<'_>, ports: Ports, at: SocketAddr, span: Range<usize>, shown: String| {
-            let first = taken.iter().find(|(other, address, _)| *other == ports && collide(*address, at));
+            let first = taken.iter().find(|(other, taken, _)| *other == ports && collide(*taken, at));
             match first {
                 Some((_, _, first)) => {
                     let reason = Reason::ListenerTwice { listener: shown, first: first.clone() };
@@ -30,7 +34,7 @@ pub(super) fn each_once(top: &Section<'_>) {
         };
     if let Some(xmpp) = top.peek_section("xmpp", "xmpp") {
         for key in ["listen", "direct_tls_listen"] {
-            for found in xmpp.peek_list(key, str::parse::<SocketAddr>) {
+            for found in xmpp.peek_list(key, address) {
                 claim(&xmpp, Ports::Tcp, found.value, found.span, found.value.to_string());
             }
         }
@@ -44,7 +48,7 @@ pub(super) fn each_once(top: &Section<'_>) {
     for name in ["link", "admin"] {
         if let Some(section) = top.peek_section(name, name)
             && let Some(found) = section.peek_text("listen")
-            && let Ok(at) = found.value.parse::<SocketAddr>()
+            && let Ok(at) = address(found.value)
         {
             claim(&section, Ports::Tcp, at, found.span, at.to_string());
         }

@@ -14,7 +14,7 @@ use crate::{
     section::{List, Section},
     settings::{
         AccountSettings, AdminSettings, DigestAlgorithm, DnsSettings, LinkEnd, LinkSettings, LogFormat,
-        LogLevel, LogSettings, StoreSettings, socket_address,
+        LogLevel, LogSettings, StoreSettings, address, socket_address,
     },
 };
 
@@ -26,7 +26,7 @@ pub(super) fn link(top: &Section<'_>, context: &Context<'_>) -> Option<LinkSetti
     let section = top.section("link", "link")?;
     let certificate = context.certificate(&section, true, None);
     let trust = context.trust_file(&section);
-    let listen = section.parsed("listen", str::parse::<SocketAddr>);
+    let listen = section.parsed("listen", address);
     let edges = section.list("edges", str::parse::<Proxy>);
     let gateways = section.list("gateways", host);
     for key in ["trust", "listen", "gateways", "edges"] {
@@ -36,8 +36,16 @@ pub(super) fn link(top: &Section<'_>, context: &Context<'_>) -> Option<LinkSetti
     }
     let is_empty = |list: Option<(usize, bool)>| list == Some((0, true));
     let lists = [
-        ("gateways", gateways.as_ref().map(|list| (list.items.len(), list.is_whole)), "one host at least"),
-        ("edges", edges.as_ref().map(|list| (list.items.len(), list.is_whole)), "one HOST:PORT at least"),
+        (
+            "gateways",
+            gateways.as_ref().map(|list| (list.items.len(), list.is_whole)),
+            "one host at least, such as [\"gateway1.corp.example\"]",
+        ),
+        (
+            "edges",
+            edges.as_ref().map(|list| (list.items.len(), list.is_whole)),
+            "one HOST:PORT at least, such as [\"edge1.corp.example:5300\"]",
+        ),
     ];
     for (key, list, accepted) in lists {
         if is_empty(list)
@@ -113,11 +121,11 @@ pub(super) fn dns(top: &Section<'_>) -> DnsSettings {
 pub(super) fn admin(top: &Section<'_>) -> AdminSettings {
     let default = AdminSettings { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8086)) };
     let Some(section) = top.section("admin", "admin") else { return default };
-    let listen = section.parsed("listen", str::parse::<SocketAddr>);
+    let listen = section.parsed("listen", address);
     let insecure = section.boolean("insecure").is_some_and(|found| found.value);
     section.finish();
     let Some(listen) = listen else { return default };
-    if !listen.value.ip().to_canonical().is_loopback() && !insecure {
+    if !listen.value.ip().is_loopback() && !insecure {
         let reason = Reason::ExposedAdmin { key: section.path("listen"), value: listen.value.to_string() };
         let accepted = format!("{}, or insecure = true beside it", described::accepted("admin", "listen"));
         section.error(listen.span, reason, accepted);

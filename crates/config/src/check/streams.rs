@@ -12,7 +12,7 @@ use crate::{
     described,
     error::Reason,
     section::{List, Section},
-    settings::{Settings, SipLimits, SipListen, SipSettings, Trust, XmppLimits, XmppSettings},
+    settings::{Settings, SipLimits, SipListen, SipSettings, Trust, XmppLimits, XmppSettings, address},
 };
 
 /// `[xmpp]`, or its defaults: what streams are set to, and `ping_after`, which belongs to the sessions behind them.
@@ -28,9 +28,9 @@ pub(super) fn xmpp(top: &Section<'_>, context: &Context<'_>) -> (XmppSettings, D
         .span_of_time("ping_after", Duration::from_secs(5)..=Duration::from_secs(3_600))
         .unwrap_or(Settings::PING_AFTER);
     let settings = XmppSettings {
-        listen: section.list("listen", str::parse).map_or(default.listen, List::into_values),
+        listen: section.list("listen", address).map_or(default.listen, List::into_values),
         direct_tls_listen: section
-            .list("direct_tls_listen", str::parse)
+            .list("direct_tls_listen", address)
             .map_or_else(Vec::new, List::into_values),
         trust: context.trust(&section).unwrap_or(default.trust),
         limits: section
@@ -90,9 +90,9 @@ fn xmpp_limits(section: &Section<'_>) -> XmppLimits {
 
 /// `[sip]`, or its defaults; `trust` is what the XMPP side trusts.
 pub(super) fn sip(top: &Section<'_>, trust: Trust, context: &Context<'_>) -> SipSettings {
-    let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 5061));
+    let everywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 5061));
     let default = SipSettings {
-        listen: vec![SipListen { transport: SipTransport::Tls, address }],
+        listen: vec![SipListen { transport: SipTransport::Tls, address: everywhere }],
         trust,
         watcher_interval: SipSettings::WATCHER_INTERVAL,
         registration_is_presence: true,
@@ -135,9 +135,9 @@ fn sip_listen(section: &Section<'_>) -> Option<Vec<SipListen>> {
 fn keep_alive(section: &Section<'_>) -> Option<Duration> {
     let span = section.span_of_time("keep_alive", Duration::ZERO..=Duration::from_secs(3_600))?;
     if span > Duration::ZERO && span < Duration::from_secs(20) {
-        let (value, place) = (format!("{}ms", span.as_millis()), section.value_span("keep_alive")?);
-        let reason = Reason::OutOfRange { key: section.path("keep_alive"), value };
-        section.error(place, reason, described::accepted("sip", "keep_alive"));
+        let found = section.peek_text("keep_alive")?;
+        let reason = Reason::OutOfRange { key: section.path("keep_alive"), value: found.value.to_owned() };
+        section.error(found.span, reason, described::accepted("sip", "keep_alive"));
         return None;
     }
     Some(span)

@@ -113,13 +113,13 @@ fn a_wrong_type_gives_what_is_accepted() {
         ),
         [
             "2:8: `role` is of type integer; accepted: all-in-one, edge, gateway",
-            "3:12: `data_dir` is of type boolean; accepted: a path",
+            "3:12: `data_dir` is of type boolean; accepted: a path, such as \"tombolo-data/accounts.toml\"",
             "4:7: `dns` is of type integer; accepted: a table with the keys servers",
-            "6:10: `xmpp.listen` is of type string; accepted: a list of: addresses with a port",
-            "8:11: `sip.listen` is of type integer; accepted: tls:ADDRESS:PORT, tcp:ADDRESS:PORT, udp:ADDRESS:PORT",
-            "10:18: `log.show_addresses` is of type string; accepted: true, false",
-            "12:9: `xmpp.limits.depth` is of type string; accepted: a whole number from 8 to 1024",
-            "13:8: `xmpp.limits.idle` is of type integer; accepted: a span from 10s to 24h",
+            "6:10: `xmpp.listen` is of type string; accepted: a list of: addresses with a port, such as \"[::]:5269\" or \"192.0.2.1:5269\"",
+            "8:11: `sip.listen` is of type integer; accepted: tls:ADDRESS:PORT, tcp:ADDRESS:PORT, udp:ADDRESS:PORT, such as \"tls:[::]:5061\" or \"udp:192.0.2.1:5060\"",
+            "10:18: `log.show_addresses` is of type string; accepted: true, false, without quotes",
+            "12:9: `xmpp.limits.depth` is of type string; accepted: a whole number from 8 to 1024, such as 64",
+            "13:8: `xmpp.limits.idle` is of type integer; accepted: a span from 10s to 24h, which is a whole number followed by ms, s, m or h, such as \"10m\"",
         ]
     );
 }
@@ -156,11 +156,11 @@ fn a_bad_address_gives_the_form() {
              [dns]\nservers = [\"127.0.0.53\", \"resolver\"]\n[admin]\nlisten = \"127.0.0.1\"\n"
         ),
         [
-            "3:24: `xmpp.listen` cannot be \"localhost:5269\"; accepted: addresses with a port",
-            "5:11: `sip.listen` cannot be \"sctp:[::]:5061\"; accepted: tls:ADDRESS:PORT, tcp:ADDRESS:PORT, udp:ADDRESS:PORT",
-            "5:29: `sip.listen` cannot be \"[::]:5061\"; accepted: tls:ADDRESS:PORT, tcp:ADDRESS:PORT, udp:ADDRESS:PORT",
-            "7:26: `dns.servers` cannot be \"resolver\"; accepted: addresses, with a port or without",
-            "9:10: `admin.listen` cannot be \"127.0.0.1\"; accepted: a loopback address with a port",
+            "3:24: `xmpp.listen` cannot be \"localhost:5269\"; accepted: addresses with a port, such as \"[::]:5269\" or \"192.0.2.1:5269\"",
+            "5:11: `sip.listen` cannot be \"sctp:[::]:5061\"; accepted: tls:ADDRESS:PORT, tcp:ADDRESS:PORT, udp:ADDRESS:PORT, such as \"tls:[::]:5061\" or \"udp:192.0.2.1:5060\"",
+            "5:29: `sip.listen` cannot be \"[::]:5061\"; accepted: tls:ADDRESS:PORT, tcp:ADDRESS:PORT, udp:ADDRESS:PORT, such as \"tls:[::]:5061\" or \"udp:192.0.2.1:5060\"",
+            "7:26: `dns.servers` cannot be \"resolver\"; accepted: addresses, with a port or without, such as \"192.0.2.53\" or \"[2001:db8::53]:53\"",
+            "9:10: `admin.listen` cannot be \"127.0.0.1\"; accepted: a loopback address with a port, such as \"127.0.0.1:8086\" or \"[::1]:8086\"",
         ]
     );
 }
@@ -181,12 +181,12 @@ fn a_number_or_span_out_of_range_gives_the_range() {
              [[partner]]\ndomain = \"p.example\"\nmessage_answer_wait = \"1m\"\nlimits = { subscriptions = 0 }\n"
         ),
         [
-            "3:16: `xmpp.limits.stanza_bytes` = 9999 is out of range; accepted: a whole number from 10000 to 16777216",
-            "4:17: `xmpp.limits.sasl_attempts` = -1 is out of range; accepted: a whole number from 2 to 5",
-            "5:8: `xmpp.limits.idle` = 25h is out of range; accepted: a span from 10s to 24h",
-            "6:23: `xmpp.limits.authenticate_within` cannot be \"soon\"; accepted: a span from 1s to 10m",
-            "9:23: `partner.message_answer_wait` = 1m is out of range; accepted: a span from 0 to 30s",
-            "10:28: `partner.limits.subscriptions` = 0 is out of range; accepted: a whole number from 1 to 100000000",
+            "3:16: `xmpp.limits.stanza_bytes` = 9999 is out of range; accepted: a whole number from 10000 to 16777216, such as 262144",
+            "4:17: `xmpp.limits.sasl_attempts` = -1 is out of range; accepted: a whole number from 2 to 5, such as 3",
+            "5:8: `xmpp.limits.idle` = 25h is out of range; accepted: a span from 10s to 24h, which is a whole number followed by ms, s, m or h, such as \"10m\"",
+            "6:23: `xmpp.limits.authenticate_within` cannot be \"soon\"; accepted: a span from 1s to 10m, which is a whole number followed by ms, s, m or h, such as \"30s\"",
+            "9:23: `partner.message_answer_wait` = 1m is out of range; accepted: a span from 0 to 30s, which is a whole number followed by ms, s, m or h, such as \"500ms\"",
+            "10:28: `partner.limits.subscriptions` = 0 is out of range; accepted: a whole number from 1 to 100000000, such as 100000",
         ]
     );
 }
@@ -197,11 +197,11 @@ fn a_missing_key_is_told_at_its_section() {
     assert_eq!(
         whole_errors("role = \"all-in-one\"\n\n[[domain]]\n[[partner]]\n"),
         [
-            "3:1: missing key `domain.name`; accepted: a domain name",
+            "3:1: missing key `domain.name`; accepted: a domain name, such as \"corp.example\"",
             "3:1: missing key `domain.home`; accepted: a table with the keys kind, next_hop, insecure, trusted_addresses",
-            "3:1: missing key `domain.certificate`; accepted: a PEM file",
-            "3:1: missing key `domain.key`; accepted: a PEM file",
-            "4:1: missing key `partner.domain`; accepted: a domain name",
+            "3:1: missing key `domain.certificate`; accepted: a PEM file, such as \"certs/corp.example.pem\"",
+            "3:1: missing key `domain.key`; accepted: a PEM file, such as \"certs/corp.example.pem\"",
+            "4:1: missing key `partner.domain`; accepted: a domain name, such as \"corp.example\"",
         ]
     );
 }
@@ -214,8 +214,8 @@ fn a_missing_certificate_file_gives_the_whole_path() {
     assert_eq!(
         lines(with_files(text, &here)),
         [
-            "5:7: `domain.key` names /k.pem, which is no readable file; accepted: a PEM file",
-            "7:9: `xmpp.trust` names etc/ca.pem, which is no readable file; accepted: system, or a PEM file",
+            "5:7: `domain.key` names /k.pem, which is no readable file; accepted: a PEM file, such as \"certs/corp.example.pem\"",
+            "7:9: `xmpp.trust` names etc/ca.pem, which is no readable file; accepted: system, or a PEM file, such as \"certs/authorities.pem\"",
         ]
     );
     let here = files(&[("etc/c.pem", ""), ("/k.pem", ""), ("etc/ca.pem", "")]);
@@ -230,14 +230,14 @@ fn a_certificate_without_its_key_is_refused() {
     assert!(check(text).is_ok(), "a gateway that speaks no TLS needs none: {:?}", check(text));
     assert_eq!(
         whole_errors(&format!("{text}certificate = \"c\"\n")),
-        ["9:1: missing key `domain.key`; accepted: a PEM file"]
+        ["9:1: missing key `domain.key`; accepted: a PEM file, such as \"certs/corp.example.pem\""]
     );
     let by_tls = text.replace("tcp:127.0.0.1:5060", "tls:127.0.0.1:5061");
     assert_eq!(
         whole_errors(&by_tls),
         [
-            "9:1: missing key `domain.certificate`; accepted: a PEM file",
-            "9:1: missing key `domain.key`; accepted: a PEM file"
+            "9:1: missing key `domain.certificate`; accepted: a PEM file, such as \"certs/corp.example.pem\"",
+            "9:1: missing key `domain.key`; accepted: a PEM file, such as \"certs/corp.example.pem\""
         ]
     );
     let by_front_end = text
@@ -283,12 +283,12 @@ fn a_bad_domain_name_is_refused() {
             "[[partner]]\ndomain = \"*.example.com\"\nfurther_domains = [\"a..b\", \"*\", \"*.*.x\", \"\"]\nproxy = \"p.example\"\n"
         ),
         [
-            "3:10: `partner.domain` cannot be \"*.example.com\"; accepted: a domain name",
-            "4:20: `partner.further_domains` cannot be \"a..b\"; accepted: domain names, *.DOMAIN for everything below one",
-            "4:28: `partner.further_domains` cannot be \"*\"; accepted: domain names, *.DOMAIN for everything below one",
-            "4:33: `partner.further_domains` cannot be \"*.*.x\"; accepted: domain names, *.DOMAIN for everything below one",
-            "4:42: `partner.further_domains` cannot be \"\"; accepted: domain names, *.DOMAIN for everything below one",
-            "5:9: `partner.proxy` cannot be \"p.example\"; accepted: HOST:PORT",
+            "3:10: `partner.domain` cannot be \"*.example.com\"; accepted: a domain name, such as \"corp.example\"",
+            "4:20: `partner.further_domains` cannot be \"a..b\"; accepted: domain names, *.DOMAIN for everything below one, such as \"example.org\" or \"*.example.org\"",
+            "4:28: `partner.further_domains` cannot be \"*\"; accepted: domain names, *.DOMAIN for everything below one, such as \"example.org\" or \"*.example.org\"",
+            "4:33: `partner.further_domains` cannot be \"*.*.x\"; accepted: domain names, *.DOMAIN for everything below one, such as \"example.org\" or \"*.example.org\"",
+            "4:42: `partner.further_domains` cannot be \"\"; accepted: domain names, *.DOMAIN for everything below one, such as \"example.org\" or \"*.example.org\"",
+            "5:9: `partner.proxy` cannot be \"p.example\"; accepted: HOST:PORT, such as \"host1.example.com:5269\" or \"[2001:db8::1]:5269\"",
         ]
     );
 }
@@ -320,10 +320,25 @@ fn sip_t_01_a_listener_for_datagrams_has_one_for_tcp_at_its_address_and_port() {
 }
 
 #[test]
+fn a_listener_that_is_written_as_a_mapped_address_is_one_of_ipv4_and_stands_once() {
+    let settings = accepted(
+        "[xmpp]\nlisten = [\"[::ffff:127.0.0.1]:5269\"]\n[admin]\nlisten = \"[::ffff:127.0.0.1]:8086\"\n",
+    );
+    let listen = settings.xmpp.expect("an all-in-one has it").listen;
+    assert_eq!(listen, ["127.0.0.1:5269".parse().expect("an address")]);
+    assert_eq!(settings.admin.listen.to_string(), "127.0.0.1:8086");
+    let twice = errors("[xmpp]\nlisten = [\"127.0.0.1:5269\", \"[::ffff:127.0.0.1]:5269\"]\n");
+    assert!(twice.len() == 1 && twice[0].contains("twice"), "{twice:?}");
+}
+
+#[test]
 fn keep_alives_are_off_or_rare_enough_to_be_answered() {
     assert_eq!(
         errors("[sip]\nkeep_alive = \"5s\"\n"),
-        ["3:14: `sip.keep_alive` = 5000ms is out of range; accepted: 0, or a span from 20s to 1h"]
+        [
+            "3:14: `sip.keep_alive` = 5s is out of range; accepted: 0, or a span from 20s to 1h, which is a whole number \
+             followed by ms, s, m or h, such as \"30s\""
+        ]
     );
 }
 
@@ -360,7 +375,8 @@ fn an_admin_listener_that_others_reach_needs_the_explicit_flag() {
         errors("[admin]\nlisten = \"0.0.0.0:8086\"\n"),
         [
             "3:10: `admin.listen` = \"0.0.0.0:8086\" can be reached from other machines, and whoever reaches it is an \
-          administrator; accepted: a loopback address with a port, or insecure = true beside it"
+          administrator; accepted: a loopback address with a port, such as \"127.0.0.1:8086\" or \"[::1]:8086\", or \
+          insecure = true beside it"
         ]
     );
     let settings = accepted("[admin]\nlisten = \"0.0.0.0:8086\"\ninsecure = true\n");
@@ -395,7 +411,9 @@ fn errors_in_partner_files_name_that_file() {
     let missing = with_files(&format!("{DOMAIN}partners = \"nowhere\"\n"), &here);
     assert_eq!(
         lines(missing),
-        ["2:12: `partners` names etc/nowhere, which is no readable directory; accepted: a directory"]
+        [
+            "2:12: `partners` names etc/nowhere, which is no readable directory; accepted: a directory, such as \"partners.d\""
+        ]
     );
 }
 

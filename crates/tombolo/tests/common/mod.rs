@@ -28,6 +28,8 @@ pub struct Running {
     pub xmpp: SocketAddr,
     /// Where HTTP asks.
     pub admin: SocketAddr,
+    /// Where SIP over TCP is awaited, if the settings say so.
+    pub tcp: Option<SocketAddr>,
     log: Arc<Mutex<String>>,
 }
 
@@ -83,17 +85,17 @@ impl Running {
                 kept.lock().expect("no panic").push_str(&std::mem::take(&mut line));
             }
         });
-        let mut said = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let mut at = |what: &str| loop {
-            let line = said.next().expect("it says where it listens").expect("text");
-            if let Some(at) = line.trim().strip_prefix(what) {
-                let at = at.trim().trim_start_matches("http://");
-                break at.split(' ').next().expect("a part").parse().expect("an address");
-            }
+        let lines =
+            BufReader::new(child.stdout.take().expect("piped")).lines().map(|line| line.expect("text"));
+        let said: Vec<String> = lines.take_while(|line| !line.starts_with("Next:")).collect();
+        let find = |what: &str| -> Option<SocketAddr> {
+            let at = said.iter().find_map(|line| line.trim().strip_prefix(what))?;
+            let at = at.trim().trim_start_matches("http://");
+            Some(at.split(' ').next()?.parse().expect("an address"))
         };
+        let at = |what: &str| find(what).unwrap_or_else(|| panic!("{what}: {said:?}"));
         let (xmpp, sip, admin) = (at("XMPP partners"), at("SIP over TLS"), at("administration"));
-        assert!(said.any(|line| line.expect("text").starts_with("Next:")), "it is up");
-        Self { child, folder, sip, xmpp, admin, log }
+        Self { child, folder, sip, xmpp, admin, tcp: find("SIP over TCP"), log }
     }
 
     /// A folder of its own with the same files, for another process.
@@ -135,10 +137,26 @@ impl Running {
     }
 
     pub fn logged(&self, part: &str) -> bool {
-        (0..100).any(|_| {
+        self.log_line(part).is_some()
+    }
+
+    /// The first line of the log with this part, which may take a moment.
+    pub fn log_line(&self, part: &str) -> Option<String> {
+        self.log_lines(part, 1).into_iter().next()
+    }
+
+    /// The lines of the log with this part, when there are so many, which may take a moment.
+    pub fn log_lines(&self, part: &str, count: usize) -> Vec<String> {
+        let mut lines = Vec::new();
+        for _ in 0..100 {
             thread::sleep(Duration::from_millis(50));
-            self.log.lock().expect("no panic").contains(part)
-        })
+            let log = self.log.lock().expect("no panic");
+            lines = log.lines().filter(|line| line.contains(part)).map(ToOwned::to_owned).collect();
+            if lines.len() >= count {
+                break;
+            }
+        }
+        lines
     }
 }
 

@@ -33,7 +33,9 @@ fn a_front_end_without_tls_needs_the_flag_and_its_addresses() {
     let wrong = format!("{{ {clear}, insecure = true, trusted_addresses = [\"pool\"] }}");
     assert_eq!(
         whole_errors(&front_end(&wrong)),
-        ["2:116: `domain.home.trusted_addresses` cannot be \"pool\"; accepted: IP addresses"]
+        [
+            "2:116: `domain.home.trusted_addresses` cannot be \"pool\"; accepted: IP addresses, such as \"192.0.2.1\" or \"2001:db8::1\""
+        ]
     );
     let right = format!("{{ {clear}, insecure = true, trusted_addresses = [\"::ffff:127.0.0.31\"] }}");
     let settings = check(&front_end(&right)).expect("in order");
@@ -53,7 +55,7 @@ fn a_home_takes_only_what_belongs_to_its_kind() {
     assert_eq!(
         whole_errors(&front_end("{ kind = \"front-end\" }")),
         [
-            "2:8: missing key `domain.home.next_hop`; accepted: sip:HOST[:PORT][;transport=tls|tcp|udp], or sips:HOST[:PORT]"
+            "2:8: missing key `domain.home.next_hop`; accepted: sip:HOST[:PORT][;transport=tls|tcp|udp], or sips:HOST[:PORT], such as \"sip:pool.corp.example:5061;transport=tls\""
         ]
     );
     assert_eq!(
@@ -69,7 +71,8 @@ fn a_home_takes_only_what_belongs_to_its_kind() {
         [
             "2:8: missing key `domain.home.kind`; accepted: built-in, front-end",
             "2:21: `domain.home.next_hop` cannot be \"pool.c.example:5061\"; accepted: \
-             sip:HOST[:PORT][;transport=tls|tcp|udp], or sips:HOST[:PORT]",
+             sip:HOST[:PORT][;transport=tls|tcp|udp], or sips:HOST[:PORT], such as \
+             \"sip:pool.corp.example:5061;transport=tls\"",
         ]
     );
 }
@@ -96,9 +99,9 @@ fn an_edge_is_refused_what_belongs_to_users_and_store() {
         ),
         [
             "3:1: `link.edges` has no place in role edge; accepted: role = gateway",
-            "9:1: missing key `domain.name`; accepted: a domain name",
-            "9:1: missing key `domain.certificate`; accepted: a PEM file",
-            "9:1: missing key `domain.key`; accepted: a PEM file",
+            "9:1: missing key `domain.name`; accepted: a domain name, such as \"corp.example\"",
+            "9:1: missing key `domain.certificate`; accepted: a PEM file, such as \"certs/corp.example.pem\"",
+            "9:1: missing key `domain.key`; accepted: a PEM file, such as \"certs/corp.example.pem\"",
             "10:1: `domain.home` has no place in role edge; accepted: role = all-in-one or gateway",
             "11:2: `store` has no place in role edge; accepted: role = all-in-one or gateway",
             "13:2: `accounts` has no place in role edge; accepted: role = all-in-one or gateway",
@@ -117,17 +120,21 @@ fn an_edge_must_say_which_gateways_it_awaits() {
     };
     assert_eq!(
         whole_errors(&edge("")),
-        ["2:1: missing key `link.gateways`; accepted: host names or IP addresses"]
+        [
+            "2:1: missing key `link.gateways`; accepted: host names or IP addresses, such as \"gateway1.corp.example\""
+        ]
     );
     assert_eq!(
         whole_errors(&edge("gateways = []")),
-        ["4:12: missing key `link.gateways`; accepted: one host at least"]
+        [
+            "4:12: missing key `link.gateways`; accepted: one host at least, such as [\"gateway1.corp.example\"]"
+        ]
     );
     assert_eq!(
         whole_errors(&edge("gateways = [\"*.c.example\", \"g.c.example:5300\"]")),
         [
-            "4:13: `link.gateways` cannot be \"*.c.example\"; accepted: host names or IP addresses",
-            "4:28: `link.gateways` cannot be \"g.c.example:5300\"; accepted: host names or IP addresses",
+            "4:13: `link.gateways` cannot be \"*.c.example\"; accepted: host names or IP addresses, such as \"gateway1.corp.example\"",
+            "4:28: `link.gateways` cannot be \"g.c.example:5300\"; accepted: host names or IP addresses, such as \"gateway1.corp.example\"",
         ]
     );
 }
@@ -144,10 +151,10 @@ fn a_gateway_needs_its_edges_and_has_no_public_side() {
             "role = \"gateway\"\n{home}[link]\nlisten = \"[::]:5300\"\n[xmpp]\nlimits = {{}}\n"
         )),
         [
-            "7:1: missing key `link.certificate`; accepted: a PEM file",
-            "7:1: missing key `link.key`; accepted: a PEM file",
-            "7:1: missing key `link.trust`; accepted: a PEM file",
-            "7:1: missing key `link.edges`; accepted: HOST:PORT",
+            "7:1: missing key `link.certificate`; accepted: a PEM file, such as \"certs/corp.example.pem\"",
+            "7:1: missing key `link.key`; accepted: a PEM file, such as \"certs/corp.example.pem\"",
+            "7:1: missing key `link.trust`; accepted: a PEM file, such as \"certs/corp.example.pem\"",
+            "7:1: missing key `link.edges`; accepted: HOST:PORT, such as \"host1.example.com:5269\" or \"[2001:db8::1]:5269\"",
             "8:1: `link.listen` has no place in role gateway; accepted: role = edge",
             "10:1: `xmpp.limits` has no place in role gateway; accepted: role = all-in-one or edge",
         ]
@@ -155,7 +162,9 @@ fn a_gateway_needs_its_edges_and_has_no_public_side() {
     let link = "[link]\ncertificate = \"c\"\nkey = \"k\"\ntrust = \"t\"\nedges = ";
     assert_eq!(
         whole_errors(&format!("role = \"gateway\"\n{home}{link}[]\n")),
-        ["11:9: missing key `link.edges`; accepted: one HOST:PORT at least"]
+        [
+            "11:9: missing key `link.edges`; accepted: one HOST:PORT at least, such as [\"edge1.corp.example:5300\"]"
+        ]
     );
     let settings =
         check(&format!("role = \"gateway\"\n{home}{link}[\"edge1.c.example:5300\"]\n")).expect("in order");
