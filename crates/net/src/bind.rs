@@ -7,6 +7,7 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
+    sync::Once,
 };
 
 /// Binds `address`, which is one of `all` the addresses of its kind. `bind` binds exactly what it is given; `local` tells
@@ -43,7 +44,10 @@ fn bind_both<T>(
     let v6 = match bind(address) {
         Ok(socket) => Some(socket),
         Err(error) if is_family_absent(&error) => {
-            tracing::warn!(%address, %error, "this machine has no IPv6: only IPv4 is listened on");
+            // It holds for every listener, so one line says it.
+            NO_IPV6.call_once(|| {
+                tracing::warn!(%error, "this machine has no IPv6: [::] is listened on by IPv4 alone");
+            });
             None
         }
         Err(error) => return Err(error),
@@ -69,9 +73,24 @@ fn bind_both<T>(
     }
 }
 
+/// That there is no IPv6 was said.
+static NO_IPV6: Once = Once::new();
+
 /// The kernel, or its settings, know nothing of the address's family.
 fn is_family_absent(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EAFNOSUPPORT | EADDRNOTAVAIL | EPROTONOSUPPORT))
+}
+
+/// The same error, and what the administrator can do about it.
+pub(crate) fn with_repair(address: SocketAddr, error: io::Error) -> io::Error {
+    let repair = match error.raw_os_error() {
+        Some(EAFNOSUPPORT | EPROTONOSUPPORT) if address.is_ipv6() => {
+            "this machine has no IPv6: name an address of IPv4, or [::] for all addresses that it has"
+        }
+        Some(EADDRNOTAVAIL) => "this machine does not have this address",
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{error}; {repair}"))
 }
 
 /// How often a port is sought that is free in both families.

@@ -12,14 +12,14 @@ use tokio::{
     time::timeout,
 };
 
-use crate::bind::bind_all;
+use crate::bind::{bind_all, with_repair};
 
 /// TCP listeners for an address, which is one of `all` that are listened on: see [`bind_all`].
 ///
 /// # Errors
 /// When the address cannot be listened on.
 pub fn listen_all(address: SocketAddr, all: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
-    bind_all(address, all, listen, TcpListener::local_addr)
+    bind_all(address, all, listen, TcpListener::local_addr).map_err(|error| with_repair(address, error))
 }
 
 /// UDP sockets for an address, in the same way.
@@ -27,7 +27,7 @@ pub fn listen_all(address: SocketAddr, all: &[SocketAddr]) -> io::Result<Vec<Tcp
 /// # Errors
 /// When the address cannot be bound.
 pub fn udp_all(address: SocketAddr, all: &[SocketAddr]) -> io::Result<Vec<UdpSocket>> {
-    bind_all(address, all, udp, UdpSocket::local_addr)
+    bind_all(address, all, udp, UdpSocket::local_addr).map_err(|error| with_repair(address, error))
 }
 
 /// A TCP listener for this address and family, whose connections are tuned as those of [`connect`].
