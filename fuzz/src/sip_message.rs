@@ -37,9 +37,10 @@ fn frames(data: &[u8], step: usize) -> Vec<String> {
                         message.status()
                     ));
                 }
+                Ok(Some(Frame::Malformed(malformed))) => seen.push(malformed.fault.to_string()),
                 Ok(None) => break,
                 Err(fault) => {
-                    seen.push(fault.fault.to_string());
+                    seen.push(fault.0.fault.to_string());
                     return seen;
                 }
             }

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tombolo_sip::{
     build::ResponseBuilder,
-    framer::{Frame, StreamFault, StreamFramer},
+    framer::{Frame, Malformed, StreamFault, StreamFramer},
     message::{Message, MessageLimits},
 };
 use tombolo_telemetry::{Metrics, StatusClass};
@@ -58,7 +58,7 @@ enum ReadEnd<R> {
     Gone(String),
     /// Nothing more can be read, but the peer may still read.
     HalfClosed,
-    /// The peer sent what is no message; where the next one begins is not known.
+    /// The peer sent a malformed message, and where the next one begins is not known, or nobody vouches for the peer.
     Faulty(String, R),
 }
 
@@ -148,7 +148,7 @@ impl Wire {
         // From the first octet of a message on.
         let mut message_until = None;
         loop {
-            let is_stranger = self.facts.dial.is_none() && !self.outbox.is_bound();
+            let is_stranger = self.is_stranger();
             let until = message_until.into_iter().chain(is_stranger.then_some(stranger_until)).min();
             let received = receive(&mut reader, &mut framer);
             let received = match until {
@@ -179,9 +179,10 @@ impl Wire {
                 message_until = None;
                 self.hand_over(messages).await;
             }
-            if let Some(fault) = fault {
-                return ReadEnd::Faulty(self.refuse(fault), reader);
+            if let Some(cause) = fault {
+                return ReadEnd::Faulty(cause, reader);
             }
+            self.own.has_room().await;
             // The time of a message begins with its first octet and is not begun anew by each further one.
             let begun = || Instant::now() + MESSAGE_LIMIT;
             message_until = framer.is_inside().then(|| message_until.unwrap_or_else(begun));
@@ -213,8 +214,8 @@ impl Wire {
         self.heard.get().request.is_some_and(|asked| asked.elapsed() < ANSWER_LIMIT)
     }
 
-    /// What is whole in the framer, and what broke it.
-    fn take_frames(&self, framer: &mut StreamFramer) -> (Vec<Message>, Option<StreamFault>) {
+    /// The whole messages in the framer, and why the connection must end, if it must. Malformed messages are answered here.
+    fn take_frames(&self, framer: &mut StreamFramer) -> (Vec<Message>, Option<String>) {
         let mut messages = Vec::new();
         let fault = loop {
             match framer.next_frame() {
@@ -223,15 +224,22 @@ impl Wire {
                         Some(status) => self.metrics.response_in(StatusClass::of(status)),
                         None => {
                             message.set_received(self.facts.remote);
-                            let request = Some(Instant::now());
-                            self.heard.set(Heard { request, ..self.heard.get() });
+                            self.note_request();
                         }
                     }
                     messages.push(*message);
                 }
+                Ok(Some(Frame::Malformed(malformed))) => {
+                    let is_answered = malformed.head.is_some();
+                    let cause = self.refuse(malformed);
+                    // What a stranger sends may be no SIP at all.
+                    if !is_answered && self.is_stranger() {
+                        break Some(cause);
+                    }
+                }
                 Ok(Some(Frame::Ping)) => self.own.pong(),
                 Ok(None) => break None,
-                Err(fault) => break Some(fault),
+                Err(StreamFault(malformed)) => break Some(self.refuse(malformed)),
             }
         };
         if framer.buffer_mut().is_empty() {
@@ -250,8 +258,8 @@ impl Wire {
         }
     }
 
-    /// Answers a request that can be answered (SIP-T-03); nothing on this stream can be trusted any more.
-    fn refuse(&self, StreamFault { fault, head }: StreamFault) -> String {
+    /// Counts and logs a malformed message, and answers it where that can be done; the fault's text.
+    fn refuse(&self, Malformed { fault, head }: Malformed) -> String {
         self.metrics.malformed_input();
         let (flow, remote) = (self.facts.flow.0, self.facts.remote);
         if self.is_partner() {
@@ -262,10 +270,21 @@ impl Wire {
         if let Some(mut head) = head {
             head.set_received(remote);
             if let Ok(response) = ResponseBuilder::to(&head, fault.status(), None) {
-                self.own.answer(response.render());
+                self.own.answer(&response.render());
+                self.note_request();
             }
         }
         fault.to_string()
+    }
+
+    /// A request came whose answer may be awaited by a peer that closes its half.
+    fn note_request(&self) {
+        self.heard.set(Heard { request: Some(Instant::now()), ..self.heard.get() });
+    }
+
+    /// True while nobody has proved anything on a connection that the peer opened.
+    fn is_stranger(&self) -> bool {
+        self.facts.dial.is_none() && !self.outbox.is_bound()
     }
 
     fn is_partner(&self) -> bool {
@@ -309,8 +328,11 @@ struct Own {
     pongs: Cell<usize>,
     /// A keep-alive is to be sent.
     ping: Cell<bool>,
-    answer: RefCell<Vec<u8>>,
+    /// Refusals of malformed requests.
+    answers: RefCell<Vec<u8>>,
     filled: Notify,
+    /// The answers were taken.
+    emptied: Notify,
 }
 
 impl Own {
@@ -326,9 +348,16 @@ impl Own {
         self.filled.notify_one();
     }
 
-    fn answer(&self, response: Vec<u8>) {
-        *self.answer.borrow_mut() = response;
+    fn answer(&self, response: &[u8]) {
+        self.answers.borrow_mut().extend_from_slice(response);
         self.filled.notify_one();
+    }
+
+    /// Waits until the peer has taken enough of the refusals, so that one that reads nothing gets no more of them.
+    async fn has_room(&self) {
+        while self.answers.borrow().len() > MAX_ANSWERS_BYTES {
+            self.emptied.notified().await;
+        }
     }
 
     /// What there is to say; waits for some.
@@ -337,7 +366,8 @@ impl Own {
             let pongs = self.pongs.get().min(MOST_PONGS);
             self.pongs.set(self.pongs.get() - pongs);
             let mut bytes = b"\r\n".repeat(pongs);
-            bytes.append(&mut self.answer.borrow_mut());
+            bytes.append(&mut self.answers.borrow_mut());
+            self.emptied.notify_one();
             if self.ping.take() {
                 bytes.extend_from_slice(b"\r\n\r\n");
             }
@@ -374,6 +404,8 @@ async fn drain(mut reader: impl AsyncRead + Unpin) {
 }
 
 const READ_BYTES: usize = 16 << 10;
+/// Refusals that wait to be written while more is read. One read brings at most a message of the largest size besides.
+const MAX_ANSWERS_BYTES: usize = 64 << 10;
 /// Keep-alives that are answered by one write.
 const MOST_PONGS: usize = 1024;
 /// From the first octet of a message to its last (SIP-T-17).
@@ -383,7 +415,7 @@ const STRANGER_LIMIT: Duration = Duration::from_secs(30);
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// A keep-alive is answered in this time (RFC 5626 §4.4.1).
 const PONG_LIMIT: Duration = Duration::from_secs(10);
-/// How long an answer is awaited where nothing more is read: the peer closed its half, or sent what is no message.
+/// How long an answer is awaited where nothing more is read: the peer closed its half, or sent a message without a known end.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// How long a connection rests when its receiver is full.

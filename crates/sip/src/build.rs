@@ -180,7 +180,8 @@ impl<'a> ResponseBuilder<'a> {
 }
 
 /// What every response copies besides Via (RFC 3261 §8.2.6.2).
-const COPIED: [HeaderName; 4] = [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq];
+pub(crate) const COPIED: [HeaderName; 4] =
+    [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq];
 
 /// Whether To can be read and has no tag; one that cannot is copied as it is, so that its sender knows it.
 fn wants_tag(request: &Message) -> bool {

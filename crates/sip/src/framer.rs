@@ -1,29 +1,36 @@
 //! Cuts a stream into messages by Content-Length only (RFC 3261 §18.3), the same whatever the segments were.
 //!
-//! Octets go in by [`StreamFramer::push`], frames come out by [`StreamFramer::next_frame`]. After a fault the stream is of no
-//! more use: where the next message begins is not known.
+//! Octets go in by [`StreamFramer::push`], frames come out by [`StreamFramer::next_frame`]. A malformed message whose length
+//! is known is a frame too, for whatever is behind it on the stream is somebody else's. After a [`StreamFault`] the stream
+//! is of no more use, because nobody can tell where the next message begins.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
-use crate::message::{Message, MessageFault, MessageLimits};
+use crate::message::{Message, MessageFault, MessageLimits, body_len};
 
 /// What came.
 #[derive(Debug, Clone)]
 pub enum Frame {
     /// A whole message.
     Message(Box<Message>),
+    /// A whole message that cannot be served; the next one begins behind it.
+    Malformed(Malformed),
     /// A keep-alive of two line ends between messages: to be answered with one (RFC 5626 §4.4.1).
     Ping,
 }
 
-/// A fault, with what an answer needs: a request may still be told before the stream is closed.
-#[derive(Debug)]
-pub struct StreamFault {
+/// A message that cannot be served.
+#[derive(Debug, Clone)]
+pub struct Malformed {
     /// What is wrong.
     pub fault: MessageFault,
     /// What is left of a request that can be answered; see [`Message::answerable`].
     pub head: Option<Box<Message>>,
 }
+
+/// Why the stream cannot be read any further: the length of this message is not known, or too large to skip.
+#[derive(Debug)]
+pub struct StreamFault(pub Malformed);
 
 /// A keep-alive (RFC 5626 §3.5.1).
 const PING: &[u8] = b"\r\n\r\n";
@@ -43,14 +50,24 @@ pub struct StreamFramer {
     searched: usize,
     /// Octets of padding since the last message or keep-alive.
     skipped: usize,
-    /// A head whose body is awaited, and the body's length.
-    waiting: Option<(Box<Message>, usize)>,
+    body: Body,
+}
+
+/// The part of a message that the framer has not seen the end of.
+#[derive(Debug)]
+enum Body {
+    /// None: the next octets are padding or a head.
+    Outside,
+    /// So many octets belong to this message.
+    Wanted(Box<Message>, usize),
+    /// So many octets are still to be thrown away, as they come.
+    Skipped(Malformed, usize),
 }
 
 impl StreamFramer {
     /// A framer for a new stream.
     pub fn new(limits: MessageLimits) -> Self {
-        Self { limits, buffer: BytesMut::new(), searched: 0, skipped: 0, waiting: None }
+        Self { limits, buffer: BytesMut::new(), searched: 0, skipped: 0, body: Body::Outside }
     }
 
     /// Takes octets in.
@@ -65,28 +82,39 @@ impl StreamFramer {
 
     /// True when a message has begun and is not whole (SIP-T-17: its time is limited).
     pub fn is_inside(&self) -> bool {
-        self.waiting.is_some() || !is_padding(&self.buffer)
+        !matches!(self.body, Body::Outside) || !is_padding(&self.buffer)
     }
 
     /// The next message or keep-alive; `None` until more octets come.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, StreamFault> {
-        if self.waiting.is_none() {
+        if matches!(self.body, Body::Outside) {
             if self.take_padding()? {
                 return Ok(Some(Frame::Ping));
             }
-            if !self.take_head()? {
-                return Ok(None);
+            self.take_head()?;
+        }
+        match std::mem::replace(&mut self.body, Body::Outside) {
+            Body::Outside => Ok(None),
+            Body::Wanted(mut message, len) if self.buffer.len() >= len => {
+                if len > 0 {
+                    message.set_body(self.buffer.split_to(len).freeze());
+                }
+                Ok(Some(Frame::Message(message)))
+            }
+            Body::Skipped(malformed, len) if self.buffer.len() >= len => {
+                self.buffer.advance(len);
+                Ok(Some(Frame::Malformed(malformed)))
+            }
+            Body::Skipped(malformed, len) => {
+                self.body = Body::Skipped(malformed, len - self.buffer.len());
+                self.buffer.clear();
+                Ok(None)
+            }
+            wanted => {
+                self.body = wanted;
+                Ok(None)
             }
         }
-        let Some((mut message, length)) = self.waiting.take() else { return Ok(None) };
-        if self.buffer.len() < length {
-            self.waiting = Some((message, length));
-            return Ok(None);
-        }
-        if length > 0 {
-            message.set_body(self.buffer.split_to(length).freeze());
-        }
-        Ok(Some(Frame::Message(message)))
     }
 
     /// Skips what stands between two messages; true when two line ends make a keep-alive.
@@ -112,53 +140,77 @@ impl StreamFramer {
         }
     }
 
-    fn take_head(&mut self) -> Result<bool, StreamFault> {
+    /// Reads a head, if a whole one is there, and finds how much of the stream is its body.
+    fn take_head(&mut self) -> Result<(), StreamFault> {
         let from = self.searched.saturating_sub(3);
+        let too_big = MessageFault::TooBig { what: "message" };
         let Some(at) = memchr::memmem::find(&self.buffer[from..], b"\r\n\r\n") else {
             self.searched = self.buffer.len();
-            if self.buffer.len() > self.limits.message {
-                return Err(self.fault(MessageFault::TooBig { what: "message" }, &self.buffer));
-            }
-            return Ok(false);
+            return if self.buffer.len() > self.limits.head() {
+                Err(self.fault(too_big, &self.buffer))
+            } else {
+                Ok(())
+            };
         };
         let head = self.buffer.split_to(from + at + 4).freeze();
         (self.searched, self.skipped) = (0, 0);
-        if head.len() > self.limits.message {
-            return Err(self.fault(MessageFault::TooBig { what: "message" }, &head));
+        if head.len() > self.limits.head() {
+            return Err(self.fault(too_big, &head));
         }
-        let message = Message::read(head.clone(), Bytes::new(), &self.limits);
-        let message = message.map_err(|fault| self.fault(fault, &head))?;
+        self.body = match self.read_head(&head) {
+            Ok((message, len)) => Body::Wanted(Box::new(message), len),
+            Err(fault) => {
+                let len = body_len(&head).map_err(|doubt| self.fault(doubt, &head))?;
+                if len > self.limits.message.saturating_add(MAX_SKIPPED) {
+                    return Err(self.fault(fault, &head));
+                }
+                Body::Skipped(self.malformed(fault, &head), len)
+            }
+        };
+        Ok(())
+    }
+
+    fn read_head(&self, head: &Bytes) -> Result<(Message, usize), MessageFault> {
+        let message = Message::read(head.clone(), Bytes::new(), &self.limits)?;
+        let len = message.content_length()?.ok_or(MessageFault::ContentLength)?;
+        if len.saturating_add(head.len()) > self.limits.message {
+            return Err(MessageFault::TooBig { what: "message" });
+        }
         if message.vias().next().is_none() {
-            return Err(self.fault(MessageFault::NoVia, &head));
+            return Err(MessageFault::NoVia);
         }
-        let length = message.content_length().and_then(|length| length.ok_or(MessageFault::ContentLength));
-        let length = length.map_err(|fault| self.fault(fault, &head))?;
-        if length.saturating_add(head.len()) > self.limits.message {
-            return Err(self.fault(MessageFault::TooBig { what: "message" }, &head));
-        }
-        self.waiting = Some((Box::new(message), length));
-        Ok(true)
+        Ok((message, len))
+    }
+
+    fn malformed(&self, fault: MessageFault, octets: &[u8]) -> Malformed {
+        Malformed { fault, head: Message::answerable(octets, &self.limits).map(Box::new) }
     }
 
     fn fault(&self, fault: MessageFault, octets: &[u8]) -> StreamFault {
-        StreamFault { fault, head: Message::answerable(octets, &self.limits).map(Box::new) }
+        StreamFault(self.malformed(fault, octets))
     }
 }
+
+/// Octets over the limit of a message that are read away to reach the next one.
+const MAX_SKIPPED: usize = 8 << 20;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What comes of `text` in pieces of `step` octets; malformed messages by their status.
     fn frames(text: &[u8], step: usize) -> Result<Vec<String>, MessageFault> {
         let mut framer = StreamFramer::new(MessageLimits::default());
         let mut seen = Vec::new();
         for part in text.chunks(step) {
             framer.push(part);
-            while let Some(frame) = framer.next_frame().map_err(|fault| fault.fault)? {
+            while let Some(frame) = framer.next_frame().map_err(|fault| fault.0.fault)? {
                 seen.push(match frame {
                     Frame::Message(message) => {
                         format!("{} {}", message.method_text(), String::from_utf8_lossy(message.body()))
                     }
+                    Frame::Malformed(Malformed { fault, head: Some(_) }) => fault.status().to_string(),
+                    Frame::Malformed(Malformed { fault, head: None }) => format!("dropped: {fault}"),
                     Frame::Ping => "ping".to_owned(),
                 });
             }
@@ -196,6 +248,8 @@ mod tests {
         }
         let text = b"MESSAGE sip:a@b SIP/2.0\r\nv: x\r\nContent-Length: 4294967296\r\n\r\n";
         assert_eq!(frames(text, 99), Err(MessageFault::TooBig { what: "message" }));
+        let in_doubt = format!("MESSAGE sip:a b SIP/2.0\r\n{VIA}Subject: a\n\nb\r\nl: 0\r\n\r\n");
+        assert_eq!(frames(in_doubt.as_bytes(), 9), Err(MessageFault::ContentLength), "a head with two ends");
     }
 
     #[test]
@@ -226,9 +280,86 @@ mod tests {
     }
 
     #[test]
-    fn sip_t_17_a_body_over_the_limit_is_not_waited_for() {
-        let text = b"OPTIONS sip:a@b SIP/2.0\r\nv: x\r\nContent-Length: 65536\r\n\r\n";
-        assert_eq!(frames(text, text.len()), Err(MessageFault::TooBig { what: "message" }));
+    fn sip_t_17_a_body_over_the_limit_is_skipped_without_being_kept() {
+        let mut framer = StreamFramer::new(MessageLimits::default());
+        let mut frames = Vec::new();
+        let len = MAX_SKIPPED;
+        framer.push(format!("MESSAGE sip:a@b SIP/2.0\r\n{VIA}Content-Length: {len}\r\n\r\n").as_bytes());
+        for _ in 0..len / 16_384 {
+            assert!(framer.next_frame().expect("the length is known").is_none() && framer.is_inside());
+            assert!(framer.buffer_mut().is_empty(), "nothing is kept");
+            framer.push(&[b'x'; 16_384]);
+        }
+        framer.push(b"OPTIONS sip:a@b SIP/2.0\r\nv: x\r\nl: 0\r\n\r\n");
+        while let Some(frame) = framer.next_frame().expect("legal") {
+            frames.push(frame);
+        }
+        assert!(matches!(&frames[0], Frame::Malformed(malformed) if malformed.fault.status() == 513));
+        assert!(matches!(&frames[1], Frame::Message(message) if message.method_text() == "OPTIONS"));
+        assert!(framer.buffer_mut().capacity() < 100_000, "{}", framer.buffer_mut().capacity());
+    }
+
+    #[test]
+    fn sip_t_17_a_body_too_large_to_skip_ends_the_stream_at_its_head() {
+        for len in [MAX_SKIPPED + 65_537, usize::MAX] {
+            let text = format!("OPTIONS sip:a@b SIP/2.0\r\n{VIA}Content-Length: {len}\r\n\r\n");
+            assert_eq!(frames(text.as_bytes(), text.len()), Err(MessageFault::TooBig { what: "message" }));
+        }
+    }
+
+    const VIA: &str = "Via: SIP/2.0/TCP h;branch=z9hG4bKa\r\n";
+
+    #[test]
+    fn sip_x_09_what_is_behind_a_malformed_message_of_known_length_is_read() {
+        let request = |start: &str, more: &str, body: &str| {
+            format!("{start}\r\n{VIA}{more}Content-Length: {}\r\n\r\n{body}", body.len())
+        };
+        let message = |more: &str| request("MESSAGE sip:a@b SIP/2.0", more, "hi");
+        for (malformed, status) in [
+            (request("MESSAGE sip:a<b@c SIP/2.0", "", "hi"), "400"),
+            (request("MESSAGE sip:a b@c SIP/2.0", "", "\r\n\r\n"), "400"),
+            (request("MESSAGE sip:a@b SIP/3.0", "", "hi"), "505"),
+            (request(&format!("MESSAGE sip:{}@b SIP/2.0", "a".repeat(9000)), "", ""), "414"),
+            (message(&format!("X: {}\r\n", "x".repeat(9000))), "400"),
+            (message(&"X: x\r\n".repeat(200)), "400"),
+            (message(&VIA.repeat(71)), "400"),
+            (message("no colon\r\n"), "400"),
+            (message("To: \0\r\n"), "400"),
+            (message("Subject: a\nb\r\n"), "400"),
+            (request("MESSAGE sip:a@b SIP/2.0", "", &"x".repeat(70_000)), "513"),
+            (message("Call-ID: \u{e9}\r\n").replace('\u{e9}', "\u{7f}"), "400"),
+            (message("").replace(VIA, ""), "dropped: there is no Via"),
+            (message("").replace(VIA, "Via: x\r\nno colon\r\n"), "dropped: a malformed header field"),
+            (request("SIP/2.0 999 x", "", "hi"), "dropped: a malformed start line"),
+            (request("SIP/7.0 200 OK", "", "hi"), "dropped: a malformed start line"),
+            (request("SIP/2.0 200 OK", "no colon\r\n", "hi"), "dropped: a malformed header field"),
+            (request("ACK sip:a@b SIP/3.0", "", ""), "dropped: the version is not SIP/2.0"),
+            (request("SIP/2.0 200 OK", "", "hi").replace(VIA, ""), "dropped: there is no Via"),
+        ] {
+            let whole = message("") + &malformed + "\r\n\r\n" + &malformed + &message("");
+            for step in [1, 7, whole.len()] {
+                let seen = frames(whole.as_bytes(), step).expect(status);
+                assert_eq!(seen, ["MESSAGE hi", status, "ping", status, "MESSAGE hi"], "{malformed:.99}");
+            }
+        }
+        let latin = |field: &[u8]| {
+            let (begin, end) = (request("MESSAGE sip:a@b SIP/2.0", "", "hi"), "\r\n".len());
+            let at = begin.find("Content-Length").expect("a length");
+            [&begin.as_bytes()[..at - end], b"\r\n", field, b"\r\n", &begin.as_bytes()[at..]].concat()
+        };
+        assert_eq!(frames(&latin(b"Subject: \xff\xfe").repeat(2), 9).expect("legal"), ["MESSAGE hi"; 2]);
+        assert_eq!(frames(&latin(b"Call-ID: \xff").repeat(2), 9).expect("its length is known"), ["400"; 2]);
+    }
+
+    #[test]
+    fn a_head_over_a_low_limit_is_refused_and_what_is_behind_it_is_read() {
+        let mut framer = StreamFramer::new(MessageLimits { message: 2000, ..MessageLimits::default() });
+        let rows = format!("X: {}\r\n", "x".repeat(900)).repeat(4);
+        let large = format!("OPTIONS sip:a@b SIP/2.0\r\n{VIA}{rows}l: 0\r\n\r\n");
+        framer.push((large.clone() + &large.replace(&rows, "")).as_bytes());
+        let seen: Vec<_> = std::iter::from_fn(|| framer.next_frame().expect("lengths are known")).collect();
+        assert!(matches!(&seen[..], [Frame::Malformed(malformed), Frame::Message(_)]
+            if malformed.fault.status() == 513 && malformed.head.is_some()));
     }
 
     #[test]
@@ -242,20 +373,27 @@ mod tests {
         let fault = |text: String| {
             let mut framer = StreamFramer::new(MessageLimits::default());
             framer.push(text.as_bytes());
-            framer.next_frame().expect_err("malformed")
+            framer.next_frame().map_or_else(
+                |fault| fault.0,
+                |frame| match frame {
+                    Some(Frame::Malformed(malformed)) => malformed,
+                    other => panic!("{other:?}"),
+                },
+            )
         };
         let via = "Via: SIP/2.0/TCP h;branch=z9hG4bKa\r\nCall-ID: c\r\n";
         for (start, more, status) in [
             ("OPTIONS sip:a@b SIP/7.0", "", 505),
             ("OPTIONS sip:a@b SIP/2.0", "Con tact: x\r\n", 400),
             ("OPTIONS  sip:a@b SIP/2.0", "", 400),
-            ("OPTIONS sip:a@b SIP/2.0", "Content-Length: 70000\r\n", 513),
+            ("OPTIONS sip:a@b SIP/2.0", "Content-Length: 70000000\r\n", 513),
         ] {
-            let fault = fault(format!("{start}\r\n{via}{more}\r\n"));
+            let length = if more.starts_with("Content-Length") { "" } else { "l: 0\r\n" };
+            let fault = fault(format!("{start}\r\n{via}{more}{length}\r\n"));
             assert_eq!(fault.fault.status(), status, "{start}");
             assert_eq!(fault.head.expect("answerable").call_id(), Ok("c"), "{start}");
         }
-        let long = format!("OPTIONS sip:{}@b SIP/2.0\r\n{via}\r\n", "a".repeat(9000));
+        let long = format!("OPTIONS sip:{}@b SIP/2.0\r\n{via}l: 0\r\n\r\n", "a".repeat(9000));
         assert_eq!(fault(long).fault.status(), 414);
         for (start, via) in [
             ("OPTIONS sip:a@b SIP/7.0", "Via: x\r\n"),
@@ -263,7 +401,7 @@ mod tests {
             ("SIP/2.0 999 x", via),
             ("SIP/7.0 200 OK", via),
         ] {
-            assert!(fault(format!("{start}\r\n{via}\r\n")).head.is_none(), "{start}");
+            assert!(fault(format!("{start}\r\n{via}l: 0\r\n\r\n")).head.is_none(), "{start}");
         }
     }
 }

@@ -7,8 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
+mod outline;
 mod read;
 
+pub(crate) use self::outline::body_len;
 pub use self::read::read_datagram;
 use self::read::{Rows, Span, Start};
 use crate::{
@@ -40,6 +42,14 @@ impl Default for MessageLimits {
     }
 }
 
+impl MessageLimits {
+    /// Octets of a head that are waited for on a stream, so that a message over a low [`MessageLimits::message`] does not
+    /// end the connection.
+    pub(crate) fn head(&self) -> usize {
+        self.message.max(64 * 1024)
+    }
+}
+
 /// Why octets are no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MessageFault {
@@ -52,12 +62,12 @@ pub enum MessageFault {
     /// A request line of another version than 2.0.
     #[error("the version is not SIP/2.0")]
     Version,
-    /// A header field has no colon, an illegal name, no proper line end, or a control character in its value that is
-    /// no quoted pair.
+    /// A header field has no colon, an illegal name, no proper line end, or (if somebody acts on it) a control character
+    /// in its value that is no quoted pair.
     #[error("a malformed header field")]
     Field,
-    /// The head is not UTF-8.
-    #[error("the head is not UTF-8")]
+    /// The start line, or a field that identifies a transaction, is not UTF-8.
+    #[error("a start line or an identifying field that is not UTF-8")]
     NotUtf8,
     /// A bound of [`MessageLimits`] is passed.
     #[error("the {what} is over its limit")]

@@ -168,7 +168,10 @@ impl Metrics {
                 "throttled_streams",
                 "Times that a partner sent faster than it may and was read slower",
             ),
-            malformed: counter("malformed", "Connections that ended with malformed input"),
+            malformed: counter(
+                "malformed",
+                "Malformed SIP messages, and SIP connections whose handshake failed",
+            ),
             certificate_downgrades: counter(
                 "certificate_downgrades",
                 "Times that a stream was left to dialback, for the certificate of one side did not serve, or to the clear, for TLS failed",

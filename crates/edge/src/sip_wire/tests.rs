@@ -272,6 +272,91 @@ async fn sip_t_03_a_request_whose_length_is_negative_missing_or_told_twice_is_an
 }
 
 #[tokio::test(start_paused = true)]
+async fn sip_t_18_a_malformed_request_of_known_length_is_answered_and_costs_nobody_else_anything() {
+    let good = request("MESSAGE", "", "one");
+    for (malformed, answer) in [
+        (good.replace("sip:a@b.example SIP", "sip:a<b@b.example SIP"), "SIP/2.0 400 "),
+        (good.replace("sip:a@b.example SIP", "sip:a b@b.example SIP"), "SIP/2.0 400 "),
+        (good.replace("SIP/2.0\r\nVia", "SIP/3.0\r\nVia"), "SIP/2.0 505 "),
+        (request("MESSAGE", &format!("X: {}\r\n", "x".repeat(9000)), ""), "SIP/2.0 400 "),
+        (request("MESSAGE", &"X: x\r\n".repeat(200), ""), "SIP/2.0 400 "),
+        (request("MESSAGE", "no colon\r\n", "\r\n\r\nOPTIONS sip:a@b.example SIP/2.0\r\n"), "SIP/2.0 400 "),
+        (good.replace("sip:a@b", &format!("sip:{}@b", "a".repeat(9000))), "SIP/2.0 414 "),
+        (request("MESSAGE", "", &"x".repeat(1 << 20)), "SIP/2.0 513 "),
+    ] {
+        // A phone that has not registered yet, and a front end.
+        for proved in [&[][..], &["d.example"]] {
+            let (stage, malformed) = (stage(proved), &malformed);
+            let (cause, text) = stage
+                .play(|mut peer| async move {
+                    let (first, last) = (request("PUBLISH", "", ""), request("SUBSCRIBE", "", ""));
+                    for part in [&first, malformed, &last] {
+                        peer.write_all(part.as_bytes()).await.expect("read");
+                    }
+                    let mut text = vec![0; 4096];
+                    let len = peer.read(&mut text).await.expect("an answer");
+                    settle().await;
+                    String::from_utf8(text[..len].to_vec()).expect("UTF-8")
+                })
+                .await;
+            assert!(text.starts_with(answer) && text.contains("rport=40000"), "{answer}: {text}");
+            assert_eq!(text.matches("SIP/2.0 ").count(), 1, "{answer}: {text}");
+            assert_eq!(stage.ear.heard().join(" "), "PUBLISH SUBSCRIBE", "{answer}");
+            assert_eq!(cause, "closed by the peer", "{answer}");
+            assert!(stage.metrics.render().contains("tombolo_malformed_total 1\n"), "{answer}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_answered_is_dropped_from_a_front_end_and_ends_a_strangers_connection() {
+    let good = request("MESSAGE", "", "one");
+    let without_via = good.split_once("Via").map(|(begin, rest)| format!("{begin}X{rest}")).expect("a Via");
+    for malformed in [
+        without_via,
+        "SIP/2.0 999 x\r\nv: SIP/2.0/TCP u\r\nl: 0\r\n\r\n".to_owned(),
+        "SIP/2.0 200 OK\r\nv: SIP/2.0/TCP u\r\nno colon\r\nl: 0\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_owned(),
+    ] {
+        for (stage, goes_on) in [
+            (stage(&[]), false),
+            (stage(&["d.example"]), true),
+            (stage_of(&[], Some(crate::DialId(1))), true),
+        ] {
+            let whole = malformed.clone() + &good;
+            let (_, text) = stage
+                .play(|mut peer| async move {
+                    peer.write_all(whole.as_bytes()).await.expect("written");
+                    peer.shutdown().await.expect("closed");
+                    read_all(peer).await
+                })
+                .await;
+            assert_eq!(text, "", "{malformed}");
+            assert_eq!(stage.ear.heard().concat(), if goes_on { "MESSAGE" } else { "" }, "{malformed}");
+            assert!(stage.metrics.render().contains("tombolo_malformed_total 1\n"), "{malformed}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_no_refusals_is_read_no_further_and_left_in_the_end() {
+    let stage = stage(&["d.example"]);
+    let refused = request("MESSAGE", "no colon\r\n", "");
+    let (cause, sent) = stage
+        .play(|mut peer| async move {
+            let mut sent = 0;
+            while peer.write_all(refused.as_bytes()).await.is_ok() {
+                sent += refused.len();
+            }
+            sent
+        })
+        .await;
+    assert_eq!(cause, "the peer takes nothing");
+    assert!(sent < 4 * MAX_ANSWERS_BYTES, "{sent}");
+    assert!(stage.wire.own.answers.borrow().len() < 2 * MAX_ANSWERS_BYTES);
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_in_front_of_a_fault_are_answered_before_the_close() {
     for fault in [refused_request(), "\u{0}\u{1}\r\n\r\n".to_owned(), "GET / HTTP/1.1\r\n\r\n".to_owned()] {
         // A front end's connection too.

@@ -151,6 +151,29 @@ impl HeaderName {
         }
         Self::Other
     }
+
+    /// Whether nobody acts on the field: it only tells something to a person or a program at the other end. A malformed
+    /// one is ignored (RFC 3261 §7.3.1).
+    pub(crate) fn is_informational(self) -> bool {
+        matches!(
+            self,
+            Self::AlertInfo
+                | Self::CallInfo
+                | Self::Date
+                | Self::ErrorInfo
+                | Self::InReplyTo
+                | Self::Organization
+                | Self::Priority
+                | Self::Reason
+                | Self::ReplyTo
+                | Self::Server
+                | Self::Subject
+                | Self::Timestamp
+                | Self::UserAgent
+                | Self::Warning
+                | Self::Other
+        )
+    }
 }
 
 impl fmt::Display for HeaderName {

@@ -1,9 +1,12 @@
-//! Finds the start line and the rows of a head (RFC 3261 §7), and what is left of a malformed one.
+//! Finds the start line and the header fields of a head (RFC 3261 §7).
 //!
-//! Octets go in, spans come out. Refused here is what would let two readers see two different messages: odd names,
-//! bare line ends, control characters, another encoding than UTF-8.
+//! Octets go in, spans come out. A head that two readers could read as two different messages is refused: odd names, bare
+//! line ends, control characters or octets that are not UTF-8 in a field that we act on. In a field that nobody acts on,
+//! control characters cost only that field (RFC 3261 §7.3.1), and text that is not UTF-8 is read as Windows-1252, which
+//! is what old clients send.
 
 use bytes::{Bytes, BytesMut};
+use encoding_rs::WINDOWS_1252;
 use smallvec::SmallVec;
 
 use super::{Message, MessageFault, MessageLimits};
@@ -24,7 +27,7 @@ pub(super) struct Span {
 }
 
 impl Span {
-    fn new(from: usize, to: usize) -> Self {
+    pub(super) fn new(from: usize, to: usize) -> Self {
         // A head is bounded by `MessageLimits`; a limit of gigabytes fails here and not in silence.
         let at = |offset| u32::try_from(offset).expect("a head is shorter than 4 GiB");
         Self { from: at(from), to: at(to) }
@@ -45,33 +48,18 @@ pub(super) type Rows = SmallVec<[Row; 16]>;
 impl Message {
     /// Reads a whole head (with its empty line) and takes `body` as it is.
     pub fn read(mut head: Bytes, body: Bytes, limits: &MessageLimits) -> Result<Self, MessageFault> {
-        let mut index = read_index(&head, limits)?;
+        let mut index = read_index(&head, limits);
+        if index.as_ref().is_err_and(|fault| *fault == MessageFault::NotUtf8) {
+            head = to_utf8(&head)?;
+            index = read_index(&head, limits);
+        }
+        let mut index = index?;
         if index.is_none() {
             head = unfold(&head);
             index = read_index(&head, limits)?;
         }
         let (start, rows) = index.ok_or(MessageFault::Field)?;
         Ok(Self { start, rows, body, source: None, head })
-    }
-
-    /// What is left of a malformed request (a datagram, or the head of a stream message), as far as an answer needs it:
-    /// malformed rows and the body are left out. `None` where none may be sent (SIP-X-05, SIP-X-09): for a response, an
-    /// ACK, and a request whose first Via does not tell the way back.
-    pub fn answerable(octets: &[u8], limits: &MessageLimits) -> Option<Self> {
-        let begin = octets.iter().take_while(|octet| matches!(octet, b'\r' | b'\n')).count();
-        let octets = &octets[begin..];
-        let end = memchr::memmem::find(octets, b"\r\n\r\n").map_or(octets.len(), |at| at + 4);
-        let head = String::from_utf8_lossy(&octets[..end.min(limits.message)]);
-        let head = unfold(head.as_bytes());
-        let text = std::str::from_utf8(&head).ok()?;
-        let mut lines = Lines { text, at: 0 };
-        let start = read_request_line_leniently(lines.next()?.text)?;
-        let lines = lines.take(limits.fields).filter(|line| line.text.len() <= limits.field);
-        let rows: Rows =
-            lines.filter_map(|line| read_row(line.whole().ok()?, line.from, true).ok()).collect();
-        let message = Self { start, rows, body: Bytes::new(), source: None, head };
-        let is_answered = message.method() != Some(&Method::Ack) && message.way_back().is_ok();
-        is_answered.then_some(message)
     }
 }
 
@@ -86,7 +74,7 @@ fn read_index(head: &[u8], limits: &MessageLimits) -> Result<Option<(Start, Rows
     }
     let start = read_start(first.whole()?, has_controls)?;
     let mut rows = Rows::new();
-    let mut vias = 0;
+    let (mut vias, mut left_out) = (0, 0);
     for line in lines {
         if line.text == "\r" {
             break;
@@ -97,10 +85,13 @@ fn read_index(head: &[u8], limits: &MessageLimits) -> Result<Option<(Start, Rows
         if line.text.len() > limits.field {
             return Err(MessageFault::TooBig { what: "header field" });
         }
-        if rows.len() >= limits.fields {
+        if rows.len() + left_out >= limits.fields {
             return Err(MessageFault::TooBig { what: "number of header fields" });
         }
-        let row = read_row(line.whole()?, line.from, has_controls)?;
+        let Some(row) = read_row(line.whole()?, line.from, has_controls)? else {
+            left_out += 1;
+            continue;
+        };
         if row.name == HeaderName::Via {
             vias += lex::CommaList::new(slice(text, row.value)).count();
             if vias > limits.vias {
@@ -113,15 +104,15 @@ fn read_index(head: &[u8], limits: &MessageLimits) -> Result<Option<(Start, Rows
 }
 
 /// Lines of a head, each as far as its line feed.
-struct Lines<'a> {
-    text: &'a str,
-    at: usize,
+pub(super) struct Lines<'a> {
+    pub(super) text: &'a str,
+    pub(super) at: usize,
 }
 
-struct Line<'a> {
-    from: usize,
+pub(super) struct Line<'a> {
+    pub(super) from: usize,
     /// Without the line feed, but with what stands before it.
-    text: &'a str,
+    pub(super) text: &'a str,
 }
 
 impl<'a> Iterator for Lines<'a> {
@@ -138,7 +129,7 @@ impl<'a> Iterator for Lines<'a> {
 
 impl<'a> Line<'a> {
     /// The line without its carriage return, which it must have.
-    fn whole(&self) -> Result<&'a str, MessageFault> {
+    pub(super) fn whole(&self) -> Result<&'a str, MessageFault> {
         let fault = if self.from == 0 { MessageFault::StartLine } else { MessageFault::Field };
         self.text.strip_suffix('\r').ok_or(fault)
     }
@@ -181,31 +172,25 @@ fn is_version(text: &str) -> bool {
         .is_some_and(|(major, minor)| is_number(major) && is_number(minor))
 }
 
-/// A line that begins with a method and is no status line; the rest may be anything.
-fn read_request_line_leniently(line: &str) -> Option<Start> {
-    let line = line.trim_end_matches('\r');
-    let (method, rest) = line.split_once(' ')?;
-    let from = method.len() + 1;
-    let uri_len = rest.rfind(' ').unwrap_or(rest.len());
-    let uri = Span::new(from, from + uri_len);
-    Method::parse(method).map(|method| Start::Request { method, uri })
-}
-
-fn read_row(row: &str, at: usize, may_have_controls: bool) -> Result<Row, MessageFault> {
+/// One header field; `None` for one to be ignored because of what its value holds.
+pub(super) fn read_row(row: &str, at: usize, may_have_controls: bool) -> Result<Option<Row>, MessageFault> {
     let name_len = lex::token_len(row.as_bytes());
     // White space may stand between the name and its colon, and nothing else (RFC 3261 §7.3.1).
     let rest = lex::trim_start(&row[name_len..]);
     let value = rest.strip_prefix(':').filter(|_| name_len > 0).ok_or(MessageFault::Field)?;
     let from = row.len() - lex::trim_start(value).len();
     let value = lex::trim(value);
+    let name = HeaderName::find(&row.as_bytes()[..name_len]);
     if may_have_controls && has_bare_control(value) {
-        return Err(MessageFault::Field);
+        // A bare CR is a line end to some readers, whatever the field.
+        let is_ignored = name.is_informational() && !value.contains('\r');
+        return if is_ignored { Ok(None) } else { Err(MessageFault::Field) };
     }
-    Ok(Row {
-        name: HeaderName::find(&row.as_bytes()[..name_len]),
+    Ok(Some(Row {
+        name,
         name_span: Span::new(at, at + name_len),
         value: Span::new(at + from, at + from + value.len()),
-    })
+    }))
 }
 
 /// Whether a head has a control character besides those that end its lines, each of which must end in CR LF.
@@ -247,8 +232,30 @@ fn is_fold(character: char) -> bool {
     matches!(character, ' ' | '\t')
 }
 
+/// A copy of a head in which each line that is not UTF-8 was taken for Windows-1252. Fails where the line's octets must
+/// come back unchanged or are compared with others: the start line, and the fields that identify a transaction.
+///
+/// In an address such text can only be a display name, because a URI that is not ASCII is malformed.
+fn to_utf8(head: &[u8]) -> Result<Bytes, MessageFault> {
+    let head = unfold(head);
+    let mut text = BytesMut::with_capacity(head.len() + head.len() / 8);
+    for (number, line) in head.split_inclusive(|octet| *octet == b'\n').enumerate() {
+        if std::str::from_utf8(line).is_ok() {
+            text.extend_from_slice(line);
+            continue;
+        }
+        let name = HeaderName::find(&line[..lex::token_len(line)]);
+        if number == 0 || matches!(name, HeaderName::Via | HeaderName::CallId | HeaderName::CSeq) {
+            return Err(MessageFault::NotUtf8);
+        }
+        let (line, _) = WINDOWS_1252.decode_without_bom_handling(line);
+        text.extend_from_slice(line.as_bytes());
+    }
+    Ok(text.freeze())
+}
+
 /// A copy in which folded lines are one, octet for octet: the line end is written over with spaces.
-fn unfold(head: &[u8]) -> Bytes {
+pub(super) fn unfold(head: &[u8]) -> Bytes {
     let mut whole = BytesMut::from(head);
     for at in memchr::memmem::find_iter(head, b"\r\n") {
         if matches!(head.get(at + 2), Some(b' ' | b'\t')) {

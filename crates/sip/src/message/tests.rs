@@ -34,7 +34,7 @@ fn sip_t_12_compact_forms_case_folding_and_lists() {
 
 #[test]
 fn control_characters_and_white_space_never_make_another_name() {
-    for wrong in ["Contact\u{1}: <sip:a@b>", "Con tact: x", ": x", "Contact", "Subject: a\u{0}b", "X: a\u{b}"]
+    for wrong in ["Contact\u{1}: <sip:a@b>", "Con tact: x", ": x", "Contact", "To: a\u{0}b", "Event: a\u{b}"]
     {
         let text = format!("OPTIONS sip:a@b SIP/2.0\r\n{wrong}\r\n\r\n");
         assert_eq!(read(&text).map(|_| ()), Err(MessageFault::Field), "{wrong:?}");
@@ -57,6 +57,38 @@ fn control_characters_stand_in_quoted_pairs_only() {
     ] {
         assert_eq!(row(wrong), Err(MessageFault::Field), "{wrong:?}");
     }
+}
+
+#[test]
+fn sip_t_16_control_characters_in_a_field_that_nobody_acts_on_cost_that_field_only() {
+    for ignored in ["Subject: a\u{0}b", "X-Of-Tomorrow: a\u{b}", "User-Agent: \u{7f}", "s: \u{1b}[2J"] {
+        let text = format!("OPTIONS sip:a@b SIP/2.0\r\n{ignored}\r\nTo: <sip:a@b>\r\n\r\n");
+        let message = read(&text).expect(ignored);
+        assert_eq!(message.all_rows().collect::<Vec<_>>(), [("To", "<sip:a@b>")], "{ignored:?}");
+    }
+    let limits = MessageLimits { fields: 3, ..MessageLimits::default() };
+    let text = format!("OPTIONS sip:a SIP/2.0\r\n{}\r\n", "A: \0\r\n".repeat(4));
+    assert!(read_datagram(text.into(), &limits).is_err(), "ignored fields count too");
+}
+
+#[test]
+fn sip_t_16_text_of_old_clients_is_read_as_windows_1252_where_only_people_read_it() {
+    let read = |row: &[u8]| {
+        let octets = [b"OPTIONS sip:a@b SIP/2.0\r\nA: \xc3\xa9\r\n", row, b"\r\n\r\n"].concat();
+        read_datagram(octets.into(), &MessageLimits::default())
+    };
+    let message = read(b"Subject: na\xefve\r\n \x80 5").expect("text of an old client");
+    assert_eq!(message.subject(), Some("naïve   € 5"));
+    assert_eq!(message.all_rows().next(), Some(("A", "é")), "a field in UTF-8 stays as it is");
+    let message = read(b"From: \"J\xfcrgen\" <sip:j@b>;tag=1").expect("a display name");
+    assert_eq!(message.from().expect("From").display_name(), "Jürgen");
+    assert!(read(b"From: \"J\" <sip:j\xfc@b>;tag=1").expect("read later").from().is_err(), "a URI is ASCII");
+    for identifying in [&b"Call-ID: \xfc"[..], b"i: \xfc", b"v: \xfc", b"Via:\r\n \xfc", b"CSeq : 1 \xfc"] {
+        let fault = read(identifying).map(|_| ());
+        assert_eq!(fault, Err(MessageFault::NotUtf8), "{:?}", String::from_utf8_lossy(identifying));
+    }
+    let start = Bytes::from_static(b"OPTIONS sip:\xfc@b SIP/2.0\r\n\r\n");
+    assert_eq!(read_datagram(start, &MessageLimits::default()).map(|_| ()), Err(MessageFault::NotUtf8));
 }
 
 #[test]

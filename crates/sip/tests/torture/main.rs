@@ -12,7 +12,7 @@ use archive::{Files, unpack};
 use bytes::Bytes;
 use tombolo_sip::{
     build::ResponseBuilder,
-    framer::{Frame, StreamFramer},
+    framer::{Frame, Malformed, StreamFault, StreamFramer},
     headers::{HeaderName, NameAddr},
     message::{Message, MessageFault, MessageLimits, read_datagram},
     method::Method,
@@ -89,12 +89,14 @@ fn by_stream(octets: &[u8], served: &Served<'_>) -> (Answer, bool) {
     framer.push(octets);
     match framer.next_frame() {
         Ok(Some(Frame::Message(message))) => (by_check(&message, served), false),
+        Ok(Some(Frame::Malformed(malformed))) => (by_fault(malformed), false),
         Ok(other) => panic!("{other:?}"),
-        Err(fault) => match fault.head {
-            Some(request) => (refusal(&request, fault.fault.status(), None), true),
-            None => (Answer::Nothing, true),
-        },
+        Err(StreamFault(malformed)) => (by_fault(malformed), true),
     }
+}
+
+fn by_fault(Malformed { fault, head }: Malformed) -> Answer {
+    head.map_or(Answer::Nothing, |request| refusal(&request, fault.status(), None))
 }
 
 fn by_check(message: &Message, served: &Served<'_>) -> Answer {
@@ -294,7 +296,7 @@ fn sip_x_04_refusals_have_their_status_and_header() {
     for option in ["nothingSupportsThis", "nothingSupportsThisEither"] {
         assert!(options.split(", ").any(|found| found == option), "{options}");
     }
-    assert_eq!(by_stream(&files["badvers"], &OURS), (Answer::Refuse(505, None), true));
+    assert_eq!(by_stream(&files["badvers"], &OURS), (Answer::Refuse(505, None), false));
 }
 
 #[test]
@@ -424,16 +426,16 @@ fn bare_line_feeds_are_no_line_ends() {
 }
 
 #[test]
-fn sip_x_09_without_a_via_there_is_no_answer_and_a_stream_is_closed() {
+fn sip_x_09_without_a_via_there_is_no_answer_and_a_stream_goes_on_behind_a_known_length() {
     let files = rfc4475();
     let text = String::from_utf8(files["insuf"].clone()).expect("ASCII");
     assert_eq!(by_datagram(text.as_bytes(), &OURS), Answer::Refuse(400, None));
     let without = text.replace("Via: SIP/2.0/UDP 192.0.2.95;branch=z9hG4bKkdj.insuf\r\n", "");
     assert_ne!(text, without);
     assert_eq!(by_datagram(without.as_bytes(), &OURS), Answer::Nothing);
-    assert_eq!(by_stream(without.as_bytes(), &OURS), (Answer::Nothing, true));
+    assert_eq!(by_stream(without.as_bytes(), &OURS), (Answer::Nothing, false));
     assert_eq!(status(&by_datagram(&files["test"], &OURS)), NOTHING, "no version and no Via");
-    assert_eq!(by_stream(&files["test"], &OURS), (Answer::Nothing, true));
+    assert_eq!(by_stream(&files["test"], &OURS), (Answer::Nothing, false));
 }
 
 #[test]
