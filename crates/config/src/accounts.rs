@@ -218,10 +218,10 @@ pub(crate) fn parse(text: &str, file_name: &str) -> Result<Accounts, Vec<ConfigE
         for section in top.sections("account", "account") {
             let place = section.value_span("aor").map_or(0, |span| span.start);
             let Some(account) = read(&section) else { continue };
-            let place = source.place_text(place);
             if let Some(first) = places.insert(account.aor.clone(), place)
                 && let Some(span) = section.value_span("aor")
             {
+                let first = source.place_text(first);
                 let reason = Reason::AccountTwice { aor: account.aor.to_string(), first };
                 section.error(span, reason, "each account once");
             }

@@ -296,11 +296,14 @@ impl Diagnostic for ConfigError {
 pub(crate) struct Source {
     pub(crate) name: Arc<str>,
     pub(crate) text: Arc<str>,
+    /// Where each line begins.
+    lines: Vec<usize>,
 }
 
 impl Source {
     pub(crate) fn new(name: &str, text: &str) -> Self {
-        Self { name: name.into(), text: text.into() }
+        let ends = text.match_indices('\n').map(|(at, _)| at + 1);
+        Self { name: name.into(), text: text.into(), lines: std::iter::once(0).chain(ends).collect() }
     }
 
     /// Line and column of an octet offset, both from 1; the column counts characters.
@@ -309,9 +312,9 @@ impl Source {
         while !self.text.is_char_boundary(offset) {
             offset -= 1;
         }
-        let before = &self.text[..offset];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        let line = self.lines.partition_point(|begin| *begin <= offset);
+        let begin = line.checked_sub(1).map_or(0, |at| self.lines[at]);
+        (line, self.text[begin..offset].chars().count() + 1)
     }
 
     /// `file:line:column` of an octet offset.
