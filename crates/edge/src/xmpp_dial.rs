@@ -23,6 +23,16 @@ use crate::{
     xmpp_edge::{XmppShared, ascii},
 };
 
+/// What came of one host.
+enum Tried {
+    Opened(Box<(Negotiated, Option<KeyAnswer>)>),
+    /// It names the host to go to.
+    SentTo(Target),
+    /// It speaks for all hosts of its domain.
+    Refused(StreamEnd),
+    Failed(StreamEnd),
+}
+
 impl XmppShared {
     /// Opens a stream for a pair; reports it, or says why there is none.
     pub(crate) async fn dial(self: &Arc<Self>, dial: DialId, pair: &DomainPair) -> Result<(), StreamEnd> {
@@ -63,61 +73,90 @@ impl XmppShared {
         let mut targets = VecDeque::from(self.targets(pair).await?);
         let mut may_be_sent = true;
         while let Some(target) = targets.pop_front() {
-            let addresses = match self.resolver.addresses(&target.host, target.port).await {
-                Ok(addresses) => addresses,
-                Err(Unresolved::NotFound | Unresolved::NoService) => {
-                    // What was reached and failed says more than a name that leads nowhere.
-                    if matches!(last, StreamEnd::NotFound(_)) && target.host != own {
-                        last = StreamEnd::NotFound(Absence::NoAddress { host: target.host });
-                    }
+            let end = match self.open_at(&target, pair, purpose, question.as_ref(), may_be_sent).await {
+                Tried::Opened(done) => {
+                    self.resolver.target_found(&own);
+                    return Ok(*done);
+                }
+                Tried::SentTo(other) => {
+                    tracing::info!(partner = %pair.remote, host = other.host, port = other.port, "sent to another host");
+                    may_be_sent = false;
+                    targets = VecDeque::from([other]);
                     continue;
                 }
-                Err(error) => {
-                    last = StreamEnd::Unreachable(error.to_string());
-                    continue;
-                }
+                Tried::Refused(end) => return Err(end),
+                Tried::Failed(end) => end,
             };
+            // What was reached and failed says more than a name that leads nowhere.
+            let says_less = matches!(end, StreamEnd::NotFound(_))
+                && (target.host == own || !matches!(last, StreamEnd::NotFound(_)));
+            if !says_less {
+                last = end;
+            }
+            self.resolver.pass_over_target(&own);
+        }
+        Err(last)
+    }
+
+    /// The same at one host: address after address, and without a step that fails where it may be left out.
+    async fn open_at(
+        self: &Arc<Self>,
+        target: &Target,
+        pair: &DomainPair,
+        purpose: Purpose,
+        question: Option<&KeyQuestion>,
+        may_be_sent: bool,
+    ) -> Tried {
+        let mut addresses = match self.resolver.addresses(&target.host, target.port).await {
+            Ok(addresses) => addresses,
+            Err(Unresolved::NotFound | Unresolved::NoService) => {
+                let absence = Absence::NoAddress { host: target.host.clone() };
+                return Tried::Failed(StreamEnd::NotFound(absence));
+            }
+            Err(error) => return Tried::Failed(StreamEnd::Unreachable(error.to_string())),
+        };
+        let mut last = None;
+        for _ in 0..MOST_NEGOTIATIONS {
             let socket = match connect(&addresses, CONNECT_LIMIT).await {
                 Ok(socket) => socket,
                 Err(error) => {
                     self.resolver.pass_over(&target.host, addresses.len().min(MAX_ATTEMPTS));
-                    last = StreamEnd::Unreachable(format!("{}:{}: {error}", target.host, target.port));
-                    continue;
+                    let unreachable =
+                        || StreamEnd::Unreachable(format!("{}:{}: {error}", target.host, target.port));
+                    return Tried::Failed(last.unwrap_or_else(unreachable));
                 }
             };
             let reached = socket.peer_addr().ok();
             let skipped = self.skipped(pair);
             let negotiated =
-                self.negotiate(socket, pair, purpose, &target, question.clone(), skipped.clone()).await;
+                self.negotiate(socket, pair, purpose, target, question.cloned(), skipped.clone()).await;
             let failed = match negotiated {
                 Ok(done) => {
                     if purpose == Purpose::Send && done.0.method == ProofMethod::SaslExternal {
                         self.refused_steps.lock().forget(pair);
                     }
-                    return Ok(done);
+                    return Tried::Opened(Box::new(done));
                 }
                 Err(failed) => failed,
             };
             let may_go_without = self.learn(pair, &skipped, &failed);
             match failed {
-                NotOpened { other_host: Some(target), .. } if std::mem::take(&mut may_be_sent) => {
-                    tracing::info!(partner = %pair.remote, host = target.host, port = target.port, "sent to another host");
-                    targets = VecDeque::from([target]);
-                }
-                NotOpened { is_final: true, end, .. } => return Err(end),
-                NotOpened { end, .. } if may_go_without => {
-                    last = end;
-                    targets.push_front(target);
-                }
-                NotOpened { end, .. } => {
-                    // Another address of the host may do better.
-                    let tried = addresses.iter().position(|address| Some(*address) == reached);
-                    self.resolver.pass_over(&target.host, tried.map_or(0, |at| at + 1));
-                    last = end;
-                }
+                NotOpened { other_host: Some(other), .. } if may_be_sent => return Tried::SentTo(other),
+                NotOpened { is_final: true, end, .. } => return Tried::Refused(end),
+                NotOpened { end, .. } => last = Some(end),
+            }
+            if may_go_without {
+                continue;
+            }
+            // Another address of the host may do better.
+            let tried = addresses.iter().position(|address| Some(*address) == reached).map_or(0, |at| at + 1);
+            self.resolver.pass_over(&target.host, tried);
+            addresses.drain(..tried);
+            if addresses.is_empty() {
+                break;
             }
         }
-        Err(last)
+        Tried::Failed(last.unwrap_or(StreamEnd::NotFound(Absence::NoSuchName)))
     }
 
     /// What the next stream of a pair leaves out.
@@ -190,6 +229,8 @@ impl XmppShared {
     }
 }
 
+/// Streams that one dial begins at one host: at its addresses, or with steps left out.
+const MOST_NEGOTIATIONS: usize = 4;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Whoever asked gives up after 60 s; before that it is told why.
 const DIAL_LIMIT: Duration = Duration::from_secs(55);

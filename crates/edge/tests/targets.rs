@@ -2,7 +2,11 @@
 
 mod common;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use common::{
     Plan, Site, World,
@@ -138,6 +142,26 @@ fn a_host_whose_certificate_is_wrong_does_not_keep_us_from_the_next_one() {
         a.dial(B);
         assert_eq!(a.ear.up(Outgoing, 0).await.method, ProofMethod::SaslExternal);
         b.ear.up(Incoming, 0).await;
+    });
+}
+
+#[test]
+fn an_address_whose_certificate_is_wrong_does_not_keep_us_from_the_next_address_of_the_same_host() {
+    run(|world| async move {
+        let wrong = world.site(B, Plan { shows: Some("other.example"), ..Plan::default() });
+        let beside = SocketAddr::new(Ipv4Addr::new(127, 0, 0, 2).into(), wrong.starttls.port());
+        let b = world.site(B, Plan { at: Some(beside), ..Plan::default() });
+        let records = [
+            (SRV, srv(0, wrong.starttls, "both.b.example.")),
+            ("both.b.example", v4("127.0.0.1")),
+            ("both.b.example", v4("127.0.0.2")),
+        ];
+        let (a, _zone) = by_zone(&world, &b, &records).await;
+        for _ in 0..2 {
+            // Whichever comes first.
+            a.dial(B);
+            assert_eq!(a.ear.up(Outgoing, 0).await.method, ProofMethod::SaslExternal);
+        }
     });
 }
 

@@ -63,6 +63,8 @@ struct Kept {
     records: LastGood<Vec<Srv>>,
     addresses: LastGood<Vec<IpAddr>>,
     rotation: Rotation,
+    /// Of the hosts of domains.
+    targets: Rotation,
 }
 
 impl Resolver {
@@ -183,7 +185,20 @@ impl Resolver {
         let (plain_name, tls_name) =
             (format!("_xmpp-server._tcp.{domain}"), format!("_xmpps-server._tcp.{domain}"));
         let (plain, tls) = tokio::join!(self.srv(&plain_name), self.srv(&tls_name));
-        xmpp_order(domain, plain, tls, chance)
+        let mut targets = xmpp_order(domain, plain, tls, chance)?;
+        self.kept(|kept| kept.targets.turn_in_order(domain, &mut targets));
+        Ok(targets)
+    }
+
+    /// The first of what [`Resolver::xmpp_targets`] gave for a domain, beyond those that were passed over before, led
+    /// nowhere: should this attempt find no other, the next one begins behind it.
+    pub fn pass_over_target(&self, domain: &str) {
+        self.kept(|kept| kept.targets.pass_over(domain, 1));
+    }
+
+    /// The domain was reached: the next attempt begins with its best target again.
+    pub fn target_found(&self, domain: &str) {
+        self.kept(|kept| kept.targets.forget(domain));
     }
 
     /// Where a SIP URI leads (RFC 3263 §4.1, §4.2), in the order in which to try; ask once a transaction.

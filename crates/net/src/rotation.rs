@@ -1,6 +1,6 @@
-//! With which address of a host the next attempt begins, for hosts with more addresses than one attempt tries.
+//! With which address of a host, or host of a domain, the next attempt begins, where there are more than one attempt tries.
 //!
-//! In: how many addresses an attempt tried in vain. Out: the addresses, turned so that the next attempt begins behind them.
+//! In: how many an attempt tried in vain. Out: the addresses or hosts, turned so that the next attempt begins behind them.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -13,10 +13,22 @@ pub(crate) struct Rotation {
 impl Rotation {
     /// Turns the addresses of `host`, in an order that does not change with the answers of its name server.
     pub(crate) fn turn(&self, host: &str, addresses: &mut [IpAddr]) {
-        if let (Some(start), 1..) = (self.starts.get(host), addresses.len()) {
+        if self.starts.contains_key(host) {
             addresses.sort_by_key(|address| (address.is_ipv4(), *address));
-            addresses.rotate_left(start % addresses.len());
+            self.turn_in_order(host, addresses);
         }
+    }
+
+    /// Turns what belongs to `name` and stands in an order of its own.
+    pub(crate) fn turn_in_order<T>(&self, name: &str, values: &mut [T]) {
+        if let (Some(start), 1..) = (self.starts.get(name), values.len()) {
+            values.rotate_left(start % values.len());
+        }
+    }
+
+    /// One of them was of use: the next attempt begins with the first.
+    pub(crate) fn forget(&mut self, name: &str) {
+        self.starts.remove(name);
     }
 
     /// The first `count` addresses of the last [`Rotation::turn`] led nowhere.
@@ -61,6 +73,24 @@ mod tests {
         rotation.pass_over("h.example", 1);
         rotation.turn("h.example", &mut addresses);
         assert_eq!(addresses[2], all[0]);
+    }
+
+    #[test]
+    fn the_hosts_of_a_domain_keep_their_order_and_begin_with_the_best_once_one_was_reached() {
+        let mut rotation = Rotation::default();
+        let turned = |rotation: &Rotation| {
+            let mut hosts = ["best", "good", "last"];
+            rotation.turn_in_order("b.example", &mut hosts);
+            hosts
+        };
+        assert_eq!(turned(&rotation), ["best", "good", "last"]);
+        rotation.pass_over("b.example", 1);
+        assert_eq!(turned(&rotation), ["good", "last", "best"]);
+        rotation.pass_over("b.example", 2);
+        assert_eq!(turned(&rotation), ["best", "good", "last"], "all were tried");
+        rotation.pass_over("b.example", 2);
+        rotation.forget("b.example");
+        assert_eq!(turned(&rotation), ["best", "good", "last"]);
     }
 
     #[test]

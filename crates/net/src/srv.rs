@@ -43,20 +43,27 @@ fn order_by<T>(mut values: Vec<T>, srv: impl Fn(&T) -> &Srv, mut random: impl Fn
         let priority = srv(first).priority;
         let same = values.iter().take_while(|value| srv(value).priority == priority).count();
         let sum: u32 = values[..same].iter().map(|value| u32::from(srv(value).weight)).sum();
-        let mark = random(sum);
-        let mut running = 0;
-        let chosen = values[..same].iter().position(|value| {
-            running += u32::from(srv(value).weight);
-            running >= mark
-        });
-        ordered.push(values.remove(chosen.unwrap_or(0)));
+        let chosen = match sum {
+            // No weights: each is as good as the others.
+            0 => random(u32::try_from(same - 1).unwrap_or(u32::MAX)) as usize,
+            _ => {
+                let mark = random(sum);
+                let mut running = 0;
+                let reached = values[..same].iter().position(|value| {
+                    running += u32::from(srv(value).weight);
+                    running >= mark
+                });
+                reached.unwrap_or(0)
+            }
+        };
+        ordered.push(values.remove(chosen));
     }
     ordered
 }
 
 /// What the records of one name say: a lone target `.` is [`Unresolved::NoService`], and so are only such ones.
 ///
-/// More than 32 records are cut off: nobody tries so many.
+/// More than 256 records are cut off, the last in order of priority.
 pub(crate) fn usable(mut records: Vec<Srv>) -> Result<Vec<Srv>, Unresolved> {
     if records.is_empty() {
         return Err(Unresolved::NotFound);
@@ -65,6 +72,7 @@ pub(crate) fn usable(mut records: Vec<Srv>) -> Result<Vec<Srv>, Unresolved> {
     if records.is_empty() {
         return Err(Unresolved::NoService);
     }
+    records.sort_by_key(|record| record.priority);
     records.truncate(MOST_RECORDS);
     Ok(records)
 }
@@ -96,7 +104,7 @@ pub(crate) fn xmpp_order(
     }
 }
 
-const MOST_RECORDS: usize = 32;
+const MOST_RECORDS: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -181,6 +189,18 @@ mod tests {
         assert_eq!(usable(vec![srv(0, 0, "")]), Err(Unresolved::NoService));
         assert_eq!(usable(vec![srv(0, 0, ""), srv(1, 0, "")]), Err(Unresolved::NoService));
         assert_eq!(usable(vec![srv(0, 0, ""), srv(1, 0, "h")]).expect("one").len(), 1);
-        assert_eq!(usable(vec![srv(0, 0, "h"); 50]).expect("some").len(), 32);
+        let mut flood = vec![srv(9, 0, "h"); 500];
+        flood.push(srv(1, 0, "best"));
+        let kept = usable(flood).expect("some");
+        assert_eq!((kept.len(), kept[0].target.as_str()), (256, "best"));
+    }
+
+    #[test]
+    fn records_without_weights_are_tried_in_any_order() {
+        let mut random = seeded();
+        let records: Vec<Srv> = (0..50).map(|n| srv(1, 0, &format!("h{n}"))).collect();
+        let firsts: std::collections::HashSet<String> =
+            (0..500).map(|_| order_srv(records.clone(), &mut random).remove(0).target).collect();
+        assert_eq!(firsts.len(), 50);
     }
 }

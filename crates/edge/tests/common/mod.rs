@@ -286,6 +286,8 @@ pub struct Plan {
     pub pace: StreamPace,
     pub doors: DoorLimits,
     pub resolver: Option<Resolver>,
+    /// Where it listens for STARTTLS; else at a free port.
+    pub at: Option<SocketAddr>,
     /// It has a certificate for this domain too.
     pub also: Option<&'static str>,
     /// While it is full nobody else is let in.
@@ -303,6 +305,7 @@ impl Default for Plan {
             pace: StreamPace::default(),
             doors: DoorLimits { unproved: 100, unproved_per_address: 100, ..DoorLimits::default() },
             resolver: None,
+            at: None,
             also: None,
             memory: MemoryGate::open(),
         }
@@ -408,7 +411,7 @@ impl World {
             certificates.load(also, &files.0, &files.1).expect("it fits");
         }
         let settings = XmppEdgeSettings {
-            listen: vec![any],
+            listen: vec![plan.at.unwrap_or(any)],
             direct_tls_listen: vec![any],
             certificates: certificates.clone(),
             trust: if plan.trusts { self.trust() } else { Trust::nobody() },
