@@ -279,8 +279,9 @@ impl Owner {
         let expires = subscribe.expires.unwrap_or(tombolo_sip::event::DEFAULT_EXPIRES).min(longest);
         let token = self.dialog_token(id, row);
         if expires == 0 {
-            self.answer_subscribe(request, &token, expires, false);
-            return self.end_dialog(at, Reason::Timeout, now);
+            // A restart must not bring back what the watcher was told has ended.
+            self.end_dialog(at, Reason::Timeout, now);
+            return self.answer_subscribe(request, &token, expires, true);
         }
         let time = self.time(now);
         if let Some(dialog) = self.dialogs.dialog_mut(at) {

@@ -54,6 +54,31 @@ fn a_publication_that_was_taken_back_is_acknowledged_when_that_is_stored() {
 }
 
 #[test]
+fn an_unsubscribe_is_acknowledged_when_the_end_of_its_dialog_is_stored() {
+    let mut stage = Stage::new();
+    let response = stage.romeo_watches_juliet("a");
+    stage.stores_at_once = false;
+    stage.resubscribe(&phone_of(ROMEO, "a"), &response, 2, 0);
+    assert!(stage.responses.is_empty(), "a kill would bring the dialog back");
+    assert_eq!(state_of(&stage.notify()), "terminated;reason=timeout", "the last NOTIFY need not wait");
+    stage.settle_store(true);
+    assert_eq!(stage.status(), 200);
+    let mut again = stage.killed_and_started_again(Duration::from_secs(5));
+    again.presence(&format!("{JULIET}/b"), ROMEO, "", "<show>dnd</show>");
+    assert!(again.notifies.is_empty(), "acknowledged means gone");
+}
+
+#[test]
+fn an_unsubscribe_is_acknowledged_while_the_store_fails_too() {
+    let mut stage = Stage::new();
+    let response = stage.romeo_watches_juliet("a");
+    stage.stores_at_once = false;
+    stage.resubscribe(&phone_of(ROMEO, "a"), &response, 2, 0);
+    stage.settle_store(false);
+    assert_eq!(stage.status(), 200, "the row is kept and deleted when the disk is back");
+}
+
+#[test]
 fn publications_go_on_while_the_store_fails_or_gives_no_answer() {
     for fails in [true, false] {
         let mut stage = Stage::new();
