@@ -8,7 +8,9 @@ use std::{sync::Arc, time::Duration};
 use common::{
     Plan,
     clear::{ClearServer, ClearStream, stream_header},
-    domain, numbers, partner, run,
+    domain,
+    log::{keep_log, logged},
+    numbers, partner, run,
 };
 use tombolo_edge::{ProofMethod, StreamDirection::*, StreamEnd};
 use tombolo_policy::{
@@ -44,6 +46,28 @@ fn stanzas_of_the_last_read_are_handed_over_though_the_peer_has_reset_the_connec
         assert_eq!(numbers(&b.ear.stanzas_until(up.stream, 3).await), [1, 2, 3]);
         let (end, _) = b.ear.down(up.stream).await;
         assert!(matches!(end, StreamEnd::Broken(_)), "{end:?}");
+    });
+}
+
+#[test]
+fn what_a_partner_says_with_the_error_that_ends_its_unproved_stream_is_logged_with_its_name() {
+    keep_log();
+    run(|world| async move {
+        let b = world.site(B, Plan::default());
+        b.knows(vec![partner(A, &[SaslExternal], None)]);
+        let own = world.certificates(A, A, false);
+        let (mut stream, _) = ClearStream::dial_tls(b.starttls, A, B, B, &own).await;
+        let error = "<stream:error><undefined-condition xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>\
+                     <text xmlns='urn:ietf:params:xml:ns:xmpp-streams'>out\u{9b}of cheese</text></stream:error>";
+        stream.say(&format!("{error}</stream:stream>")).await;
+        stream.rest().await;
+        let parts = ["s2s stream refused", A, "undefined-condition", "out\u{fffd}of cheese"];
+        let waited = async {
+            while !logged(&parts) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), waited).await.expect("a line names all of it");
     });
 }
 

@@ -536,7 +536,7 @@ fn an_edge_of_another_authority_is_given_no_table_and_no_dial() {
 fn a_stolen_edge_key_opens_no_link_for_it_names_no_gateway() {
     keep_log();
     run(|world| async move {
-        let (edge, at) = edge(&world, "edge1");
+        let (edge, at, health, _) = edge_watched(&world, identity(&world, "edge1", false));
         let foreign = foreign(&world, &edge);
         // Of the right authority, for both purposes, and the very key of the edge.
         let thief = identity(&world, "edge1", false);
@@ -554,6 +554,10 @@ fn a_stolen_edge_key_opens_no_link_for_it_names_no_gateway() {
         // At the other end too, without whom the edge awaits.
         let told = "the other end refused the link: its certificate is for 127.0.0.1, which is not in the edge's link.gateways";
         assert!(logged(&["no link", told]));
+        let cause = impostor.port.links().remove(0).cause.expect("it is not linked");
+        assert!(cause.contains(told), "and in its status: {cause}");
+        let note = health.parts().remove(0).note;
+        assert!(note.contains("127.0.0.1 was refused: ") && note.contains(why), "{note}");
     });
 }
 

@@ -16,6 +16,7 @@ use x509_cert::{
 use crate::{
     date::{date, days_text},
     leaf,
+    names::{MAX_LISTED, shown},
 };
 
 /// Why a certificate proves nothing. Each text says what is wrong and, where that is known, who must repair it.
@@ -130,7 +131,11 @@ pub enum CertificateFault {
 }
 
 fn listed(names: &[String]) -> String {
-    if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
+    if names.is_empty() {
+        return "nobody".to_owned();
+    }
+    let shown: Vec<String> = names.iter().take(MAX_LISTED).map(|name| shown(name)).collect();
+    shown.join(", ")
 }
 
 /// What the path builder's error means for this chain. `needed` is the purpose that was asked for, `trust` where our
@@ -211,8 +216,8 @@ pub(crate) fn explain(
 /// Whom a certificate is for, for people: its common name, else its first DNS name, else the whole subject.
 pub(crate) fn subject_of(certificate: &Certificate) -> String {
     let names = certificate.to_der().map(|der| crate::CertificateNames::read(&der)).unwrap_or_default();
-    let first = names.dns.first().or(names.xmpp.first()).cloned();
-    first.unwrap_or_else(|| name_text(certificate.tbs_certificate().subject()))
+    let first = names.dns.first().or(names.xmpp.first());
+    first.map_or_else(|| name_text(certificate.tbs_certificate().subject()), |name| shown(name))
 }
 
 /// The common name, else the whole name; without control characters, and not longer than a line.
@@ -306,3 +311,27 @@ const ALGORITHMS: [(&str, &str); 5] = [
     ("1.2.840.10040.4.1", "DSA"),
     ("1.3.101.113", "Ed448"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    use super::*;
+
+    #[test]
+    fn of_a_name_that_a_stranger_wrote_a_short_part_without_control_characters_is_told() {
+        let name = format!("evil\u{1b}[2J\n{}", "x".repeat(5_000));
+        let mut params = CertificateParams::default();
+        // id-on-xmppAddr.
+        params.subject_alt_names =
+            vec![SanType::OtherName((vec![1, 3, 6, 1, 5, 5, 7, 8, 5], (&*name).into()))];
+        let key = KeyPair::generate().expect("a key");
+        let chain = [params.self_signed(&key).expect("a certificate").der().clone()];
+        let now = Duration::from_secs(1_900_000_000);
+        let text = explain(&Error::UnknownIssuer, &chain, "serverAuth", "xmpp.trust", now).to_string();
+        assert!(text.starts_with("the certificate of evil[2Jxxx") && text.len() < 400, "{text}");
+        let names = vec![name; 50];
+        let text = CertificateFault::OtherHost { names, accepted: vec!["a.example".to_owned()] }.to_string();
+        assert!(!text.contains(char::is_control) && text.len() < 3_000, "{text}");
+    }
+}

@@ -65,10 +65,8 @@ impl CertificateNames {
         let Self { dns, srv, xmpp, uris, addresses } = self;
         let texts = dns.iter().chain(srv).chain(xmpp).chain(uris).cloned();
         let mut all: Vec<String> = texts.chain(addresses.iter().map(ToString::to_string)).collect();
-        let shown =
-            |name: String| name.chars().filter(|letter| !letter.is_control()).take(MAX_NAME_CHARS).collect();
         all.dedup();
-        all.into_iter().take(MAX_LISTED).map(shown).collect()
+        all.iter().take(MAX_LISTED).map(|name| shown(name)).collect()
     }
 
     /// True when a name proves an XMPP domain: dNSName (with `*` as whole left-most label), SRVName of
@@ -106,7 +104,13 @@ impl CertificateNames {
     }
 }
 
-const MAX_LISTED: usize = 10;
+/// A name as it may stand in a log and on a terminal, whoever wrote it: without control characters, no longer than a domain
+/// can be.
+pub(crate) fn shown(name: &str) -> String {
+    name.chars().filter(|letter| !letter.is_control()).take(MAX_NAME_CHARS).collect()
+}
+
+pub(crate) const MAX_LISTED: usize = 10;
 const MAX_NAME_CHARS: usize = 255;
 
 /// The host of `sip:host`, with or without port and parameters; nothing for another scheme or with a user part.

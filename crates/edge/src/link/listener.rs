@@ -33,7 +33,8 @@ use super::{
     wire::{End, Greeting, carry, read_greeting, send_greeting, send_refusal},
 };
 use crate::{
-    EdgePort, FromEdge, StreamId, StreamSink, ToEdge, XmppEdge, accept_trouble::AcceptTrouble, caught::caught,
+    EdgePort, FromEdge, StreamId, StreamSink, ToEdge, XmppEdge, accept_trouble::AcceptTrouble,
+    caught::caught, stream_end::printable,
 };
 
 #[derive(Default)]
@@ -212,7 +213,8 @@ impl LinkListener {
         let _ = shared.xmpp.set(Arc::downgrade(&xmpp));
         let (proved, arrived) = mpsc::channel(1);
         let helpers = placement.helpers();
-        let door = Arc::new(Door { identity, gateways, clock, proved, metrics: xmpp.metrics().clone() });
+        let (metrics, of_door) = (xmpp.metrics().clone(), standing.clone());
+        let door = Arc::new(Door { identity, gateways, clock, proved, metrics, standing: of_door });
         for listener in listeners {
             let (listener, door, metrics) = (Arc::new(listener), door.clone(), door.metrics.clone());
             helpers.spawn(lasting(
@@ -261,6 +263,7 @@ struct Door {
     clock: Clock,
     proved: mpsc::Sender<Arrival>,
     metrics: Arc<Metrics>,
+    standing: LinkStanding,
 }
 
 /// Handshakes run beside each other, so that one who never finishes his keeps no gateway waiting.
@@ -286,7 +289,11 @@ async fn accept(listener: Arc<TcpListener>, door: Arc<Door>) {
             match outcome {
                 // Waits its turn while another gateway is linked.
                 Some(Ok(arrival)) => drop(door.proved.send(arrival).await),
-                Some(Err(error)) => tracing::warn!(%remote, %error, "link refused"),
+                Some(Err(error)) => {
+                    tracing::warn!(%remote, %error, "link refused");
+                    // It may be the gateway that is missing.
+                    door.standing.failed(format!("{} was refused: {error}", remote.ip()));
+                }
                 None => {}
             }
         });
@@ -319,7 +326,8 @@ async fn prove(socket: TcpStream, remote: SocketAddr, door: &Door) -> io::Result
 fn refusal_text(fault: &CertificateFault) -> String {
     match fault {
         CertificateFault::OtherHost { names, .. } => {
-            format!("its certificate is for {}, which is not in the edge's link.gateways", names.join(", "))
+            let names = printable(&names.join(", "));
+            format!("its certificate is for {names}, which is not in the edge's link.gateways")
         }
         other => other.to_string(),
     }
