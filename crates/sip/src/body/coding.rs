@@ -9,7 +9,7 @@ use base64::{
     alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use flate2::{Decompress, FlushDecompress, Status, bufread::GzDecoder};
+use flate2::{Decompress, FlushDecompress, Status, bufread::MultiGzDecoder};
 
 use super::{BodyFault, MAX_INFLATED, MAX_RATIO, part::Part};
 
@@ -62,7 +62,8 @@ fn inflate(octets: &[u8], limit: usize) -> Result<Vec<u8>, BodyFault> {
             return Err(TOO_LONG);
         }
         if status == Status::StreamEnd {
-            return Ok(out);
+            let is_whole = usize::try_from(machine.total_in()) == Ok(octets.len());
+            return if is_whole { Ok(out) } else { Err(NOT_PACKED) };
         }
         if out.len() == out.capacity() {
             out.reserve_exact(out.len().max(1024).min(limit + 1 - out.len()));
@@ -73,10 +74,11 @@ fn inflate(octets: &[u8], limit: usize) -> Result<Vec<u8>, BodyFault> {
     }
 }
 
+/// All members, one behind the other (RFC 1952 §2.2); anything else behind one is refused.
 fn inflate_gzip(octets: &[u8], limit: usize) -> Result<Vec<u8>, BodyFault> {
     let mut out = Vec::new();
     let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    GzDecoder::new(octets).take(most).read_to_end(&mut out).map_err(|_| NOT_PACKED)?;
+    MultiGzDecoder::new(octets).take(most).read_to_end(&mut out).map_err(|_| NOT_PACKED)?;
     if out.len() > limit { Err(TOO_LONG) } else { Ok(out) }
 }
 
@@ -223,6 +225,20 @@ mod tests {
         for coding in ["deflate", "gzip"] {
             assert!(matches!(unpacked(&[coding], "", b"hello, plain"), Err(BodyFault::Malformed(_))));
         }
+    }
+
+    #[test]
+    fn all_members_of_a_gzip_body_are_read_and_nothing_else_may_stand_behind() {
+        let members = [gzip(b"one "), gzip(b""), gzip(b"two")].concat();
+        assert_eq!(unpacked(&["gzip"], "", &members).as_deref(), Ok(&b"one two"[..]));
+        for junk in [&b"junk"[..], b"\0", b"\x1f\x8b", &gzip(b"cut")[..15]] {
+            for packed in [gzip(b"text"), members.clone(), zlib(b"text"), raw(b"text")] {
+                let coding = if packed.starts_with(b"\x1f\x8b") { "gzip" } else { "deflate" };
+                let refused = unpacked(&[coding], "", &[&packed[..], junk].concat());
+                assert_eq!(refused, Err(NOT_PACKED), "{coding} and {junk:?}");
+            }
+        }
+        assert_eq!(unpacked(&["gzip"], "", &gzip(&[b'a'; 60_000]).repeat(9)), Err(TOO_LONG), "their sum counts");
     }
 
     #[test]
