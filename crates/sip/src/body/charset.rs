@@ -11,9 +11,8 @@ use super::BodyFault;
 
 /// Text of `text/plain`: UTF-8 unless the type or a byte order mark says otherwise.
 pub(super) fn plain<'a>(octets: &'a [u8], charset: Option<&str>) -> Result<Cow<'a, str>, BodyFault> {
-    let charset = charset.map(named).transpose()?;
     match charset {
-        Some(charset) => decode(octets, charset).ok_or(NOT_ITS_CHARSET),
+        Some(charset) => decode(octets, named(charset, octets)?).ok_or(NOT_ITS_CHARSET),
         // Nothing says what it is, so there is nothing that it breaks.
         None => decode(octets, UTF_8).ok_or(BodyFault::Unsupported("a text of an unknown character set")),
     }
@@ -22,14 +21,24 @@ pub(super) fn plain<'a>(octets: &'a [u8], charset: Option<&str>) -> Result<Cow<'
 /// An XML document: a byte order mark goes before the type's `charset`, and that before what the document declares.
 pub(super) fn xml<'a>(octets: &'a [u8], charset: Option<&str>) -> Result<Cow<'a, str>, BodyFault> {
     let charset = match charset {
-        Some(charset) => named(charset)?,
+        Some(charset) => named(charset, octets)?,
         None => declared(octets)?,
     };
     decode(octets, charset).ok_or(NOT_ITS_CHARSET)
 }
 
-fn named(label: &str) -> Result<&'static Encoding, BodyFault> {
-    Encoding::for_label(label.trim().as_bytes())
+/// The character set of a label, in which `octets` are said to be.
+///
+/// To the Encoding Standard ASCII is Windows-1252. A sender that writes more than ASCII under its name mostly writes UTF-8,
+/// and text that happens to be UTF-8 is hardly ever anything else.
+fn named(label: &str, octets: &[u8]) -> Result<&'static Encoding, BodyFault> {
+    let label = label.trim();
+    if ASCII_LABELS.iter().any(|ascii| ascii.eq_ignore_ascii_case(label))
+        && std::str::from_utf8(octets).is_ok()
+    {
+        return Ok(UTF_8);
+    }
+    Encoding::for_label(label.as_bytes())
         .filter(|found| *found != REPLACEMENT)
         .ok_or(BodyFault::Unsupported("a character set that is not read"))
 }
@@ -56,7 +65,7 @@ fn declared(octets: &[u8]) -> Result<&'static Encoding, BodyFault> {
         None => Ok(UTF_8),
         // ASCII reads the same in any character set that can hold the declaration.
         Some(_) if octets.is_ascii() => Ok(UTF_8),
-        Some(label) => named(label),
+        Some(label) => named(label, octets),
     }
 }
 
@@ -75,6 +84,8 @@ fn decode<'a>(octets: &'a [u8], charset: &'static Encoding) -> Option<Cow<'a, st
     charset.decode_without_bom_handling_and_without_replacement(octets)
 }
 
+/// Names of US-ASCII (IANA), as far as the Encoding Standard knows them.
+const ASCII_LABELS: [&str; 3] = ["us-ascii", "ascii", "ansi_x3.4-1968"];
 /// An XML declaration is short.
 const MAX_DECLARATION_LEN: usize = 256;
 const NOT_ITS_CHARSET: BodyFault = BodyFault::Malformed("a text that is not in its character set");
@@ -95,6 +106,8 @@ mod tests {
             ("é".as_bytes().to_vec(), Some("UTF-8"), "é"),
             ("\u{feff}é".as_bytes().to_vec(), None, "é"),
             (b"plain".to_vec(), Some("us-ascii"), "plain"),
+            ("é 🐴".as_bytes().to_vec(), Some("US-ASCII"), "é 🐴"),
+            (b"\xe9".to_vec(), Some("ascii"), "é"),
             (b"\xe9".to_vec(), Some("ISO-8859-1"), "é"),
             (b"\xe9\x80".to_vec(), Some(" latin1 "), "é€"),
             (b"\xa4".to_vec(), Some("iso-8859-15"), "€"),
@@ -139,6 +152,7 @@ mod tests {
             (document("UTF-8", b"\xe9"), Some("iso-8859-1"), "é"),
             (document("UTF-16", b"e"), None, "e"),
             (document("utf-16", b"e"), Some("utf-8"), "e"),
+            (document("us-ascii", "é".as_bytes()), None, "é"),
             (document("x-unheard-of", b"e"), None, "e"),
             (utf_16("<a>é</a>", true), None, "é"),
             (utf_16("<?xml version='1.0' encoding='utf-16'?><a>é</a>", false), None, "é"),

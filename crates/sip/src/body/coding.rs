@@ -238,7 +238,11 @@ mod tests {
                 assert_eq!(refused, Err(NOT_PACKED), "{coding} and {junk:?}");
             }
         }
-        assert_eq!(unpacked(&["gzip"], "", &gzip(&[b'a'; 60_000]).repeat(9)), Err(TOO_LONG), "their sum counts");
+        assert_eq!(
+            unpacked(&["gzip"], "", &gzip(&[b'a'; 60_000]).repeat(9)),
+            Err(TOO_LONG),
+            "their sum counts"
+        );
     }
 
     #[test]
