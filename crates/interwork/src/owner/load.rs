@@ -14,7 +14,7 @@ use tombolo_sip::event::{Reason, subscriber::Subscriber};
 
 use super::{
     Owner, PeerKey, Timer,
-    dialogs::DialogTexts,
+    dialogs::{Dialog, DialogTexts},
     pairs::mark,
     upstream::{RemoteSide, Upstream},
     watchers::share_routes,
@@ -100,16 +100,16 @@ impl Owner {
         };
         let Some(id) = self.find_or_add_pair(&row.user, &row.contact) else { return false };
         let volatile = numbers.get(&number);
-        // Refreshes are stored late. One that came since would have prolonged the dialog to this; if none did, the watcher
-        // answers our next NOTIFY with 481.
+        // A refresh is stored a moment after it was answered, so one may be missing. Whose dialog seems to have run out has a
+        // short while to show that it did not.
         let longest = match row.peer {
             PeerKey::FrontEnd(_) => self.settings.front_end_expires,
             PeerKey::Phone(_) => self.settings.phone_expires,
         };
         let stored = volatile.map_or(row.expires_at, |volatile| volatile.expires_at);
         let expires_at = match self.may_be_alive(stored, longest, now) {
-            true => stored.max(self.time(now) + u64::from(longest)),
-            false => stored + self.settings.flush_interval.as_secs(),
+            true => stored.max(self.time(now) + LEFT_OVER),
+            false => stored,
         };
         let lane = self.peer_lane(&row.peer);
         let texts = DialogTexts {
@@ -282,16 +282,28 @@ impl Owner {
         self.write_numbers(now);
     }
 
+    fn numbers_of(&self, dialog: &Dialog) -> VolatileRow {
+        VolatileRow {
+            start: self.settings.start,
+            local_cseq: dialog.local_cseq,
+            remote_cseq: dialog.remote_cseq,
+            expires_at: u64::from(dialog.expires_at),
+        }
+    }
+
+    /// Stores soon that a dialog was refreshed, so that it is known for how long after a restart.
+    pub(super) fn keep_numbers(&mut self, at: u32) {
+        let Some(dialog) = self.dialogs.dialog(at) else { return };
+        let Some(pair) = self.pairs.pair(dialog.pair) else { return };
+        let value = self.numbers_of(dialog);
+        self.lazy.push(volatile_row(self.addresses.partition(pair.user), dialog.row, &value));
+    }
+
     fn write_numbers(&mut self, now: Now) {
         let mut rows = Vec::new();
         for (_, dialog) in self.dialogs.iter().filter(|(_, dialog)| !dialog.is_ending()) {
             let Some(pair) = self.pairs.pair(dialog.pair) else { continue };
-            let value = VolatileRow {
-                start: self.settings.start,
-                local_cseq: dialog.local_cseq,
-                remote_cseq: dialog.remote_cseq,
-                expires_at: u64::from(dialog.expires_at),
-            };
+            let value = self.numbers_of(dialog);
             rows.push(volatile_row(self.addresses.partition(pair.user), dialog.row, &value));
         }
         for (_, upstream) in self.upstreams.iter().filter(|(_, upstream)| upstream.dialog.is_some()) {
@@ -308,6 +320,9 @@ impl Owner {
         self.lazy.append(&mut rows);
     }
 }
+
+/// Seconds that a dialog has at least after a restart.
+const LEFT_OVER: u64 = 60;
 
 fn is_dialog(table: u8) -> bool {
     table == table::NOTIFIER || table == table::SUBSCRIBER

@@ -291,7 +291,8 @@ impl Owner {
         if is_elsewhere {
             self.keep_dialog_row(at);
         }
-        // A plain refresh is stored with the next flush.
+        // A plain refresh is stored behind its answer.
+        self.keep_numbers(at);
         self.answer_subscribe(request, &token, expires, is_elsewhere);
         self.shard.mark_whole(watch);
         self.send_soon(at);

@@ -315,6 +315,30 @@ fn no_step_of_the_wall_clock_while_the_machine_is_up_ends_or_doubles_a_dialog() 
 }
 
 #[test]
+fn after_a_restart_a_watcher_is_told_no_longer_life_of_its_dialog_than_was_granted() {
+    for (refreshed, down, left) in [(false, 5, 595), (true, 5, 595), (false, 570, 60), (false, 900, 60)] {
+        let mut stage = Stage::new();
+        let peer = phone_of(ROMEO, "a");
+        stage.subscribe(&peer, ROMEO, JULIET, "w", "Expires: 600\r\n");
+        let response = stage.response();
+        stage.presence(JULIET, ROMEO, "subscribed", "");
+        if refreshed {
+            stage.wait(Duration::from_secs(300));
+            stage.resubscribe(&peer, &response, 2, 600);
+            assert_eq!(stage.status(), 200);
+        }
+        stage.settle_store(true);
+        stage.notifies.clear();
+        let mut again = stage.killed_and_started_again(Duration::from_secs(down));
+        again.wait(Duration::from_secs(1));
+        let state = state_of(&again.notify());
+        let said: u64 =
+            state.strip_prefix("active;expires=").and_then(|said| said.parse().ok()).expect("active");
+        assert!((left - 2..=left).contains(&said), "refreshed {refreshed}, down {down} s: {said}");
+    }
+}
+
+#[test]
 fn after_another_boot_with_a_wall_clock_that_went_back_dialogs_are_refreshed_and_481_decides() {
     let (mut stage, call_id) = watched_both_ways();
     stage.wall_at_next_start = Some(stage.now.wall - HOUR * 24);
