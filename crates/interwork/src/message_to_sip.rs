@@ -76,7 +76,7 @@ pub fn head_len(draft: &RequestDraft) -> usize {
 }
 
 /// The Call-ID that stands for a thread between two users: legal whatever the thread holds, and theirs alone
-/// (STOX-M-04). A thread that is not too long can be read from it again, so nothing need be remembered for a reply.
+/// (STOX-M-04). A thread of at most [`MAX_THREAD_LEN`] octets can be read from it again, so that nothing need be remembered for a reply.
 pub fn call_id_of_thread(thread: &str, contact: &Address, user: &Address) -> String {
     use sha2::{Digest, Sha256};
     let mut digest = Sha256::new();
@@ -127,7 +127,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// Octets of a thread that fits into a Call-ID; twice as many as the identifiers that clients make.
-const MAX_THREAD_LEN: usize = 80;
+pub const MAX_THREAD_LEN: usize = 80;
 /// Octets of a subject; a longer one ends with `…`. Many servers take no header of more than 8 KiB.
 const SUBJECT_LEN: usize = 1000;
 /// Room for a Via with a long host name and our branch.

@@ -27,6 +27,7 @@ use super::{
     input::{MessageId, SipRequest},
     output::{Output, OwnerEvent},
     presence_in::addresses_of,
+    threads::Threads,
     watchers::{HOMES_NOT_JOINED, came_back},
 };
 use crate::{
@@ -57,8 +58,7 @@ pub struct Mail {
     answered_octets: usize,
     /// SIP users who were told of late why a message failed.
     causes: Causes,
-    /// CSeq per Call-ID that a thread gave us (STOX-M-04).
-    threads: HashMap<String, u32, RandomState>,
+    threads: Threads,
 }
 
 impl Mail {
@@ -135,8 +135,6 @@ const UNCONFIRMED: usize = 100_000;
 const UNWRITTEN: Duration = Duration::from_secs(30);
 /// How long the answer to a front end's message waits for the write at first (D-24).
 const FRONT_END_WAIT: Duration = Duration::from_secs(10);
-/// Threads whose CSeq is remembered.
-const THREADS: usize = 10_000;
 
 impl Mail {
     /// The number of the newest message.
@@ -427,7 +425,7 @@ impl Owner {
         };
         let user = request.identity.clone();
         let contact = incoming.target.clone();
-        if let Some(thread) = message_to_sip::thread_of_call_id(&incoming.thread, &contact, &user) {
+        if let Some(thread) = self.mail.threads.find(&incoming.thread, &contact, &user) {
             incoming.thread = thread;
         }
         if came_back(&request, &contact) {
@@ -751,14 +749,7 @@ impl Owner {
         let Some(thread) = thread else {
             return (format!("{:016x}{:016x}", self.random(), self.random()), 1);
         };
-        let call_id = message_to_sip::call_id_of_thread(thread, contact, user);
-        if self.mail.threads.len() >= THREADS && !self.mail.threads.contains_key(&call_id) {
-            // Forgetting all at once is rare; a CSeq that begins again comes with a new From tag (D-22).
-            self.mail.threads.clear();
-        }
-        let cseq = self.mail.threads.entry(call_id.clone()).or_insert(0);
-        *cseq = cseq.wrapping_add(1) & 0x7fff_ffff;
-        (call_id, (*cseq).max(1))
+        self.mail.threads.next(thread, contact, user)
     }
 }
 

@@ -46,6 +46,7 @@ mod sizes;
 mod state_room;
 mod successor;
 mod sweep;
+mod threads;
 mod upstream;
 mod users;
 mod verdicts;
