@@ -54,6 +54,7 @@ fn stanza_framed(bencher: Bencher, name: &str) {
     let mut framer = Framer::new(limits());
     framer.push(HEADER.as_bytes());
     assert!(matches!(framer.next_frame(), Ok(Some(Frame::Header(_)))));
+    framer.expect_stanzas();
     // The gate is in it.
     bencher.counter(ItemsCount::new(1000_u32)).bench_local(|| {
         framer.push(many.as_bytes());

@@ -36,6 +36,7 @@ pub(crate) async fn write_counted(
 pub(crate) fn whole_stanzas(octets: &[u8]) -> u64 {
     // They are ours: only their ends are looked for.
     let mut framer = Framer::new(XmlLimits::UNAUTHENTICATED.with_element_bytes(usize::MAX));
+    framer.expect_stanzas();
     framer.push(HEADER);
     framer.push(octets);
     let mut count = 0;

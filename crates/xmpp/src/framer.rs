@@ -2,20 +2,27 @@
 //!
 //! Bytes go in however the network cut them; frames come out, the same for every cut. An element is cut out of the
 //! buffer without a copy, and has passed the gate ([`crate::xml`]) by then: what no further octet can mend is refused as
-//! soon as it is there, not when the frame ends.
+//! soon as it is there, not when the frame ends. For the same reason the start tag of an element is shown before its content
+//! has come.
 
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use crate::xml::{Checked, Gate, Scope, Span, Step, XmlFault, XmlLimits, is_space, valid_len};
+use crate::{
+    ns,
+    xml::{Checked, Gate, Scope, Span, Step, XmlFault, XmlLimits, is_space, valid_len},
+};
 
 /// A piece of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// The start tag of the stream.
     Header(Bytes),
+    /// A copy of the start tag of an element whose content follows, so that one that has no place here need not be awaited.
+    /// Left out for stanzas after [`Framer::expect_stanzas`].
+    Opened(Bytes),
     /// One whole element of the stream.
     Element(Element),
     /// The end tag of the stream. Nothing may follow it.
@@ -50,6 +57,7 @@ pub struct Framer {
     /// What the header declared.
     scope: Arc<Scope>,
     stage: Stage,
+    expects_stanzas: bool,
     limits: XmlLimits,
 }
 
@@ -98,6 +106,7 @@ impl Framer {
             gate: Gate::default(),
             scope: Arc::new(Scope::empty()),
             stage: Stage::Start,
+            expects_stanzas: false,
             limits,
         }
     }
@@ -127,12 +136,18 @@ impl Framer {
         &self.limits
     }
 
+    /// From now on stanzas have their place on the stream: no [`Frame::Opened`] is given of them.
+    pub fn expect_stanzas(&mut self) {
+        self.expects_stanzas = true;
+    }
+
     /// Waits for a new header; what is buffered counts as its beginning.
     pub fn restart(&mut self) {
         self.place = Place::Between;
         self.gate.reset();
         self.scope = Arc::new(Scope::empty());
         self.stage = Stage::Start;
+        self.expects_stanzas = false;
     }
 
     /// Throws the buffer away.
@@ -237,7 +252,11 @@ impl Framer {
             self.scope = Arc::new(self.gate.declared(window));
         }
         if !is_header && step == Step::Opened {
-            return Ok(Progress::On);
+            let tag = &window[..self.gate.checked_len()];
+            if self.expects_stanzas && !self.gate.has_declared() && is_stanza(tag, &self.scope) {
+                return Ok(Progress::On);
+            }
+            return Ok(Progress::Frame(Frame::Opened(Bytes::copy_from_slice(tag))));
         }
         let xml = self.cut(self.gate.checked_len());
         let borrowed = self.gate.take_borrowed();
@@ -299,6 +318,13 @@ impl Framer {
         self.valid -= len;
         self.buffer.split_to(len).freeze()
     }
+}
+
+/// Whether a start tag that declares no namespace is plainly a stanza's.
+fn is_stanza(tag: &[u8], scope: &Scope) -> bool {
+    let rest = [&b"<message"[..], b"<presence", b"<iq"].into_iter().find_map(|name| tag.strip_prefix(name));
+    rest.and_then(<[u8]>::first).is_some_and(|next| is_space(*next) || *next == b'>')
+        && scope.namespace("") == Some(ns::SERVER)
 }
 
 enum Progress {

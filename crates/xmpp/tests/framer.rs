@@ -8,6 +8,16 @@ use tombolo_xmpp::{
 const HEADER: &str =
     "<stream:stream xmlns='jabber:server' xmlns:stream='http://etherx.jabber.org/streams' to='a'>";
 
+/// The next frame that is no mere start tag of an element.
+fn next(framer: &mut Framer) -> Result<Option<Frame>, XmlFault> {
+    loop {
+        match framer.next_frame() {
+            Ok(Some(Frame::Opened(_))) => {}
+            other => return other,
+        }
+    }
+}
+
 /// All frames of `input` pushed in pieces of `step` octets, and the fault that ends them.
 fn frames(input: &[u8], step: usize, limits: XmlLimits) -> (Vec<Frame>, Option<XmlFault>) {
     let mut framer = Framer::new(limits);
@@ -15,7 +25,7 @@ fn frames(input: &[u8], step: usize, limits: XmlLimits) -> (Vec<Frame>, Option<X
     for piece in input.chunks(step) {
         framer.push(piece);
         loop {
-            match framer.next_frame() {
+            match next(&mut framer) {
                 Ok(Some(frame)) => frames.push(frame),
                 Ok(None) => break,
                 Err(fault) => return (frames, Some(fault)),
@@ -29,6 +39,7 @@ fn elements(text: &str) -> (Vec<String>, Option<XmlFault>) {
     let (frames, fault) = frames(text.as_bytes(), text.len(), XmlLimits::UNAUTHENTICATED);
     let texts = frames.into_iter().map(|frame| match frame {
         Frame::Header(xml) => format!("header {}", xml.len()),
+        Frame::Opened(_) => unreachable!("left out"),
         Frame::Element(element) => String::from_utf8_lossy(&element.xml).into_owned(),
         Frame::End => "end".into(),
     });
@@ -103,7 +114,7 @@ fn xs_xml_04_every_place_of_a_single_cut_gives_the_same_frames() {
             'pieces: for piece in [&input[..at], &input[at..]] {
                 framer.push(piece);
                 loop {
-                    match framer.next_frame() {
+                    match next(&mut framer) {
                         Ok(Some(frame)) => got.0.push(frame),
                         Ok(None) => break,
                         Err(fault) => {
@@ -154,26 +165,22 @@ fn what_no_further_octet_can_mend_is_refused_at_the_octet_that_shows_it() {
     ] {
         let mut framer = Framer::new(XmlLimits::UNAUTHENTICATED);
         framer.push(HEADER.as_bytes());
-        assert!(framer.next_frame().is_ok_and(|frame| frame.is_some()));
+        assert!(next(&mut framer).is_ok_and(|frame| frame.is_some()));
         framer.push(before.as_bytes());
-        assert_eq!(framer.next_frame(), Ok(None), "{before}");
+        assert_eq!(next(&mut framer), Ok(None), "{before}");
         framer.push(octets.as_bytes());
-        assert_eq!(
-            framer.next_frame().map_err(|fault| fault.condition()),
-            Err(condition),
-            "{before}{octets}"
-        );
+        assert_eq!(next(&mut framer).map_err(|fault| fault.condition()), Err(condition), "{before}{octets}");
     }
     for (before, octets) in
         [(&b"<a>\xc3"[..], &b"<"[..]), (b"<a b='\xe2\x82", b"'"), (b"<a>", b"\xff"), (b"<", b"\x80")]
     {
         let mut framer = Framer::new(XmlLimits::UNAUTHENTICATED);
         framer.push(HEADER.as_bytes());
-        assert!(framer.next_frame().is_ok_and(|frame| frame.is_some()));
+        assert!(next(&mut framer).is_ok_and(|frame| frame.is_some()));
         framer.push(before);
-        assert_eq!(framer.next_frame(), Ok(None));
+        assert_eq!(next(&mut framer), Ok(None));
         framer.push(octets);
-        assert_eq!(framer.next_frame(), Err(XmlFault::Encoding), "{before:?}");
+        assert_eq!(next(&mut framer), Err(XmlFault::Encoding), "{before:?}");
     }
 }
 
@@ -200,11 +207,11 @@ fn prefixes_of_the_header_hold_in_the_stream_and_no_others_do() {
     // A new header begins with nothing.
     let mut framer = Framer::new(XmlLimits::UNAUTHENTICATED);
     framer.push(header.as_bytes());
-    assert!(framer.next_frame().is_ok_and(|frame| frame.is_some()));
+    assert!(next(&mut framer).is_ok_and(|frame| frame.is_some()));
     framer.restart();
     framer.push(format!("{HEADER}<db:result/>").as_bytes());
-    assert!(framer.next_frame().is_ok_and(|frame| frame.is_some()));
-    assert!(framer.next_frame().is_err());
+    assert!(next(&mut framer).is_ok_and(|frame| frame.is_some()));
+    assert!(next(&mut framer).is_err());
 }
 
 #[test]
@@ -271,12 +278,12 @@ fn xs_lim_01_an_element_of_10_000_octets_passes_and_memory_never_exceeds_the_lim
     // 50 MB in reads of 4 KiB: the buffer holds the limit and one read at most.
     let mut framer = Framer::new(limits.with_element_bytes(256 * 1024));
     framer.push(HEADER.as_bytes());
-    assert!(framer.next_frame().is_ok_and(|frame| frame.is_some()));
+    assert!(next(&mut framer).is_ok_and(|frame| frame.is_some()));
     framer.push(b"<a>");
     let mut fault = None;
     for _ in 0..50_000_000 / 4096 {
         framer.push(&[b'x'; 4096]);
-        match framer.next_frame() {
+        match next(&mut framer) {
             Ok(frame) => assert_eq!(frame, None),
             Err(error) => {
                 fault = Some(error);
@@ -293,43 +300,85 @@ fn xs_lim_01_an_element_of_10_000_octets_passes_and_memory_never_exceeds_the_lim
 fn xs_lim_04_nesting_of_10_000_levels_is_refused_at_the_65th() {
     let mut framer = Framer::new(XmlLimits::UNAUTHENTICATED);
     framer.push(HEADER.as_bytes());
-    assert!(framer.next_frame().is_ok_and(|frame| frame.is_some()));
+    assert!(next(&mut framer).is_ok_and(|frame| frame.is_some()));
     for level in 1..=64 {
         framer.push(b"<a>");
-        assert_eq!(framer.next_frame(), Ok(None), "level {level}");
+        assert_eq!(next(&mut framer), Ok(None), "level {level}");
     }
     framer.push(b"<a>");
-    assert_eq!(framer.next_frame(), Err(XmlFault::TooDeep { limit: 64 }));
+    assert_eq!(next(&mut framer), Err(XmlFault::TooDeep { limit: 64 }));
 }
 
 #[test]
 fn white_space_between_elements_costs_no_memory() {
     let mut framer = Framer::new(XmlLimits::UNAUTHENTICATED);
     framer.push(HEADER.as_bytes());
-    assert!(framer.next_frame().is_ok_and(|frame| frame.is_some()));
+    assert!(next(&mut framer).is_ok_and(|frame| frame.is_some()));
     for _ in 0..100_000 {
         framer.push(b" \n");
-        assert_eq!(framer.next_frame(), Ok(None));
+        assert_eq!(next(&mut framer), Ok(None));
         assert_eq!(framer.buffered(), 0);
     }
     framer.push(b"x");
-    assert_eq!(framer.next_frame(), Err(XmlFault::StrayText));
+    assert_eq!(next(&mut framer), Err(XmlFault::StrayText));
 }
 
 #[test]
 fn after_a_restart_a_new_header_is_awaited() {
     let mut framer = Framer::new(XmlLimits::UNAUTHENTICATED);
     framer.push(format!("{HEADER}<success/><?xml version='1.0'?>{HEADER}").as_bytes());
-    assert!(matches!(framer.next_frame(), Ok(Some(Frame::Header(_)))));
-    assert!(matches!(framer.next_frame(), Ok(Some(Frame::Element(_)))));
+    assert!(matches!(next(&mut framer), Ok(Some(Frame::Header(_)))));
+    assert!(matches!(next(&mut framer), Ok(Some(Frame::Element(_)))));
     framer.restart();
     assert!(
-        matches!(framer.next_frame(), Ok(Some(Frame::Header(_)))),
+        matches!(next(&mut framer), Ok(Some(Frame::Header(_)))),
         "what was buffered begins the new stream"
     );
     framer.push(b"<half");
     framer.forget();
     framer.restart();
     framer.push(HEADER.as_bytes());
-    assert!(matches!(framer.next_frame(), Ok(Some(Frame::Header(_)))), "what was forgotten is gone");
+    assert!(matches!(next(&mut framer), Ok(Some(Frame::Header(_)))), "what was forgotten is gone");
+}
+
+#[test]
+fn a_start_tag_is_shown_at_its_end_and_that_of_a_plain_stanza_only_where_none_is_expected() {
+    let shown = |text: &str, expects_stanzas: bool, step: usize| {
+        let mut framer = Framer::new(XmlLimits::UNAUTHENTICATED);
+        framer.push(HEADER.as_bytes());
+        assert!(matches!(framer.next_frame(), Ok(Some(Frame::Header(_)))));
+        if expects_stanzas {
+            framer.expect_stanzas();
+        }
+        let mut shown = Vec::new();
+        for piece in text.as_bytes().chunks(step) {
+            framer.push(piece);
+            while let Some(frame) = framer.next_frame().expect("legal") {
+                shown.push(match frame {
+                    Frame::Opened(xml) => String::from_utf8_lossy(&xml).into_owned(),
+                    Frame::Element(_) => "element".to_owned(),
+                    other => panic!("{other:?}"),
+                });
+            }
+        }
+        shown
+    };
+    for step in [1, 5, 1000] {
+        for (text, tag) in [
+            ("<foo a='>'>", "<foo a='>'>"),
+            ("<stream:stream to='a'><message></message>", "<stream:stream to='a'>"),
+            ("<messages><message>", "<messages>"),
+            ("<message:x xmlns:message='u'><a>", "<message:x xmlns:message='u'>"),
+            ("<iq xmlns='jabber:client'><a/>", "<iq xmlns='jabber:client'>"),
+        ] {
+            assert_eq!(shown(text, false, step), [tag], "{text}");
+            assert_eq!(shown(text, true, step), [tag], "{text}");
+        }
+        let stanzas =
+            "<message ><body>x</body></message><iq\tid='1'><q/></iq><presence></presence><presence/>";
+        assert_eq!(shown(stanzas, true, step), ["element"; 4]);
+        let all = shown(stanzas, false, step);
+        assert_eq!(all[..2], ["<message >", "element"]);
+        assert_eq!(all.len(), 7, "an empty element is not shown twice: {all:?}");
+    }
 }

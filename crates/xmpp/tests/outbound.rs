@@ -526,3 +526,22 @@ fn a_pair_that_the_peer_took_by_a_key_is_lost_when_policy_allows_certificates_on
         assert_eq!(side.as_outbound().may_send(&pair(US, PEER)), is_kept);
     }
 }
+
+#[test]
+fn what_has_no_place_on_our_stream_is_refused_at_the_end_of_its_start_tag() {
+    for opened in
+        ["<foo>", "<stream:stream>", "<db:foo>", "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>"]
+    {
+        let mut side = authenticated(&[PEER]);
+        side.hear(opened);
+        assert_eq!(side.error_sent(), Some("unsupported-stanza-type"), "{opened}");
+    }
+    for opened in ["<message>", "<presence xmlns='jabber:client'>", "<stream:features>", "<db:result>"] {
+        let mut side = authenticated(&[PEER]);
+        side.hear(opened);
+        assert_eq!(side.error_sent(), None, "{opened}");
+    }
+    let mut side = over_tls(stream(EXTERNAL, &[PEER]));
+    side.hear("<message>");
+    assert_eq!(fault(&side), &StreamFault::UnknownElement, "features must come first");
+}

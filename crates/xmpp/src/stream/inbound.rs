@@ -4,6 +4,7 @@
 //! No stanza is ever sent on it (RFC 6120 §4.5).
 
 mod dialback;
+mod opened;
 mod proved;
 mod sasl;
 
@@ -500,6 +501,7 @@ impl InboundStream {
         }
         if let State::Proved(proved) = &mut self.state {
             proved.pairs.add(pair.clone(), method);
+            self.wire.framer.expect_stanzas();
             self.wire
                 .framer
                 .set_limits(self.settings.limits.unauthenticated.with_element_bytes(stanza_bytes));
@@ -525,6 +527,7 @@ impl Direction for InboundStream {
     ) -> Result<(), StreamFault> {
         match frame {
             Frame::Header(xml) => self.handle_header(&xml, policy),
+            Frame::Opened(xml) => self.admit(&xml),
             Frame::Element(element) => self.handle_element(&element, now, policy),
             Frame::End => {
                 self.wire.peer_ended();

@@ -449,6 +449,20 @@ impl OutboundStream {
         }
     }
 
+    /// Whether [`Self::handle_element`] has a use for an element with this start tag.
+    fn has_place(&self, tag: &Tag<'_>) -> bool {
+        match (&self.state, &*tag.ns, tag.name) {
+            (_, ns::STREAMS, "error") => true,
+            _ if self.wire.life != Life::Open => true,
+            (State::AwaitFeatures { .. } | State::Established(_), ns::STREAMS, "features")
+            | (State::AwaitProceed { .. }, ns::TLS, "proceed" | "failure")
+            | (State::AwaitSasl { .. }, ns::SASL, "success" | "challenge" | "failure")
+            | (State::Established(_), ns::DIALBACK, "result" | "verify")
+            | (State::Established(_), _, "presence" | "message" | "iq") => true,
+            _ => false,
+        }
+    }
+
     fn unknown_partner(&self) -> StreamFault {
         let Pair { local, remote } = self.dial.pair.clone();
         StreamFault::UnknownPartner { local, remote }
@@ -479,6 +493,13 @@ impl Direction for OutboundStream {
     ) -> Result<(), StreamFault> {
         match frame {
             Frame::Header(xml) => self.handle_header(&xml, now, policy),
+            Frame::Opened(xml) => {
+                let opened = self.state.opened().ok_or(StreamFault::Header)?;
+                let text = std::str::from_utf8(&xml).map_err(|_| StreamFault::UnknownElement)?;
+                let (tag, _) = Reader::open(text, &opened.scope).ok_or(StreamFault::UnknownElement)?;
+                // One that has no place here is not awaited: it would swallow what is behind its start tag.
+                if self.has_place(&tag) { Ok(()) } else { Err(StreamFault::UnknownElement) }
+            }
             Frame::Element(element) => {
                 let scope = Arc::clone(&self.state.opened().ok_or(StreamFault::Header)?.scope);
                 let checked = element.checked();

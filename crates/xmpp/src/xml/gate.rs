@@ -215,6 +215,11 @@ impl Gate {
         self.borrowed.clear();
     }
 
+    /// Whether the element's own start tag declared a namespace. Holds while nothing is open inside it.
+    pub(crate) fn has_declared(&self) -> bool {
+        !self.bindings.is_empty()
+    }
+
     /// The namespaces that the element's own start tag declared. Holds while nothing is open inside it.
     pub(crate) fn declared(&self, xml: &[u8]) -> Scope {
         let mut scope = Scope::empty();
