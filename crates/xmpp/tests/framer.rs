@@ -62,7 +62,7 @@ fn corpus() -> Vec<Vec<u8>> {
         format!("{header}<a>]]&gt;]]></a>"),
         format!("{header}<a>&nbsp;</a>"),
         format!("{header}<a b='{}'/>", "v".repeat(9_000)),
-        format!("{header}<{}/>", "n".repeat(300)),
+        format!("{header}<{}/>", "n".repeat(1100)),
         format!("{header}<a>{}ü€𝄞</a>", "x".repeat(9_990)),
         format!("{header}<a><!-- no --></a>"),
         format!("{header}<a><!DOCTYPE x></a>"),

@@ -219,10 +219,29 @@ fn xs_lim_04_depth_attributes_names_values_and_declarations_are_bounded() {
             format!("<a b='{}'/>", "c".repeat(1001)),
             XmlFault::ValueTooLong { limit: 1000 },
         ),
+        (
+            format!("<a><b xmlns:c='{}'/></a>", "u".repeat(1000)),
+            format!("<a><b xmlns:c='{}'/></a>", "u".repeat(1001)),
+            XmlFault::ValueTooLong { limit: 1000 },
+        ),
+        (
+            format!("<a><b xmlns='{}'/></a>", "u".repeat(1000)),
+            format!("<a><b xmlns='{}'/></a>", "u".repeat(1001)),
+            XmlFault::ValueTooLong { limit: 1000 },
+        ),
     ] {
         let judge = |xml: &str| check(xml.as_bytes(), &Scope::empty(), &limits).map(|_| ());
         assert_eq!((judge(&good), judge(&bad)), (Ok(()), Err(fault)));
         assert_eq!(fault.condition(), "policy-violation");
+    }
+}
+
+#[test]
+fn a_picture_in_an_attribute_inside_a_stanza_is_bounded_by_the_size_of_the_stanza_only() {
+    let limits = XmlLimits::UNAUTHENTICATED.with_element_bytes(262_144);
+    for value in ["A".repeat(200_000), "&amp;".repeat(40_000)] {
+        let xml = format!("<message><html><img src='data:image/png;base64,{value}'/></html></message>");
+        assert!(check(xml.as_bytes(), &Scope::empty(), &limits).is_ok());
     }
 }
 

@@ -13,7 +13,8 @@ pub struct XmlLimits {
     pub declarations: usize,
     /// Octets of a name or of its prefix.
     pub name_bytes: usize,
-    /// Octets of an attribute's value as written.
+    /// Octets as written of a namespace, and of the value of an attribute of the element itself. Values inside the element
+    /// are bounded by its size only: XHTML-IM keeps whole pictures in them.
     pub value_bytes: usize,
 }
 
@@ -24,7 +25,7 @@ impl XmlLimits {
         depth: 64,
         attributes: 64,
         declarations: 32,
-        name_bytes: 256,
+        name_bytes: 1024,
         value_bytes: 8192,
     };
 
@@ -70,8 +71,10 @@ pub enum XmlFault {
         /// Octets allowed.
         limit: usize,
     },
-    /// An attribute's value is too long.
-    #[error("an attribute's value is longer than {limit} octets")]
+    /// A namespace, or a value in the element's own tag, is too long.
+    #[error(
+        "a namespace, or an attribute's value in the first tag of the element, is longer than {limit} octets"
+    )]
     ValueTooLong {
         /// Octets allowed.
         limit: usize,

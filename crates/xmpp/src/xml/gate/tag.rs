@@ -144,10 +144,14 @@ impl Gate {
         start: usize,
         limits: &XmlLimits,
     ) -> Checking<bool> {
+        let name = self.tag.attribute;
+        let is_declaration = name.prefix.of(xml) == b"xmlns" || name.whole.of(xml) == b"xmlns";
+        // Each namespace is compared with others and may be copied; what stands in the first tag is kept, as the id is.
+        let is_bounded = is_declaration || self.open.is_empty();
         loop {
             let found = memchr::memchr3(quote, b'<', b'&', &xml[self.at..]);
             self.at = found.map_or(xml.len(), |len| self.at + len);
-            if self.at - start > limits.value_bytes {
+            if is_bounded && self.at - start > limits.value_bytes {
                 return Err(XmlFault::ValueTooLong { limit: limits.value_bytes });
             }
             match found.map(|_| xml[self.at]) {
