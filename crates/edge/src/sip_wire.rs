@@ -62,6 +62,15 @@ enum ReadEnd<R> {
     Faulty(String, R),
 }
 
+/// What was whole in the framer.
+struct Taken {
+    messages: Vec<Message>,
+    /// A message was whole, even if malformed, so that the time of the next one begins anew.
+    is_any: bool,
+    /// Why the connection must end.
+    fault: Option<String>,
+}
+
 enum WriteEnd {
     Broken(String),
     /// Everything is written, and the peer knows that nothing follows.
@@ -174,9 +183,11 @@ impl Wire {
                 Err(_) => return ReadEnd::Gone("a message took too long".to_owned()),
             };
             self.note(&mut framer);
-            let (messages, fault) = self.take_frames(&mut framer);
-            if !messages.is_empty() {
+            let Taken { messages, is_any, fault } = self.take_frames(&mut framer);
+            if is_any {
                 message_until = None;
+            }
+            if !messages.is_empty() {
                 self.hand_over(messages).await;
             }
             if let Some(cause) = fault {
@@ -214,9 +225,9 @@ impl Wire {
         self.heard.get().request.is_some_and(|asked| asked.elapsed() < ANSWER_LIMIT)
     }
 
-    /// The whole messages in the framer, and why the connection must end, if it must. Malformed messages are answered here.
-    fn take_frames(&self, framer: &mut StreamFramer) -> (Vec<Message>, Option<String>) {
-        let mut messages = Vec::new();
+    /// Takes what is whole in the framer. Malformed messages are answered here.
+    fn take_frames(&self, framer: &mut StreamFramer) -> Taken {
+        let (mut messages, mut is_any) = (Vec::new(), false);
         let fault = loop {
             match framer.next_frame() {
                 Ok(Some(Frame::Message(mut message))) => {
@@ -228,8 +239,10 @@ impl Wire {
                         }
                     }
                     messages.push(*message);
+                    is_any = true;
                 }
                 Ok(Some(Frame::Malformed(malformed))) => {
+                    is_any = true;
                     let is_answered = malformed.head.is_some();
                     let cause = self.refuse(malformed);
                     // What a stranger sends may be no SIP at all.
@@ -246,7 +259,7 @@ impl Wire {
             // An idle connection holds no buffer.
             *framer.buffer_mut() = BytesMut::new();
         }
-        (messages, fault)
+        Taken { messages, is_any, fault }
     }
 
     /// Offers messages until all are taken; meanwhile nothing is read.

@@ -309,6 +309,28 @@ async fn sip_t_18_a_malformed_request_of_known_length_is_answered_and_costs_nobo
 }
 
 #[tokio::test(start_paused = true)]
+async fn sip_t_17_behind_a_malformed_message_the_next_one_has_all_its_time() {
+    let stage = stage(&["d.example"]);
+    let malformed = request("MESSAGE", "no colon\r\n", &"x".repeat(100));
+    let good = request("MESSAGE", "", "one");
+    let (cause, ()) = stage
+        .play(|mut peer| async move {
+            let whole = malformed + &good;
+            let (first, rest) = whole.split_at(9);
+            // The end of the malformed message and the begin of the good one come together.
+            let (second, third) = rest.split_at(rest.len() - good.len() + 9);
+            peer.write_all(first.as_bytes()).await.expect("written");
+            for part in [second, third] {
+                sleep(MESSAGE_LIMIT - Duration::from_secs(1)).await;
+                peer.write_all(part.as_bytes()).await.expect("written");
+            }
+        })
+        .await;
+    assert_eq!(cause, "closed by the peer");
+    assert_eq!(stage.ear.heard(), ["MESSAGE"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_answered_is_dropped_from_a_front_end_and_ends_a_strangers_connection() {
     let good = request("MESSAGE", "", "one");
     let without_via = good.split_once("Via").map(|(begin, rest)| format!("{begin}X{rest}")).expect("a Via");
