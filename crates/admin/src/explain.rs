@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
+use tombolo_broker::{SessionReport, SessionState};
 use tombolo_policy::{Approve, Capability, Direction, Home, Question, Table};
 use tombolo_presence::{Address, Subscription};
 
@@ -56,6 +57,7 @@ pub(crate) async fn explain(
     if let Some(broker) = &state.broker {
         let report = broker.report(local.clone()).await;
         relation = report.relations.into_iter().find(|relation| relation.contact == *remote);
+        notes.extend(trouble(&broker.sessions().await, local.domain(), remote.domain()));
     }
     let subscription = relation.as_ref().map(|relation| relation.subscription);
     let has_relation = subscription.is_some_and(|state| state.is_to() || state.is_pending_out());
@@ -85,6 +87,17 @@ pub(crate) async fn explain(
     .into_response()
 }
 
+/// Why there is no stream from our domain to the partner's, where one is needed.
+fn trouble(sessions: &[SessionReport], local: &str, remote: &str) -> Option<String> {
+    let is_meant =
+        |session: &&SessionReport| session.local.as_str() == local && session.remote.as_str() == remote;
+    let session = sessions.iter().find(is_meant)?;
+    if matches!(session.state, SessionState::Connected | SessionState::Idle) {
+        return None;
+    }
+    session.last_failure.as_ref().map(|cause| format!("there is no stream to {remote}: {cause}"))
+}
+
 type AccountList = Option<Vec<(Address, Approve)>>;
 
 fn accounts(state: &AdminState) -> Result<AccountList, String> {
@@ -108,7 +121,43 @@ fn standing(direction: Direction, state: Subscription) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tombolo_presence::Domain;
+
     use super::*;
+
+    #[test]
+    fn why_there_is_no_stream_is_told_of_the_two_domains_that_are_asked_about_and_only_while_one_is_needed() {
+        let domain = |name| Domain::from_prepared(name).expect("prepared");
+        let session = |remote, state| SessionReport {
+            local: domain("corp.example"),
+            remote: domain(remote),
+            stream: None,
+            is_lost: state == SessionState::Lost,
+            waiting: 0,
+            stanzas_out: 0,
+            state,
+            in_state_for: Duration::ZERO,
+            next_dial: None,
+            last_failure: Some(format!("{remote} failed")),
+        };
+        let told = |state| {
+            let sessions = [session("other.example", SessionState::Lost), session("partner.example", state)];
+            trouble(&sessions, "corp.example", "partner.example")
+        };
+        let text = "there is no stream to partner.example: partner.example failed";
+        for state in [SessionState::Lost, SessionState::Doubtful, SessionState::Connecting] {
+            assert_eq!(told(state).as_deref(), Some(text));
+        }
+        for state in [SessionState::Connected, SessionState::Idle] {
+            assert_eq!(told(state), None);
+        }
+        assert_eq!(
+            trouble(&[session("partner.example", SessionState::Lost)], "a.example", "partner.example"),
+            None
+        );
+    }
 
     #[test]
     fn what_was_decided_about_a_watcher_is_told_in_its_own_direction() {

@@ -160,7 +160,10 @@ impl Handler<ToGuests> for GuestsActor {
                 let (kind, len) = (SipMethod::of(copy.method_text()).as_str(), copy.octets());
                 tracing::error!(kind, len, "a stranger's request was dropped");
                 self.directory.panics.note_harmless("guests", &panicked);
-                refuse_by_flow(&self.directory, arrived.flow.flow, &copy);
+                let refused = guard(|| refuse_by_flow(&self.directory, arrived.flow.flow, &copy));
+                if let Err(panicked) = refused {
+                    self.directory.panics.note_harmless("refusal of a guest", &panicked);
+                }
             }
         }
     }

@@ -10,7 +10,7 @@ use tokio::{
 use tombolo_edge::Transport::{Tcp, Tls, Udp};
 
 use crate::{
-    common::{nowhere, run},
+    common::{nowhere, run, trap},
     stage::{PATIENCE, Plan, call_ids, read_rest, read_text, request, start},
 };
 
@@ -275,6 +275,33 @@ fn a_panic_ends_one_connection_and_is_reported_as_its_end() {
             let flow = site.ear.up(n).await;
             site.ear.messages(flow.flow, 1).await;
         }
+    });
+}
+
+#[test]
+fn a_panic_of_the_listener_costs_the_connection_in_hand_and_the_next_ones_are_taken() {
+    trap::set("sip connections refused: over sip.limits");
+    run(|world| async move {
+        let site = start(&world, Plan { connections: Some(1), ..Plan::default() });
+        let first = TcpStream::connect(site.at(Tcp)).await.expect("connected");
+        let flow = site.ear.up(0).await;
+        let mut second = TcpStream::connect(site.at(Tcp)).await.expect("connected");
+        assert_eq!(read_rest(&mut second).await, "", "over the limit");
+        assert!(trap::is_sprung());
+        drop(first);
+        site.ear.down(flow.flow).await;
+        let taken = async {
+            loop {
+                let mut next = TcpStream::connect(site.at(Tcp)).await.expect("connected");
+                // One that is over the limit is closed.
+                if timeout(Duration::from_millis(500), next.read_u8()).await.is_err() {
+                    break;
+                }
+            }
+        };
+        timeout(PATIENCE, taken).await.expect("the listener goes on");
+        site.ear.up(1).await;
+        assert_eq!(site.counted("panics_total"), 1);
     });
 }
 
