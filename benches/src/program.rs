@@ -94,6 +94,11 @@ impl Program {
         Ok(())
     }
 
+    /// Its data directory.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()

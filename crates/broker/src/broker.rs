@@ -217,6 +217,7 @@ impl Broker {
             tracing::warn!("{note}");
             directory.metrics.health().part("grants").set(PartState::Noted, note);
         }
+        let inbox_bytes = (memory.inboxes / count).clamp(MIN_SHARD_INBOX_BYTES, SHARD_INBOX_BYTES);
         let mut shards = Vec::with_capacity(count);
         for (index, rows) in rows.into_iter().enumerate() {
             let mut own =
@@ -234,7 +235,7 @@ impl Broker {
             let mut owner = Owner::new(own.clone(), policy.load_full(), now);
             owner.handle(Input::Accounts(approvals.clone()), now);
             load_rows(&mut owner, &*store, index, rows, now);
-            let (sender, inbox) = tombolo_runtime::inbox_of_bytes(SHARD_INBOX, SHARD_INBOX_BYTES);
+            let (sender, inbox) = tombolo_runtime::inbox_of_bytes(SHARD_INBOX, inbox_bytes);
             let shared = directory.clone();
             let make = move |_: &mut _| FanoutActor::new(index, own, owner, inbox, shared);
             let addr = placement.start_in(index, make);
@@ -493,6 +494,8 @@ const LEAST_IN_FLIGHT_OCTETS: usize = 128 << 10;
 const SHARD_INBOX: usize = 4096;
 /// Octets of them.
 const SHARD_INBOX_BYTES: usize = 16 << 20;
+/// A few batches of every size.
+const MIN_SHARD_INBOX_BYTES: usize = 512 << 10;
 
 #[cfg(test)]
 mod tests {

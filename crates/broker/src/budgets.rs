@@ -11,6 +11,8 @@ use tombolo_telemetry::Metrics;
 pub struct MemoryLimits {
     /// What all shards together hold.
     pub shards: BudgetLimits,
+    /// Octets that may wait for all shards together; a shard takes no more than 16 MiB.
+    pub inboxes: usize,
 }
 
 impl Default for MemoryLimits {
@@ -18,7 +20,7 @@ impl Default for MemoryLimits {
     fn default() -> Self {
         let BudgetLimits { messages, states, .. } = BudgetLimits::default();
         let shards = BudgetLimits { messages: 2 * messages, states: 2 * states, ..BudgetLimits::default() };
-        Self { shards }
+        Self { shards, inboxes: usize::MAX }
     }
 }
 

@@ -195,7 +195,9 @@ const SECTIONS: &[(&str, &str, &str)] = &[
         "[memory]",
         "How many octets the process may hold for others, in all and for one partner or user. Where a budget has no room, what \
          comes is refused with `resource-constraint`, or 500 and Retry-After, and `tombolo_over_budget_total` counts it. Shards \
-         (one a core) divide a budget evenly; a partner has at most half of a shard's part, and a user a quarter.",
+         (one a core) divide a budget evenly; a partner has at most half of a shard's part, and a user a quarter. Where the \
+         budgets together are more than half of what the system leaves above `limit`, all of them are made smaller alike, so \
+         that what is there when `limit` is reached cannot get the process ended by the system: with the defaults below 6 GiB.",
     ),
     (
         "admin",

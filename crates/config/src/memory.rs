@@ -38,6 +38,38 @@ impl Default for MemorySettings {
     }
 }
 
+impl MemorySettings {
+    /// The same budgets, made smaller where they would not fit into `room`: octets between the limit at which nothing new
+    /// is let in and the one at which the system ends the process. What is there may fill its budgets after that limit is
+    /// reached, and must not be ended for it. Their relations stay; none gets smaller than 1 MiB.
+    pub fn fitted(self, room: u64) -> Self {
+        let weight = self.most_held();
+        if weight <= room {
+            return self;
+        }
+        let fit = |octets: usize| {
+            let fitted = u128::from(room) * octets as u128 / u128::from(weight);
+            octets.min(usize::try_from(fitted).unwrap_or(usize::MAX).max(LEAST_BUDGET as usize))
+        };
+        Self {
+            limit: self.limit,
+            messages: fit(self.messages),
+            messages_per_partner: fit(self.messages_per_partner),
+            messages_per_user: fit(self.messages_per_user),
+            states: fit(self.states),
+            states_per_partner: fit(self.states_per_partner),
+            states_per_user: fit(self.states_per_user),
+            outgoing: fit(self.outgoing),
+        }
+    }
+
+    /// Octets of memory that full budgets take: a message takes more than it is charged for.
+    fn most_held(&self) -> u64 {
+        let Self { messages, states, outgoing, .. } = self;
+        (messages / 5 * 8 + states + outgoing) as u64
+    }
+}
+
 /// `[memory]`, or its defaults.
 pub(crate) fn memory(top: &Section<'_>) -> MemorySettings {
     let default = MemorySettings::default();
@@ -62,3 +94,28 @@ pub(crate) fn memory(top: &Section<'_>) -> MemorySettings {
 const LEAST_LIMIT: u64 = 64 << 20;
 const LEAST_BUDGET: u64 = 1 << 20;
 const MOST_BUDGET: u64 = 1 << 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_fit_between_the_limit_and_what_the_system_allows_and_keep_their_relations() {
+        let default = MemorySettings::default();
+        assert_eq!(
+            default.fitted(default.most_held()),
+            default,
+            "a machine with 4 GiB leaves room for all of them"
+        );
+        let small = default.fitted(28_000_000);
+        assert!(small.most_held() <= 28_000_000, "{small:?}");
+        assert!(small.messages_per_partner < small.messages && small.states_per_partner < small.states);
+        let relation = |settings: &MemorySettings| settings.states / settings.messages;
+        assert_eq!(relation(&small), relation(&default));
+        assert_eq!(small.messages_per_user, 1 << 20, "never less than the settings may say");
+        let least = default.fitted(0);
+        assert_eq!((least.messages, least.states, least.outgoing), (1 << 20, 1 << 20, 1 << 20));
+        let own = MemorySettings { messages: 1 << 20, ..default };
+        assert_eq!(own.fitted(100 << 20).messages, 1 << 20, "nothing is made larger");
+    }
+}

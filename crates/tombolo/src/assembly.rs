@@ -24,7 +24,7 @@ use tombolo_net::{CertificateStore, Resolver, Trust};
 use tombolo_policy::{SipTransport, Table};
 use tombolo_runtime::{Clock, MemoryGate, Placement};
 use tombolo_sip::{digest::Algorithm, message::MessageLimits};
-use tombolo_store::StateStore;
+use tombolo_store::{RedbOptions, StateStore};
 use tombolo_telemetry::{Metrics, PartState};
 use tombolo_xmpp::{stream::StreamLimits, xml::XmlLimits};
 
@@ -32,6 +32,7 @@ use crate::{
     book::Book,
     data_dir,
     descriptors::{self, Connections},
+    memory_room::MemoryRoom,
     memory_watch,
     reload::{Files, Parts, Source},
     store_file,
@@ -125,6 +126,8 @@ struct Basis {
     clock: Clock,
     metrics: Arc<Metrics>,
     memory: Arc<MemoryGate>,
+    /// What may grow beside what the gate lets in.
+    room: MemoryRoom,
     policy: Arc<ArcSwap<Table>>,
     certificates: Arc<CertificateStore>,
     resolver: Resolver,
@@ -158,11 +161,13 @@ fn basis(settings: &Settings, source: Source) -> io::Result<Basis> {
     };
     let xmpp_trust = settings.xmpp.as_ref().map(|xmpp| trust("xmpp.trust", &xmpp.trust)).transpose()?;
     let sip_trust = settings.sip.as_ref().map(|sip| trust("sip.trust", &sip.trust)).transpose()?;
+    let memory = memory_watch::gate(&settings.memory);
     Ok(Basis {
         xmpp_trust,
         sip_trust,
         source,
-        memory: memory_watch::gate(&settings.memory),
+        room: MemoryRoom::of(&settings.memory, &memory),
+        memory,
         metrics,
         connections,
         placement,
@@ -308,7 +313,12 @@ struct BrokerParts {
 }
 
 fn broker(settings: &Settings, basis: &Basis, begins_anew: bool) -> io::Result<BrokerParts> {
-    let store = store_file::open(settings.store.as_ref(), &settings.data_dir, begins_anew);
+    let store = store_file::open(
+        settings.store.as_ref(),
+        &settings.data_dir,
+        begins_anew,
+        store_options(&basis.room),
+    );
     let store = store.map_err(io::Error::other)?;
     let homes = settings.domains.iter().filter(|domain| domain.home == Some(tombolo_policy::Home::BuiltIn));
     let homes: Vec<String> = homes.map(|domain| domain.name.to_string()).collect();
@@ -336,12 +346,16 @@ fn broker(settings: &Settings, basis: &Basis, begins_anew: bool) -> io::Result<B
         registration_is_presence: sip.registration_is_presence,
         idle_close: idle_close(settings),
         max_sip_bytes: sip.limits.message_bytes,
-        memory: memory_limits(settings),
+        memory: memory_limits(&basis.room),
         ping_after: settings.ping_after,
     });
     let broker = Arc::new(broker.map_err(|error| io::Error::other(format!("store: {error}")))?);
     book.connect(broker.clone());
     Ok(BrokerParts { broker, book, store })
+}
+
+fn store_options(room: &MemoryRoom) -> RedbOptions {
+    RedbOptions { waiting_octets: room.waiting_rows, cache_bytes: room.store_cache, ..RedbOptions::default() }
 }
 
 fn algorithm(digest: DigestAlgorithm) -> Algorithm {
@@ -351,7 +365,7 @@ fn algorithm(digest: DigestAlgorithm) -> Algorithm {
     }
 }
 
-fn memory_limits(settings: &Settings) -> MemoryLimits {
+fn memory_limits(room: &MemoryRoom) -> MemoryLimits {
     let MemorySettings {
         messages,
         messages_per_partner,
@@ -361,7 +375,7 @@ fn memory_limits(settings: &Settings) -> MemoryLimits {
         states_per_user,
         limit: _,
         outgoing: _,
-    } = settings.memory;
+    } = room.budgets;
     let shards = BudgetLimits {
         messages,
         messages_per_partner,
@@ -370,7 +384,7 @@ fn memory_limits(settings: &Settings) -> MemoryLimits {
         states_per_partner,
         states_per_user,
     };
-    MemoryLimits { shards }
+    MemoryLimits { shards, inboxes: room.inboxes }
 }
 
 /// The gateway, whose streams are at its edges, has the default.
@@ -425,7 +439,7 @@ fn xmpp_edge(
         },
         resolver: basis.resolver.clone(),
         memory: basis.memory.clone(),
-        outgoing_bytes: settings.memory.outgoing / 2,
+        outgoing_bytes: basis.room.budgets.outgoing / 2,
     };
     XmppEdge::start(
         edge_settings,
@@ -471,7 +485,7 @@ fn finish_gateway(
         keep_alive: (!sip.keep_alive.is_zero()).then_some(sip.keep_alive),
         resolver: basis.resolver.clone(),
         memory: basis.memory.clone(),
-        outgoing_bytes: settings.memory.outgoing / 2,
+        outgoing_bytes: basis.room.budgets.outgoing / 2,
     };
     let (sip, bound) = SipEdge::start(
         sip_settings,

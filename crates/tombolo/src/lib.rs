@@ -17,6 +17,7 @@ mod data_dir;
 mod demo;
 mod descriptors;
 mod expiry;
+mod memory_room;
 mod memory_watch;
 mod notify;
 mod reload;

@@ -23,11 +23,13 @@ pub const KEY_FILE: &str = "token.key";
 /// Holds the id of the store that belongs to the data directory, in 16 hexadecimal digits.
 const ID_FILE: &str = "store.id";
 
-/// Opens the store that the settings name. The error says what is wrong, where, and what to do.
+/// Opens the store that the settings name; `sizes` says how much memory it may take. The error says what is wrong, where,
+/// and what to do.
 pub fn open(
     settings: Option<&StoreSettings>,
     data_dir: &Path,
     begins_anew: bool,
+    sizes: RedbOptions,
 ) -> Result<Arc<dyn StateStore>, String> {
     let was_used = data_dir.join(KEY_FILE).exists();
     let path = match settings {
@@ -61,7 +63,7 @@ pub fn open(
         new_id: rand::rng().random::<u64>().max(1),
         expected_id: read_id(&id_file)?,
         replaces_lost: is_missing && was_used,
-        ..RedbOptions::default()
+        ..sizes
     };
     let store = RedbStore::open(path, options).map_err(|error| match error {
         StoreError::Foreign { .. } => format!(
@@ -271,7 +273,12 @@ mod tests {
     use super::*;
 
     fn open_in(folder: &Path, begins_anew: bool) -> Result<Arc<dyn StateStore>, String> {
-        open(Some(&StoreSettings::File(folder.join("state.redb"))), folder, begins_anew)
+        open(
+            Some(&StoreSettings::File(folder.join("state.redb"))),
+            folder,
+            begins_anew,
+            RedbOptions::default(),
+        )
     }
 
     fn refusal(folder: &Path, begins_anew: bool) -> String {
@@ -321,7 +328,12 @@ mod tests {
     fn a_process_that_remembers_nothing_of_an_earlier_life_does_not_know_every_grant() {
         let folder = tempfile::tempdir().expect("a folder");
         let memory = StoreSettings::Memory;
-        let is_complete = || open(Some(&memory), folder.path(), false).expect("in memory").meta().is_complete;
+        let is_complete = || {
+            open(Some(&memory), folder.path(), false, RedbOptions::default())
+                .expect("in memory")
+                .meta()
+                .is_complete
+        };
         assert!(is_complete());
         fs::write(folder.path().join(KEY_FILE), [7; 32]).expect("written");
         assert!(!is_complete());
