@@ -227,6 +227,13 @@ fn xs_sasl_03_a_stream_that_ends_between_auth_and_a_proof_says_that_external_fai
         assert_eq!(said.is_some(), refusal.contains("failure"), "{refusal:?}");
         assert!(said.is_none_or(|said| said == "not-authorized (no such CA)"));
     }
+    // So does one whose peer says nothing more.
+    let mut side = over_tls(stream(BOTH, &[PEER]));
+    side.hear(FEATURES_EXTERNAL);
+    let until = side.stream.poll_timeout().expect("it must answer in time");
+    side.at(until);
+    assert_eq!(fault(&side), &StreamFault::AuthenticationTimedOut);
+    assert!(side.as_outbound().has_external_failed());
     // Dialback got an answer on the same stream, whatever it is.
     for kind in ["valid", "invalid"] {
         let mut side = over_tls(stream(BOTH, &[PEER]));
