@@ -15,7 +15,7 @@ fn large_message() -> String {
 }
 
 #[test]
-fn a_phone_by_udp_is_dialled_at_its_contact_and_takes_a_large_message_by_tcp() {
+fn sip_t_05_a_phone_by_udp_is_dialled_at_its_contact_and_takes_a_large_message_by_tcp() {
     run(async {
         let mut gateway = Gateway::start(Approve::Partner);
         let phone = flow(1, Transport::Udp, "192.0.2.1:5060");

@@ -29,7 +29,7 @@ fn send(peer: &mut Peer, method: &'static str, len: usize, now: Instant) -> Vec<
 }
 
 #[test]
-fn what_is_too_large_for_udp_dials_the_phone_and_leaves_by_tcp() {
+fn sip_t_05_what_is_too_large_for_udp_dials_the_phone_and_leaves_by_tcp() {
     let now = start();
     let mut peer = phone_by_udp(now);
     let out = send(&mut peer, "MESSAGE", 5000, now);
@@ -49,7 +49,7 @@ fn what_is_too_large_for_udp_dials_the_phone_and_leaves_by_tcp() {
 }
 
 #[test]
-fn a_phone_that_refuses_tcp_is_spoken_to_by_udp_and_not_dialled_again_for_a_while() {
+fn sip_t_05_a_phone_that_refuses_tcp_is_spoken_to_by_udp_and_not_dialled_again_for_a_while() {
     let mut now = start();
     let mut peer = phone_by_udp(now);
     send(&mut peer, "MESSAGE", 5000, now);

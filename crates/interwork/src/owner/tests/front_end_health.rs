@@ -88,6 +88,31 @@ fn stox_p_62_a_doubtful_front_end_changes_nothing_and_a_lost_one_makes_its_users
 }
 
 #[test]
+fn stox_p_62_a_dialog_that_runs_out_during_the_doubt_leaves_its_user_as_seen_until_the_front_end_is_lost() {
+    let ran_out_in_doubt = || {
+        let mut stage = Stage::new();
+        stage.presence(JULIET, BENVOLIO, "subscribe", "");
+        let draft = stage.answer(200, "Expires: 60\r\n");
+        assert_eq!(stage.front_end_notifies(&draft, 1, "active;expires=60", &pidf("open", "")), 200);
+        stage.stanzas.clear();
+        stage.wait(Duration::from_secs(20));
+        stage.requests.clear();
+        stage.front_end_is(PeerHealth::Doubtful);
+        stage.wait(Duration::from_secs(55));
+        assert!(stage.is_silent(), "it may be back in a moment: {:?}", stage.stanzas);
+        stage
+    };
+    let mut stage = ran_out_in_doubt();
+    stage.front_end_is(PeerHealth::Lost);
+    let told = stage.stanza();
+    assert!(told.contains("type='unavailable'") && told.contains("cannot be reached"), "{told}");
+    let mut stage = ran_out_in_doubt();
+    stage.front_end_is(PeerHealth::Up);
+    stage.front_end_answers(true, &pidf("open", ""));
+    assert!(stage.stanzas.iter().all(|stanza| !stanza.contains("unavailable")), "{:?}", stage.stanzas);
+}
+
+#[test]
 fn stox_p_62_a_front_end_that_forgot_its_dialogs_is_asked_anew_for_each_at_once_and_nobody_else_is() {
     let mut stage = watched_by(300);
     stage.front_end_reconnects();
