@@ -36,13 +36,15 @@ class Tombolo:
             self._command(role, "check", self._settings(role))
         self.start()
 
-    def start(self):
-        for role, namespace in self.roles:
+    def start(self, only=None):
+        """Starts every role, or one, and waits until each says that it is ready."""
+        roles = [(role, namespace) for role, namespace in self.roles if only in (None, role)]
+        for role, namespace in roles:
             argv = [self.binary, "run", "--config", self._settings(role)]
             if role != "tombolo":
                 argv += ["--role", role]
             self.daemons[role].start(argv, namespace=namespace, cwd=self._folder(role))
-        for role, namespace in self.roles:
+        for role, namespace in roles:
             self.daemons[role].wait_until(lambda where=namespace: self.http("/readyz", where)[0] == 200, "ready", 30)
 
     def kill(self, role=None):

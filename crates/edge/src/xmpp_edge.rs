@@ -176,9 +176,9 @@ impl XmppEdge {
         &self.shared.metrics
     }
 
-    /// Closes every stream in order, without what it has not written yet.
-    pub(crate) fn abandon_all(&self) {
-        for outbox in self.shared.streams.read().values() {
+    /// Closes every stream in order, without what it has not written yet, but those that are to go on.
+    pub(crate) fn abandon_unless(&self, goes_on: impl Fn(StreamId) -> bool) {
+        for (_, outbox) in self.shared.streams.read().iter().filter(|(stream, _)| !goes_on(**stream)) {
             outbox.abandon();
         }
     }

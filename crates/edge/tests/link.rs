@@ -347,6 +347,58 @@ fn a_link_that_stays_broken_ends_its_streams_on_both_sides_and_a_new_link_brings
 }
 
 #[test]
+fn what_a_partner_writes_while_its_gateway_is_replaced_reaches_the_new_one_by_the_same_stream() {
+    run(|world| async move {
+        let (edge, at) = edge(&world, "edge1");
+        let relay = Relay::to(at).await;
+        let foreign = foreign(&world, &edge);
+        let first = gateway(&world, &[relay.address], partners(7, foreign.starttls), false);
+        first.dial_when_linked(&world).await;
+        let into = foreign.ear.up(Incoming, 0).await;
+        foreign.dial(OURS);
+        let back = foreign.ear.up(Outgoing, 0).await;
+        let in_back = first.ear.up(Incoming, 0).await;
+        foreign.write(&back, 1..=5, 500);
+        first.ear.stanzas_until(in_back.stream, 5).await;
+        // Until the edge knows that they were taken.
+        sleep(Duration::from_millis(300)).await;
+        // As if it had been killed; another comes before the edge gives it up.
+        relay.hold(true);
+        relay.cut();
+        foreign.write(&back, 6..=20, 500);
+        sleep(Duration::from_millis(300)).await;
+        let second = gateway(&world, &[at], partners(8, foreign.starttls), false);
+        let again = second.ear.up(Incoming, 0).await;
+        assert_eq!((again.pair, again.method), (in_back.pair, in_back.method));
+        foreign.write(&back, 21..=30, 500);
+        second.ear.wait_for_stanzas(again.stream, 25).await;
+        let (before, came) = second.ear.stanzas_of_a_stream_taken_over(again.stream);
+        assert_eq!((before, numbers(&came)), (5, (6..=30).collect()));
+        assert_eq!(foreign.ear.down(into.stream).await.0, StreamEnd::Closed, "ours was the first gateway's");
+        assert!(!foreign.ear.has_ended(back.stream));
+        assert_eq!(edge.policy.load().generation(), 8);
+    });
+}
+
+#[test]
+fn another_gateway_whose_table_does_not_name_a_partner_ends_the_streams_that_it_takes_over() {
+    run(|world| async move {
+        let (edge, at) = edge(&world, "edge1");
+        let relay = Relay::to(at).await;
+        let foreign = foreign(&world, &edge);
+        let first = gateway(&world, &[relay.address], partners(7, foreign.starttls), false);
+        dial_when_let_in(&foreign).await;
+        let back = foreign.ear.up(Outgoing, 0).await;
+        first.ear.up(Incoming, 0).await;
+        relay.hold(true);
+        relay.cut();
+        let _second = gateway(&world, &[at], table(8, OURS, Vec::new()), false);
+        let end = foreign.ear.down(back.stream).await.0;
+        assert!(end.to_string().contains("policy-violation"), "{end}");
+    });
+}
+
+#[test]
 fn a_stream_that_comes_up_when_no_gateway_hears_of_it_is_closed() {
     run(|world| async move {
         let (edge, _) = edge(&world, "edge1");

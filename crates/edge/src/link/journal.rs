@@ -119,6 +119,13 @@ impl Journal {
         is_known
     }
 
+    /// What the other end has not acknowledged, and perhaps has not taken.
+    pub(super) fn unacknowledged(&self) -> Vec<LinkFrame> {
+        let state = self.state.lock();
+        let read = |bytes: &Bytes| LinkFrame::decode(&mut BytesMut::from(&bytes[..])).ok().flatten();
+        state.frames.iter().filter_map(read).collect()
+    }
+
     /// What is to be written next; waits for it. `None` when the link is over.
     pub(super) async fn take(&self) -> Option<Bytes> {
         loop {

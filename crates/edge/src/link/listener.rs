@@ -3,7 +3,6 @@
 //! Without a gateway and its table nobody is let in, and no stream is left without one who knows what it is for.
 
 use std::{
-    collections::HashMap,
     io,
     net::SocketAddr,
     sync::{
@@ -28,6 +27,7 @@ use tombolo_telemetry::{Health, Metrics, tell_lasting_panic};
 use super::{
     BULK_BYTES, CREDIT_BYTES, LINK_GRACE, LinkIdentity, MOST_HANDSHAKES, TLS_LIMIT,
     frame::LinkFrame,
+    incoming::Streams,
     journal::Journal,
     standing::{LinkReport, LinkStanding, LinkState, Side, Standings},
     wire::{End, Greeting, carry, read_greeting, send_greeting, send_refusal},
@@ -40,8 +40,8 @@ use crate::{
 #[derive(Default)]
 struct Shared {
     link: Mutex<Link>,
-    /// Octets of each stream that are on their way and not taken.
-    on_their_way: Mutex<HashMap<StreamId, usize>>,
+    /// Whoever says what a stream reported, and to whom, holds this before [`Shared::link`].
+    streams: Mutex<Streams>,
     /// The gateway of the link has given its table.
     has_table: AtomicBool,
     /// Whose streams these are; it holds us too, so we hold it weakly.
@@ -77,21 +77,20 @@ pub struct LinkSink {
 
 impl StreamSink for LinkSink {
     fn offer(&self, value: FromEdge) -> Result<(), FromEdge> {
+        let mut streams = self.shared.streams.lock();
         let link = self.shared.link.lock().clone();
         match (link, value) {
-            (Link::Up(journal), FromEdge::Stanzas { stream, first, stanzas }) => self
-                .offer_stanzas(&journal, stream, first, stanzas)
-                .map_err(|stanzas| FromEdge::Stanzas { stream, first, stanzas }),
+            (Link::Up(journal), FromEdge::Stanzas { stream, first, stanzas }) => {
+                offer_stanzas(&mut streams, &journal, stream, first, stanzas)
+                    .map_err(|stanzas| FromEdge::Stanzas { stream, first, stanzas })
+            }
             (_, value @ FromEdge::Stanzas { .. }) => Err(value),
             (link, value) => {
-                match &value {
-                    FromEdge::StreamDown { stream, .. } => {
-                        self.shared.on_their_way.lock().remove(stream);
-                    }
-                    FromEdge::StreamUp { stream, .. } if matches!(link, Link::None | Link::Closed(_)) => {
-                        self.shared.close(*stream);
-                    }
-                    _ => {}
+                streams.note(&value);
+                if let FromEdge::StreamUp { stream, .. } = &value
+                    && matches!(link, Link::None | Link::Closed(_))
+                {
+                    self.shared.close(*stream);
                 }
                 if let Some(journal) = link.journal() {
                     journal.push(&LinkFrame::FromEdge(value));
@@ -102,29 +101,23 @@ impl StreamSink for LinkSink {
     }
 }
 
-impl LinkSink {
-    fn offer_stanzas(
-        &self,
-        journal: &Journal,
-        stream: StreamId,
-        first: u64,
-        stanzas: Vec<Bytes>,
-    ) -> Result<(), Vec<Bytes>> {
-        if journal.is_over() || journal.waiting_bytes() > BULK_BYTES {
-            return Err(stanzas);
-        }
-        let bytes = stanzas.iter().map(Bytes::len).sum::<usize>();
-        {
-            let mut on_their_way = self.shared.on_their_way.lock();
-            let sum = on_their_way.entry(stream).or_insert(0);
-            if *sum > CREDIT_BYTES {
-                return Err(stanzas);
-            }
-            *sum += bytes;
-        }
-        journal.push(&LinkFrame::FromEdge(FromEdge::Stanzas { stream, first, stanzas }));
-        Ok(())
+fn offer_stanzas(
+    streams: &mut Streams,
+    journal: &Journal,
+    stream: StreamId,
+    first: u64,
+    stanzas: Vec<Bytes>,
+) -> Result<(), Vec<Bytes>> {
+    if journal.is_over() || journal.waiting_bytes() > BULK_BYTES {
+        return Err(stanzas);
     }
+    let on_its_way = streams.on_its_way(stream);
+    if *on_its_way > CREDIT_BYTES {
+        return Err(stanzas);
+    }
+    *on_its_way += stanzas.iter().map(Bytes::len).sum::<usize>();
+    journal.push(&LinkFrame::FromEdge(FromEdge::Stanzas { stream, first, stanzas }));
+    Ok(())
 }
 
 impl Shared {
@@ -427,20 +420,34 @@ impl Shared {
         is_resumed
     }
 
-    /// A new link: nobody is left who knows what the streams of the old one are for.
+    /// A new link: nobody is left who knows what our streams of the old one are for, so they are closed. Streams of partners
+    /// go on, and the new gateway is told of them: nobody has read what stands in them.
     fn begin(&self, xmpp: &XmppEdge) {
-        let before = std::mem::replace(&mut *self.link.lock(), Link::Broken(Arc::default()));
+        xmpp.let_in(false);
         self.has_table.store(false, Ordering::Release);
-        self.on_their_way.lock().clear();
+        let mut streams = self.streams.lock();
+        let journal = Arc::<Journal>::default();
+        let before = std::mem::replace(&mut *self.link.lock(), Link::Broken(journal.clone()));
+        let untaken = match &before {
+            Link::Up(journal) | Link::Broken(journal) if !journal.is_over() => journal.unacknowledged(),
+            _ => Vec::new(),
+        };
+        let untaken = untaken.into_iter().filter_map(|frame| match frame {
+            LinkFrame::FromEdge(value) => Some(value),
+            _ => None,
+        });
+        for value in streams.hand_over(untaken.collect()) {
+            journal.push(&LinkFrame::FromEdge(value));
+        }
         if before.journal().is_some() {
-            self.close_streams(xmpp);
+            xmpp.abandon_unless(|stream| streams.has(stream));
         }
     }
 
     /// Closes all streams in order. What they have not written yet, their gateway sends again by others.
     fn close_streams(&self, xmpp: &XmppEdge) {
         xmpp.let_in(false);
-        xmpp.abandon_all();
+        xmpp.abandon_unless(|_| false);
     }
 }
 
@@ -448,9 +455,7 @@ impl Shared {
     fn take(&self, frame: LinkFrame, xmpp: &XmppEdge, policy: &ArcSwap<Table>) -> Taken {
         match frame {
             LinkFrame::ToEdge(ToEdge::Credit { stream, bytes }) => {
-                if let Some(sum) = self.on_their_way.lock().get_mut(&stream) {
-                    *sum = sum.saturating_sub(bytes as usize);
-                }
+                self.streams.lock().taken(stream, bytes as usize);
             }
             LinkFrame::ToEdge(value) => xmpp.send(value),
             LinkFrame::Partners(rows) => match rows.table() {
@@ -511,10 +516,14 @@ mod tests {
         let taken = (0..100).take_while(|_| sink.offer(stanzas(1, 32 << 10)).is_ok()).count();
         assert_eq!(taken, CREDIT_BYTES / (32 << 10) + 1);
         assert!(sink.offer(stanzas(2, 32 << 10)).is_ok(), "another stream has credit of its own");
-        let sum = sink.shared.on_their_way.lock()[&StreamId(1)];
+        let sum = *sink.shared.streams.lock().on_its_way(StreamId(1));
         assert!(sink.offer(stanzas(1, 1)).is_err());
-        assert_eq!(sink.shared.on_their_way.lock()[&StreamId(1)], sum, "what was given back uses no credit");
-        *sink.shared.on_their_way.lock().get_mut(&StreamId(1)).expect("known") -= 32 << 10;
+        assert_eq!(
+            *sink.shared.streams.lock().on_its_way(StreamId(1)),
+            sum,
+            "what was given back uses no credit"
+        );
+        sink.shared.streams.lock().taken(StreamId(1), 32 << 10);
         assert!(sink.offer(stanzas(1, 1)).is_ok());
     }
 
@@ -554,6 +563,6 @@ mod tests {
         assert!(sink.offer(stanzas(1, 10)).is_err());
         let down = FromEdge::StreamDown { stream: StreamId(1), end: StreamEnd::Closed, last_written: 0 };
         assert!(sink.offer(down).is_ok());
-        assert!(sink.shared.on_their_way.lock().is_empty());
+        assert!(sink.shared.streams.lock().is_empty());
     }
 }

@@ -8,6 +8,7 @@
 
 mod edge;
 mod frame;
+mod incoming;
 mod journal;
 mod listener;
 mod partners;

@@ -152,22 +152,46 @@ impl Ear {
         .await
     }
 
+    /// True when the stream has ended.
+    pub fn has_ended(&self, stream: StreamId) -> bool {
+        let is_end =
+            |value: &FromEdge| matches!(value, FromEdge::StreamDown { stream: of, .. } if *of == stream);
+        self.values.lock().iter().any(is_end)
+    }
+
     /// The stanzas of a stream so far; panics where their numbers have a gap or come twice.
     pub fn stanzas(&self, stream: StreamId) -> Vec<Bytes> {
-        let mut all = Vec::new();
+        let (before, all) = self.stanzas_of_a_stream_taken_over(stream);
+        assert!(before == 0 || all.is_empty(), "stanzas are counted from 1");
+        all
+    }
+
+    /// The same of a stream that another gateway had before: how many stanzas were left to that one, and the others.
+    pub fn stanzas_of_a_stream_taken_over(&self, stream: StreamId) -> (u64, Vec<Bytes>) {
+        let (mut before, mut all) = (0, Vec::new());
         for value in self.values.lock().iter() {
             if let FromEdge::Stanzas { stream: of, first, stanzas } = value
                 && *of == stream
             {
-                assert_eq!(*first, all.len() as u64 + 1, "the number of the first stanza of a batch");
+                if all.is_empty() {
+                    before = *first - 1;
+                }
+                let next = before + all.len() as u64 + 1;
+                assert_eq!(*first, next, "the number of the first stanza of a batch");
                 all.extend(stanzas.iter().cloned());
             }
         }
-        all
+        (before, all)
     }
 
     /// Waits for so many stanzas of a stream.
     pub async fn stanzas_until(&self, stream: StreamId, count: usize) -> Vec<Bytes> {
+        self.wait_for_stanzas(stream, count).await;
+        self.stanzas(stream)
+    }
+
+    /// Waits until so many stanzas of a stream came.
+    pub async fn wait_for_stanzas(&self, stream: StreamId, count: usize) {
         self.heard(&format!("{count} stanzas"), |values| {
             let came = values.iter().map(|value| match value {
                 FromEdge::Stanzas { stream: of, stanzas, .. } if *of == stream => stanzas.len(),
@@ -176,7 +200,6 @@ impl Ear {
             (came.sum::<usize>() >= count).then_some(())
         })
         .await;
-        self.stanzas(stream)
     }
 
     /// The last stanza of a stream that is written, and the octets written in all.
