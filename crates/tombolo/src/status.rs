@@ -13,8 +13,8 @@ use tokio::{
     time::sleep,
 };
 use tombolo_admin::{
-    CertificateAnswer, FrontEndAnswer, LinkAnswer, PartnerStateAnswer, SessionAnswer, StatusAnswer,
-    StreamAnswer,
+    CertificateAnswer, FrontEndAnswer, LinkAnswer, PartAnswer, PartnerStateAnswer, SessionAnswer,
+    StatusAnswer, StreamAnswer,
     client::{AskError, ask},
 };
 use tombolo_net::{moment, span_text};
@@ -136,7 +136,9 @@ fn lines(status: &StatusAnswer) -> Vec<String> {
         status.since,
         span(status.uptime_seconds)
     )];
-    for part in status.parts.iter().filter(|part| part.state != "up" || !part.note.is_empty()) {
+    let has_news = |part: &&PartAnswer| part.state != "up" || !part.note.is_empty();
+    let is_told_below = |part: &&PartAnswer| TOLD_BELOW.contains(&part.name.as_str());
+    for part in status.parts.iter().filter(has_news).filter(|part| !is_told_below(part)) {
         lines.push(format!("{} {}: {}", part.name, part.state, part.note));
     }
     lines.extend(status.links.iter().map(link_line));
@@ -157,7 +159,7 @@ fn lines(status: &StatusAnswer) -> Vec<String> {
     let width = width.min(WIDEST_DOMAIN);
     lines.extend(status.partners.iter().map(|partner| partner_line(partner, width)));
     for line in &mut lines {
-        *line = line.replace(char::is_control, "·");
+        *line = line.trim_end().replace(char::is_control, "·");
     }
     lines
 }
@@ -309,6 +311,8 @@ fn validity(certificate: &CertificateAnswer) -> String {
     }
 }
 
+/// Parts whose members have lines of their own.
+const TOLD_BELOW: [&str; 3] = ["partners", "front_ends", "link"];
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Domains that are longer push their line's columns to the right.
 const WIDEST_DOMAIN: usize = 40;
@@ -355,6 +359,24 @@ mod tests {
         assert_eq!(partner_line(&idle, 0), "  idle       c.example");
         let partners = [partner("a.example", "connected"), partner("b.example", "lost"), idle];
         assert_eq!(summary(&partners), "partners: 1 lost, 1 connected, 1 idle");
+    }
+
+    #[test]
+    fn a_part_whose_members_have_lines_of_their_own_is_not_told_twice_and_no_cause_moves_the_cursor() {
+        let status = serde_json::json!({
+            "role": "all-in-one", "is_ready": true, "readiness": "ready", "since": "2026-11-30T21:04:11Z",
+            "uptime_seconds": 60, "streams": [], "sessions": [], "users": 0, "pairs": 0, "notifier_dialogs": 0,
+            "subscriber_dialogs": 0, "peers": 0, "flows": 0, "waiting_inputs": 0, "refused_inputs": 0,
+            "parts": [
+                { "name": "partners", "state": "noted", "note": "1 lost: b.example: it said no" },
+                { "name": "store", "state": "degraded", "note": "the disk is full" },
+            ],
+            "partners": [PartnerStateAnswer { cause: Some("no\u{1b}[2J".into()), ..partner("b.example", "lost") }],
+        });
+        let lines = lines(&serde_json::from_value(status).expect("an answer"));
+        let about = |word: &str| lines.iter().filter(|line| line.contains(word)).count();
+        assert_eq!((about("b.example"), about("the disk is full")), (1, 1), "{lines:?}");
+        assert!(lines.iter().all(|line| !line.contains('\u{1b}') && line.trim_end() == line), "{lines:?}");
     }
 
     #[test]

@@ -3,11 +3,12 @@
 mod common;
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
     process::{Command, Stdio},
 };
 
-use common::{PROGRAM, Running, settings, text};
+use common::{PROGRAM, Running, settings, show, text};
 
 #[test]
 fn every_partner_is_one_line_a_filter_finds_some_and_a_removed_partner_leaves() {
@@ -73,4 +74,42 @@ fn an_interrupted_watch_ends_with_success() {
     let pid = watch.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().expect("sent").success());
     assert!(watch.wait().expect("ended").success());
+}
+
+#[test]
+fn an_edge_process_without_a_gateway_is_not_ready_and_says_what_it_waits_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    show(folder.path(), "edge");
+    let settings = "role = \"edge\"\ndata_dir = \"data\"\n\
+        [[domain]]\nname = \"corp.example\"\ncertificate = \"shown.pem\"\nkey = \"shown.key\"\n\
+        [xmpp]\nlisten = [\"127.0.0.1:0\"]\ntrust = \"ca.pem\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+        [link]\nlisten = \"127.0.0.1:0\"\ngateways = [\"gateway.corp.example\"]\n\
+        certificate = \"shown.pem\"\nkey = \"shown.key\"\ntrust = \"ca.pem\"\n";
+    std::fs::write(folder.path().join("tombolo.toml"), settings).expect("written");
+    let mut edge = Command::new(PROGRAM)
+        .args(["run", "--config"])
+        .arg(folder.path().join("tombolo.toml"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("started");
+    let said = BufReader::new(edge.stdout.take().expect("piped")).lines().map(|line| line.expect("text"));
+    let said: Vec<String> = said.take_while(|line| !line.starts_with("Next:")).collect();
+    let admin = said.iter().find_map(|line| line.trim().strip_prefix("administration")).expect("a line");
+    let admin = admin.trim().trim_start_matches("http://").split(' ').next().expect("an address").to_owned();
+    let mut socket = TcpStream::connect(&admin).expect("it listens");
+    let request = format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).expect("asked");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("answered");
+    let status =
+        Command::new(PROGRAM).arg("--data-dir").arg(folder.path().join("data")).arg("status").output();
+    edge.kill().expect("killed");
+    edge.wait().expect("ended");
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("link: unready: gateway is not linked"),
+        "{answer}"
+    );
+    let status = text(&status.expect("ran").stdout);
+    assert!(status.contains("link to gateway: down since 20"), "{status}");
 }
