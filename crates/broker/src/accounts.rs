@@ -11,7 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tombolo_interwork::address::address_of_uri;
+use tombolo_interwork::address::{address_of_uri, login_name};
 use tombolo_policy::{Approve, Table};
 use tombolo_presence::{Address, Now};
 use tombolo_sip::{
@@ -176,12 +176,18 @@ impl Authenticator {
             };
             let (method, uri) = (message.method_text(), message.request_uri_text());
             let covered = Request { method, uri, body: message.body() };
-            // The user name is the local part of From, or the whole address, each with a hash of its own.
+            // The user name is the user part of From, or the whole address, each with a hash of its own. A local part with
+            // escapes may be meant by either of its forms; the hash is of one of them.
             let account = accounts.account(&aor);
-            let hashes = account.and_then(|account| match &*credentials.username {
-                local if local == aor.local() => Some(&account.ha1),
-                whole if whole == aor.as_str() => Some(&account.ha1_of_address),
-                _ => None,
+            let hashes = account.and_then(|account| {
+                let is_of = |user: &str| user == aor.local() || user == login_name(&aor);
+                let name = &*credentials.username;
+                let whole = || name.rsplit_once('@').filter(|(_, domain)| *domain == aor.domain());
+                if is_of(name) {
+                    Some(&account.ha1)
+                } else {
+                    whole().filter(|(user, _)| is_of(user)).map(|_| &account.ha1_of_address)
+                }
             });
             let ha1 = hashes.and_then(|hashes| find(hashes, credentials.algorithm));
             let refused = || match (account, hashes, ha1) {
@@ -410,6 +416,49 @@ mod tests {
         let covered = Request { method: "REGISTER", uri: URI, body: b"" };
         let value = phone.authorize(&covered, 5).expect("challenged");
         authenticator.prove(&register(Some(&value)), local(), &policy(), now())
+    }
+
+    #[test]
+    fn a_phone_of_a_user_with_escapes_logs_in_by_the_name_that_sip_shows() {
+        let aor = Address::from_prepared("o\\27neil@corp.test").expect("legal");
+        // By either form of the name, as that is what its account has the hash of.
+        for (hashed, others) in [("o'neil", "o\\27neil"), ("o\\27neil", "o'neil")] {
+            let authenticator = authenticator(&[Algorithm::Md5]);
+            let of = |user: &str| vec![ha1(Algorithm::Md5, user, "corp.test", "secret")];
+            let (ha1, ha1_of_address) = (of(hashed), of(&format!("{hashed}@corp.test")));
+            let account = Account { aor: aor.clone(), ha1, ha1_of_address, approve: Approve::default() };
+            authenticator.set_accounts([account].into_iter().collect());
+            let prove = |user: String| {
+                let (password, realm) = ("secret".to_owned(), "corp.test".to_owned());
+                let mut phone =
+                    Client::new(Login { peer: "us".into(), realm, user, password, allows_md5: true });
+                let offered = challenges(&authenticator);
+                let offered = offered.iter().map(String::as_str);
+                phone.handle_challenge("us", offered, Answer::None).expect("a challenge that is known");
+                let covered = Request { method: "REGISTER", uri: URI, body: b"" };
+                let value = phone.authorize(&covered, 5).expect("challenged");
+                let text = format!(
+                    "REGISTER {URI} SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\r\n\
+                     From: <sip:o'neil@corp.test>;tag=f\r\nTo: <sip:o'neil@corp.test>\r\nCall-ID: c\r\n\
+                     CSeq: 1 REGISTER\r\nAuthorization: {value}\r\n\r\n"
+                );
+                let message = read_datagram(text.into(), &MessageLimits::default()).expect("well formed");
+                authenticator.prove(&message, local(), &policy(), now())
+            };
+            for user in [hashed.to_owned(), format!("{hashed}@corp.test")] {
+                assert_eq!(prove(user.clone()), Proof::User(aor.clone()), "{user}");
+            }
+            for (user, fault) in [
+                (others.to_owned(), LoginFault::WrongPassword),
+                ("oneil".to_owned(), LoginFault::OtherUser),
+                (format!("{hashed}@other.test"), LoginFault::OtherUser),
+            ] {
+                let proof = prove(user.clone());
+                let is_refused =
+                    matches!(&proof, Proof::Challenge { fault: Some(found), .. } if *found == fault);
+                assert!(is_refused, "{user}: {proof:?}");
+            }
+        }
     }
 
     #[test]

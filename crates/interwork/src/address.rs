@@ -5,13 +5,13 @@
 
 mod local;
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use tombolo_presence::Address;
 use tombolo_sip::uri::{Host, Scheme, UriRef, unescape};
 use tombolo_xmpp::jid::{Domain, Jid};
 
-use self::local::{local_of_user, push_user};
+use self::local::{local_of_user, push_user, shown_user};
 
 /// Whom a SIP URI means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +88,11 @@ pub fn resource_from(text: &str) -> Option<Box<str>> {
 /// `sip:user@domain` for a bare address.
 pub fn uri_of(address: &Address) -> String {
     uri_with("sip:", address)
+}
+
+/// The user name by which a phone logs in: the user part of its address of record as people write it, without escapes.
+pub fn login_name(address: &Address) -> Cow<'_, str> {
+    shown_user(address.local())
 }
 
 /// `sip:user@domain;gr=device`: a device as a GRUU (RFC 5627), or the bare URI without one.

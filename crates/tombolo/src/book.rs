@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tombolo_admin::UserBook;
 use tombolo_broker::{Account, Accounts, Broker};
 use tombolo_config::{AccountError, Hashes, take_out_account};
-use tombolo_interwork::typed_address::typed_address;
+use tombolo_interwork::{address::login_name, typed_address::typed_address};
 use tombolo_policy::Approve;
 use tombolo_presence::Address;
 use tombolo_sip::digest::{Algorithm, Ha1, ha1};
@@ -140,17 +140,20 @@ impl UserBook for Book {
     }
 }
 
-/// The hashes of user, realm and password (RFC 8760). Some phones log in as `user`, some as `user@domain`.
+/// The hashes of user, realm and password (RFC 8760). Some phones log in as `user`, some as `user@domain`, both without the
+/// escapes of XEP-0106: a phone knows its user as SIP does.
 fn hashes(aor: &Address, password: &str) -> Result<Hashes, String> {
     if password.is_empty() {
         return Err("the password is empty".to_owned());
     }
-    let hash = |user, algorithm| Some(ha1(algorithm, user, aor.domain(), password).hex().into());
+    let user = login_name(aor);
+    let whole = format!("{user}@{}", aor.domain());
+    let hash = |user: &str, algorithm| Some(ha1(algorithm, user, aor.domain(), password).hex().into());
     Ok(Hashes {
-        sha256: hash(aor.local(), Algorithm::Sha256),
-        md5: hash(aor.local(), Algorithm::Md5),
-        sha256_address: hash(aor.as_str(), Algorithm::Sha256),
-        md5_address: hash(aor.as_str(), Algorithm::Md5),
+        sha256: hash(&user, Algorithm::Sha256),
+        md5: hash(&user, Algorithm::Md5),
+        sha256_address: hash(&whole, Algorithm::Sha256),
+        md5_address: hash(&whole, Algorithm::Md5),
     })
 }
 
@@ -165,5 +168,23 @@ fn account(account: &tombolo_config::Account) -> Account {
         ha1: both(&account.ha1_sha256, &account.ha1_md5),
         ha1_of_address: both(&account.ha1_sha256_address, &account.ha1_md5_address),
         approve: account.approve,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_has_the_hashes_of_the_name_that_its_phones_know() {
+        for (aor, user) in
+            [("o\\27neil@corp.test", "o'neil"), ("a\\5cb@corp.test", "a\\5cb"), ("bob@corp.test", "bob")]
+        {
+            let aor = Address::from_prepared(aor).expect("legal");
+            let hashes = hashes(&aor, "secret").expect("a password");
+            let hex = |user: &str| ha1(Algorithm::Md5, user, "corp.test", "secret").hex().to_owned();
+            assert_eq!(hashes.md5.as_deref(), Some(&*hex(user)), "{user}");
+            assert_eq!(hashes.md5_address.as_deref(), Some(&*hex(&format!("{user}@corp.test"))), "{user}");
+        }
     }
 }

@@ -15,6 +15,7 @@ use tombolo_admin::{
     client::{AskError, ask, order, segment},
 };
 use tombolo_config::{Accounts, Checked, Role, Settings, Severity, load, report};
+use tombolo_interwork::{address::login_name, typed_address::typed_address};
 use tombolo_net::span_text;
 
 use crate::{
@@ -361,7 +362,10 @@ async fn ask_about_user(command: UserCommand, data_dir: &Path) -> Result<(), Ask
             let path = format!("/api/v1/users/{}/add", segment(&aor));
             let body = json!({ "password": password, "approve": approve });
             let user: UserAnswer = order(data_dir, &path, &body).await?;
-            say!("{} may register; watchers: {}", user.aor, user.approve);
+            // Phones know the user as SIP does: in lower case, and without the escapes of XMPP.
+            let aor = typed_address(&user.aor).ok();
+            let login = aor.as_ref().map(login_name).unwrap_or_else(|| user.aor.as_str().into());
+            say!("{} may register as {login}; watchers: {}", user.aor, user.approve);
         }
         UserCommand::Remove { aor, file: Some(file) } => {
             let left = take_out(&file, &aor).map_err(AskError::Refused)?;

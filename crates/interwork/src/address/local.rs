@@ -62,6 +62,15 @@ pub(super) fn push_user(local: &str, uri: &mut String) {
     }
 }
 
+/// A local part as people write it: unescaped, unless it is a literal one.
+pub(super) fn shown_user(local: &str) -> Cow<'_, str> {
+    if !local.contains('\\') {
+        return Cow::Borrowed(local);
+    }
+    let plain = unescape(local);
+    if escape(&plain) == local { Cow::Owned(plain) } else { Cow::Borrowed(local) }
+}
+
 /// Whether the escaping of XEP-0106 yields this local part.
 fn is_escaping(local: &str) -> bool {
     escape(&unescape(local)) == local
