@@ -38,7 +38,7 @@ impl BodyForms {
     }
 
     /// The draft in CPIM, where its recipient writes so; `None` where it is to leave as it is, and where it would be too
-    /// long for a datagram then (RFC 3428 §8).
+    /// long then: for a datagram (RFC 3428 §8), or by a stream for a peer that takes as much as we do by default.
     pub fn in_form_of_recipient(
         &self,
         draft: &RequestDraft,
@@ -50,9 +50,9 @@ impl BodyForms {
         }
         let recipient = NameAddr::parse(&draft.to).ok().and_then(|to| self.key(&to))?;
         let wrapped = in_cpim(draft).filter(|_| self.in_cpim.contains(&recipient))?;
-        let fits = is_reliable
-            || head_len(&wrapped) + uri.map_or(0, str::len) + wrapped.body.len() <= MAX_DATAGRAM_LEN;
-        fits.then_some(wrapped)
+        let most = if is_reliable { MAX_STREAM_LEN } else { MAX_DATAGRAM_LEN };
+        let len = head_len(&wrapped) + uri.map_or(0, str::len) + wrapped.body.len();
+        (len <= most).then_some(wrapped)
     }
 
     fn key(&self, party: &NameAddr<'_>) -> Option<u64> {
@@ -63,6 +63,8 @@ impl BodyForms {
 /// Of one peer: a phone has one, a front end many.
 const MAX_SPEAKERS: usize = 10_000;
 const MAX_DATAGRAM_LEN: usize = 1300;
+/// The default of `sip.limits.message_bytes`.
+const MAX_STREAM_LEN: usize = 65_536;
 
 #[cfg(test)]
 mod tests {
@@ -113,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_too_long_for_a_datagram_stays_plain() {
+    fn what_would_be_too_long_for_its_way_stays_plain() {
         let mut forms = BodyForms::default();
         forms.note(&request("MESSAGE", "al@corp.example", "message/cpim"));
         for (len, fits) in [(100, true), (1000, false)] {
@@ -121,6 +123,9 @@ mod tests {
             assert_eq!(forms.in_form_of_recipient(&draft, None, false).is_some(), fits, "{len}");
             assert!(forms.in_form_of_recipient(&draft, None, true).is_some());
         }
+        // The wrapping would take it beyond what any peer must take.
+        let draft = draft("al@corp.example", &"x".repeat(65_500));
+        assert!(forms.in_form_of_recipient(&draft, None, true).is_none());
     }
 
     #[test]
