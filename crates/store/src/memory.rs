@@ -75,8 +75,8 @@ impl MemoryStore {
         Self::opened(Inner::default(), None)
     }
 
-    /// An empty store in place of one that was lost: rows may be missing from it.
-    pub fn in_place_of_a_lost_one() -> Self {
+    /// An empty store that may lack grants that were made before it.
+    pub fn incomplete() -> Self {
         Self::opened(Inner { has_missing: true, ..Inner::default() }, None)
     }
 

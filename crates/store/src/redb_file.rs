@@ -147,7 +147,7 @@ pub(crate) fn begin_start(
     let id = id.unwrap_or(options.new_id);
     let has_missing = read_meta(&transaction, "missing")?.is_some()
         || fell_back
-        || (starts.is_none() && options.replaces_lost);
+        || (starts.is_none() && options.begins_incomplete);
     let mark = read_mark(&transaction)?;
     {
         let mut meta = transaction.open_table(META).map_err(engine_error)?;

@@ -65,8 +65,8 @@ pub struct RedbOptions {
     pub new_id: u64,
     /// The file must have this id; one that has another is refused with [`StoreError::Foreign`] and left as it is.
     pub expected_id: Option<u64>,
-    /// A new file takes the place of one that was lost: it is not [complete](Meta::is_complete).
-    pub replaces_lost: bool,
+    /// A new file may lack grants that were made before it: it is not [complete](Meta::is_complete).
+    pub begins_incomplete: bool,
 }
 
 impl Default for RedbOptions {
@@ -80,7 +80,7 @@ impl Default for RedbOptions {
             cache_bytes: 64 << 20,
             new_id: 0,
             expected_id: None,
-            replaces_lost: false,
+            begins_incomplete: false,
         }
     }
 }

@@ -71,7 +71,7 @@ fn a_file_from_which_rows_are_missing_says_so_at_every_later_start() {
         assert!(!open(&scratch).expect("opens").meta().is_complete);
     }
     let scratch = Scratch::new("replaced");
-    let options = RedbOptions { replaces_lost: true, ..RedbOptions::default() };
+    let options = RedbOptions { begins_incomplete: true, ..RedbOptions::default() };
     let store = RedbStore::open(&scratch.file(), options).expect("opens");
     assert!(!store.meta().is_complete, "it was begun in place of a lost one");
     drop(store);

@@ -230,8 +230,9 @@ pub fn assemble(settings: &Settings, source: Source, begins_anew: bool) -> io::R
 
 /// Both parts in one process: what would be frames of the link are values.
 fn all_in_one(settings: &Settings, source: Source, begins_anew: bool) -> io::Result<Assembled> {
+    let is_demonstration = source.is_none();
     let basis = basis(settings, source)?;
-    let parts = broker(settings, &basis, begins_anew)?;
+    let parts = broker(settings, &basis, begins_anew, is_demonstration)?;
     let sink: Arc<dyn StreamSink> = parts.broker.router();
     let (xmpp, bound) = xmpp_edge(settings, &basis, sink)?;
     let xmpp = Arc::new(xmpp);
@@ -287,7 +288,7 @@ fn gateway(settings: &Settings, source: Source, begins_anew: bool) -> io::Result
     let (link, LinkEnd::Edges(edges)) = link_of(settings)? else {
         return Err(io::Error::other("a gateway has link.edges"));
     };
-    let parts = broker(settings, &basis, begins_anew)?;
+    let parts = broker(settings, &basis, begins_anew, false)?;
     let edges = edges.iter().map(|edge| (edge.host.to_string(), edge.port)).collect();
     let sink: Arc<dyn StreamSink> = parts.broker.router();
     let port = Arc::new(LinkPort::start(
@@ -312,11 +313,17 @@ struct BrokerParts {
     store: Arc<dyn StateStore>,
 }
 
-fn broker(settings: &Settings, basis: &Basis, begins_anew: bool) -> io::Result<BrokerParts> {
+fn broker(
+    settings: &Settings,
+    basis: &Basis,
+    begins_anew: bool,
+    is_demonstration: bool,
+) -> io::Result<BrokerParts> {
     let store = store_file::open(
         settings.store.as_ref(),
         &settings.data_dir,
         begins_anew,
+        is_demonstration,
         store_options(&basis.room),
     );
     let store = store.map_err(io::Error::other)?;

@@ -2,6 +2,10 @@
 //!
 //! A store that is missing while the keys beside it are there would forget every subscription without a word: partners'
 //! servers would be told so, for good. Only a first start, or an order (`--new-store`), begins an empty store.
+//!
+//! What looks like a first start may be one whose data directory is gone, such as a volume that is not mounted, or one in place
+//! of another gateway, whose users' contacts have their grants from there. So a new store is not taken to hold every grant
+//! until an administrator says that it does (`tombolo store complete`).
 
 use std::{
     fs,
@@ -23,12 +27,14 @@ pub const KEY_FILE: &str = "token.key";
 /// Holds the id of the store that belongs to the data directory, in 16 hexadecimal digits.
 const ID_FILE: &str = "store.id";
 
-/// Opens the store that the settings name; `sizes` says how much memory it may take. The error says what is wrong, where,
-/// and what to do.
+/// Opens the store that the settings name; `sizes` says how much memory it may take. Only a store of a demonstration, which
+/// runs without a settings file, is complete from its beginning: nobody can have a grant that it lacks. The error says what
+/// is wrong, where, and what to do.
 pub fn open(
     settings: Option<&StoreSettings>,
     data_dir: &Path,
     begins_anew: bool,
+    is_demonstration: bool,
     sizes: RedbOptions,
 ) -> Result<Arc<dyn StateStore>, String> {
     let was_used = data_dir.join(KEY_FILE).exists();
@@ -38,8 +44,8 @@ pub fn open(
             return Err("--new-store: this process keeps its state in memory and has no store file".into());
         }
         // What an earlier life of the process granted is not known any more.
-        Some(StoreSettings::Memory) | None if was_used => {
-            return Ok(Arc::new(MemoryStore::in_place_of_a_lost_one()));
+        Some(StoreSettings::Memory) | None if was_used || !is_demonstration => {
+            return Ok(Arc::new(MemoryStore::incomplete()));
         }
         Some(StoreSettings::Memory) | None => return Ok(Arc::new(MemoryStore::new())),
     };
@@ -62,7 +68,7 @@ pub fn open(
     let options = RedbOptions {
         new_id: rand::rng().random::<u64>().max(1),
         expected_id: read_id(&id_file)?,
-        replaces_lost: is_missing && was_used,
+        begins_incomplete: is_missing && (was_used || !is_demonstration),
         ..sizes
     };
     let store = RedbStore::open(path, options).map_err(|error| match error {
@@ -277,6 +283,7 @@ mod tests {
             Some(&StoreSettings::File(folder.join("state.redb"))),
             folder,
             begins_anew,
+            true,
             RedbOptions::default(),
         )
     }
@@ -329,7 +336,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let memory = StoreSettings::Memory;
         let is_complete = || {
-            open(Some(&memory), folder.path(), false, RedbOptions::default())
+            open(Some(&memory), folder.path(), false, true, RedbOptions::default())
                 .expect("in memory")
                 .meta()
                 .is_complete
@@ -337,6 +344,29 @@ mod tests {
         assert!(is_complete());
         fs::write(folder.path().join(KEY_FILE), [7; 32]).expect("written");
         assert!(!is_complete());
+    }
+
+    #[test]
+    fn a_store_that_is_new_is_complete_where_nobody_can_have_a_grant_or_an_administrator_says_so() {
+        for is_demonstration in [true, false] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let file = folder.path().join("state.redb");
+            let settings = StoreSettings::File(file.clone());
+            let open = || {
+                open(Some(&settings), folder.path(), false, is_demonstration, RedbOptions::default())
+                    .expect("opens")
+            };
+            let store = open();
+            assert_eq!(store.meta().is_complete, is_demonstration);
+            store.shutdown().expect("closed");
+            drop(store);
+            let store = open();
+            assert_eq!(store.meta().is_complete, is_demonstration, "no start makes it so");
+            store.shutdown().expect("closed");
+            drop(store);
+            complete(&file, || Ok(true)).expect("declared");
+            assert!(open().meta().is_complete);
+        }
     }
 
     #[test]
