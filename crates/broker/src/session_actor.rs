@@ -227,7 +227,12 @@ impl SessionActor {
             return self.set_alarm(Some(now + LINGER), ctx);
         }
         self.session.handle_standing(self.standing());
+        let was_waiting = self.session.next_dial().is_some();
         self.session.handle_timeout(now);
+        if !was_waiting && self.session.next_dial().is_some() {
+            // A dial got no answer in its time.
+            self.last_failure = Some(StreamEnd::Unreachable("no answer in time".to_owned()));
+        }
         self.drive(ctx);
     }
 }

@@ -173,6 +173,25 @@ fn a_lost_partner_is_reported_with_its_cause_and_next_dial_until_it_is_back_or_r
 }
 
 #[test]
+fn a_dial_that_hangs_is_reported_as_such_and_not_with_the_cause_of_the_one_before() {
+    run(async {
+        tokio::time::pause();
+        let mut gateway = Gateway::start(Approve::Partner);
+        gateway.no_stream = Some(StreamEnd::Unreachable("connection refused".into()));
+        let stream = gateway.stream_from_partner(HOME);
+        let subscribe = format!("<presence from='{JULIET}' to='romeo@{HOME}' type='subscribe'/>");
+        gateway.stanzas_come(stream, &[&subscribe]);
+        gateway.settle().await;
+        gateway.dials_hang = true;
+        let cause = async |gateway: &Gateway| gateway.broker.sessions().await.remove(0).last_failure;
+        assert!(cause(&gateway).await.is_some_and(|cause| cause.contains("connection refused")));
+        pass(&mut gateway, Duration::from_secs(80)).await;
+        let told = cause(&gateway).await.unwrap_or_default();
+        assert!(told.contains("no answer in time"), "{told}");
+    });
+}
+
+#[test]
 fn a_partner_that_is_removed_while_it_is_lost_is_not_dialled_any_more() {
     run(async {
         tokio::time::pause();

@@ -89,6 +89,8 @@ pub struct Gateway {
     written: HashMap<StreamId, u64>,
     /// What a dial comes to in place of a stream.
     pub no_stream: Option<StreamEnd>,
+    /// Dials of streams get no answer at all.
+    pub dials_hang: bool,
     /// Dials of streams, with and without success.
     pub stream_dials: usize,
 }
@@ -252,6 +254,7 @@ impl Gateway {
             opened: Vec::new(),
             written: HashMap::new(),
             no_stream: None,
+            dials_hang: false,
             stream_dials: 0,
         }
     }
@@ -306,6 +309,9 @@ impl Gateway {
         match value {
             ToEdge::Dial { dial, pair } => {
                 self.stream_dials += 1;
+                if self.dials_hang {
+                    return;
+                }
                 if let Some(end) = self.no_stream.clone() {
                     return self.edge_reports(FromEdge::DialFailed { dial, end });
                 }
