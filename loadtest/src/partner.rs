@@ -1,6 +1,7 @@
-//! A simulated XMPP partner: accepts streams for its domains, opens one to ours, and hands over what comes.
+//! A simulated XMPP partner: accepts streams for its domains, opens one to ours, and hands over what comes. It answers pings
+//! by its own stream, as servers do.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc};
+use std::{collections::HashMap, io, net::SocketAddr, path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -36,6 +37,9 @@ pub struct Partner {
     edge: XmppEdge,
     events: mpsc::Receiver<PartnerEvent>,
     next_dial: u64,
+    /// Our streams to the gateway, by their pairs; and the answers to pings that wait for one.
+    ways: HashMap<DomainPair, StreamId>,
+    unanswered: Vec<(DomainPair, Bytes)>,
 }
 
 /// Events that wait for the simulation; over it the partner reads no more, as any server would.
@@ -64,6 +68,18 @@ impl StreamSink for Sink {
         place.send(event);
         Ok(())
     }
+}
+
+/// Answers that wait for a stream of ours.
+const UNANSWERED: usize = 1024;
+
+/// The answer to a ping (XEP-0199) as our own gateways write them, and the pair whose stream it goes by.
+fn pong(iq: &[u8]) -> Option<(DomainPair, Bytes)> {
+    let text = std::str::from_utf8(iq).ok().filter(|text| text.contains("urn:xmpp:ping"))?;
+    let attribute = |name: &str| text.split_once(name)?.1.split_once('\'').map(|(value, _)| value);
+    let (id, from, to) = (attribute(" id='")?, attribute(" from='")?, attribute(" to='")?);
+    let pair = DomainPair { local: Domain::from_prepared(to)?, remote: Domain::from_prepared(from)? };
+    Some((pair, format!("<iq type='result' id='{id}' from='{to}' to='{from}'/>").into()))
 }
 
 /// How a partner is set up.
@@ -128,12 +144,31 @@ impl Partner {
             Clock::system(),
             Arc::new(Metrics::new(1)),
         )?;
-        Ok((Self { edge, events, next_dial: 1 }, bound[0]))
+        let (ways, unanswered) = (HashMap::new(), Vec::new());
+        Ok((Self { edge, events, next_dial: 1, ways, unanswered }, bound[0]))
     }
 
-    /// The next thing that happened.
+    /// The next thing that happened. Pings that are among it are answered.
     pub async fn event(&mut self) -> Option<PartnerEvent> {
-        self.events.recv().await
+        let event = self.events.recv().await?;
+        match &event {
+            PartnerEvent::Connected(stream, pair) => _ = self.ways.insert(pair.clone(), *stream),
+            PartnerEvent::Ended(stream, _) => self.ways.retain(|_, way| way != stream),
+            PartnerEvent::Stanzas(stanzas) => {
+                let pongs =
+                    stanzas.iter().filter(|stanza| stanza.starts_with(b"<iq ")).filter_map(|iq| pong(iq));
+                self.unanswered.extend(pongs);
+            }
+            PartnerEvent::Failed(_) | PartnerEvent::Written(..) => {}
+        }
+        for (pair, bytes) in std::mem::take(&mut self.unanswered) {
+            match self.ways.get(&pair) {
+                Some(way) => self.send(*way, 1, bytes),
+                None if self.unanswered.len() < UNANSWERED => self.unanswered.push((pair, bytes)),
+                None => {}
+            }
+        }
+        Some(event)
     }
 
     /// Opens a stream to the gateway; its end comes as an event.
@@ -164,5 +199,20 @@ impl Partner {
                 None => return Err("the partner ended".to_owned()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ping_is_answered_to_whoever_asked_and_nothing_else_is() {
+        let ping =
+            b"<iq type='get' id='p7' from='corp.example' to='b.example'><ping xmlns='urn:xmpp:ping'/></iq>";
+        let (pair, bytes) = pong(ping).expect("a ping");
+        assert_eq!((pair.local.as_str(), pair.remote.as_str()), ("b.example", "corp.example"));
+        assert_eq!(bytes, "<iq type='result' id='p7' from='b.example' to='corp.example'/>");
+        assert_eq!(pong(b"<iq type='get' id='p7' from='corp.example' to='b.example'><query/></iq>"), None);
     }
 }
