@@ -80,6 +80,8 @@ pub struct Session {
     granted: Vec<(ShardIndex, usize)>,
     mail: VecDeque<Letter>,
     mail_bytes: usize,
+    /// Messages were handed over since a shard was granted anything.
+    mail_went_last: bool,
     random: u64,
     /// Our domain and the partner's, when the partner may be pinged.
     pinged: Option<(String, String)>,
@@ -111,6 +113,7 @@ impl Session {
             granted: Vec::new(),
             mail: VecDeque::new(),
             mail_bytes: 0,
+            mail_went_last: false,
             random: seed | 1,
             pinged: None,
             markers: None,
@@ -605,9 +608,13 @@ impl Session {
             return;
         }
         stream.flight.wake(now);
-        // Many messages leave some of it to presence.
-        let kept = if self.wanting.is_empty() { 0 } else { self.room() / 2 };
-        while self.room() > kept
+        // Messages and presence go by turns where both wait.
+        let kept = match (self.wanting.is_empty(), self.mail_went_last) {
+            (true, _) => 0,
+            (false, false) => self.room_for_mail() / 2,
+            (false, true) => usize::MAX,
+        };
+        while self.room_for_mail() > kept
             && let Some(stream) = &mut self.stream
             // Messages to a partner that stopped answering wait for its answer.
             && (stream.has_account() || self.answers != Answers::Yes)
@@ -625,6 +632,7 @@ impl Session {
             let bytes = letter.bytes.clone();
             self.out.push_back(SessionOutput::Stanzas { stream: stream.id, count: 1, bytes });
             stream.keep(number, letter);
+            self.mail_went_last = true;
         }
         // What is left is divided among those who ask, so that no shard starves the others.
         let is_paced = self.room_on_way().is_some();
@@ -638,6 +646,7 @@ impl Session {
             let bytes = share.max(LEAST_GRANT_BYTES);
             stream.window -= bytes;
             self.granted.push((shard, bytes));
+            self.mail_went_last = false;
             self.out.push_back(SessionOutput::Grant { shard, bytes });
         }
         if self.is_short()
@@ -651,6 +660,17 @@ impl Session {
     fn room(&self) -> usize {
         let Some(stream) = &self.stream else { return 0 };
         stream.window.min(self.room_on_way().unwrap_or(usize::MAX))
+    }
+
+    /// The same for messages. They do not grow old as states do, so some of them need not wait to hear whether a partner
+    /// sends pongs.
+    fn room_for_mail(&self) -> usize {
+        let Some(stream) = &self.stream else { return 0 };
+        let before_pongs = match self.answers {
+            Answers::Unknown => stream.flight.room_in(MAIL_BEFORE_PONGS).min(stream.window),
+            Answers::Yes | Answers::Never => 0,
+        };
+        self.room().max(before_pongs)
     }
 
     /// Octets that may go on their way to the partner. `None` for one that does not say how far it has read.
@@ -692,6 +712,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 const BESIDE_AFTER: Duration = Duration::from_secs(2);
 /// What the ids of our pings begin with.
 const PING_ID: &str = "tombolo-ping-";
+/// Octets of messages that leave before a partner has sent its first pong.
+const MAIL_BEFORE_PONGS: usize = 32 << 10;
 /// A grant smaller than this is not worth a turn of a shard.
 const LEAST_GRANT_BYTES: usize = 4096;
 

@@ -74,7 +74,12 @@ impl Flight {
 
     /// Octets that may still be handed over.
     pub(super) fn room(&self) -> usize {
-        self.window.saturating_sub(self.on_way())
+        self.room_in(self.window)
+    }
+
+    /// The same for another window.
+    pub(super) fn room_in(&self, window: usize) -> usize {
+        window.saturating_sub(self.on_way())
     }
 
     /// What one grant may be: a marker behind each part of the window lets the next part leave before all is read.

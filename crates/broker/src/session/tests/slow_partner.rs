@@ -246,3 +246,14 @@ fn a_partner_that_nobody_hurries_is_hardly_ever_asked() {
     }
     assert!(pings <= 100 * 4096 / (16 << 10) + 2, "{pings} for 400 kB");
 }
+
+#[test]
+fn messages_do_not_wait_to_hear_whether_a_partner_answers_pings() {
+    let mut mute = Partner::new(1e6, 20 * MILLISECOND, 0);
+    mute.has_pongs = false;
+    for n in 0..30 {
+        mute.session.handle_message(0, Some(MessageId(n)), vec![b'm'; 1000], mute.now);
+    }
+    mute.run(SECOND);
+    assert_eq!(mute.session.waiting(), 0);
+}
