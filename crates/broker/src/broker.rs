@@ -431,10 +431,20 @@ impl Broker {
         waiting.await.unwrap_or_default()
     }
 
-    /// Tries partners that are waited for, now.
+    /// Tries a partner that is waited for, now. How many sessions it has.
     pub fn retry(&self, domain: &str) -> usize {
+        self.retry_where(|pair| pair.remote.as_str() == domain)
+    }
+
+    /// Tries every partner of a domain of ours that is waited for, now: what kept them away may be over, as with a new
+    /// certificate.
+    pub fn retry_all_of(&self, local: &str) -> usize {
+        self.retry_where(|pair| pair.local.as_str() == local)
+    }
+
+    fn retry_where(&self, is_wanted: impl Fn(&DomainPair) -> bool) -> usize {
         let sessions = self.directory.sessions();
-        let wanted = sessions.iter().filter(|(pair, _)| pair.remote.as_str() == domain);
+        let wanted = sessions.iter().filter(|(pair, _)| is_wanted(pair));
         wanted.map(|(_, session)| session.do_send(ToSession::Retry)).count()
     }
 }

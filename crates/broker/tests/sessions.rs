@@ -192,6 +192,27 @@ fn a_dial_that_hangs_is_reported_as_such_and_not_with_the_cause_of_the_one_befor
 }
 
 #[test]
+fn partners_that_are_waited_for_are_tried_at_once_when_our_certificate_is_a_new_one() {
+    run(async {
+        tokio::time::pause();
+        let mut gateway = Gateway::start(Approve::Partner);
+        gateway.no_stream = Some(StreamEnd::Unauthenticated("certificate expired".into()));
+        let stream = gateway.stream_from_partner(HOME);
+        let subscribe = format!("<presence from='{JULIET}' to='romeo@{HOME}' type='subscribe'/>");
+        gateway.stanzas_come(stream, &[&subscribe]);
+        gateway.settle().await;
+        pass(&mut gateway, Duration::from_secs(600)).await;
+        gateway.no_stream = None;
+        let dials = gateway.stream_dials;
+        assert_eq!(gateway.broker.retry_all_of("other.example"), 0);
+        assert_eq!(gateway.broker.retry_all_of(HOME), 1);
+        gateway.settle().await;
+        assert_eq!(gateway.stream_dials, dials + 1);
+        assert!(!gateway.broker.sessions().await[0].is_lost);
+    });
+}
+
+#[test]
 fn a_partner_that_is_removed_while_it_is_lost_is_not_dialled_any_more() {
     run(async {
         tokio::time::pause();

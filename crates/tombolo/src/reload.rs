@@ -100,6 +100,10 @@ impl Files {
             let (taken, faults) = store.reload_changed(self.clock.now().wall);
             for domain in taken {
                 tracing::info!(domain, "a changed certificate is in use");
+                // Partners may have been lost because the old one had run out.
+                if let Some(broker) = &self.broker {
+                    broker.retry_all_of(&domain);
+                }
             }
             for error in faults {
                 tracing::error!(%error, "a changed certificate cannot be used; the old one stays in use");
