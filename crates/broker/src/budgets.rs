@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-use tombolo_budget::{Account, Full};
+use parking_lot::Mutex;
+use tombolo_budget::{Account, Accounts, Charge, Full};
 use tombolo_interwork::owner::BudgetLimits;
-use tombolo_telemetry::Metrics;
+use tombolo_presence::Address;
+use tombolo_telemetry::{Metrics, Redacted};
 
 /// How much memory a broker may hold for others, in octets of the whole process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +32,9 @@ pub struct Budgets {
     /// Requests that carry messages to the phones of built-in users.
     pub forks: Arc<Account>,
     /// Answers of the domain itself, such as to pings, that wait for a stream.
-    pub answers: Arc<Account>,
+    answers: Arc<Account>,
+    /// Those to one partner, by its entry.
+    partner_answers: Mutex<Accounts<String>>,
     /// The process takes as much memory as it may: no further phone is taken.
     pub is_memory_full: AtomicBool,
 }
@@ -38,17 +42,45 @@ pub struct Budgets {
 impl Budgets {
     /// Budgets of `messages` octets for the process.
     pub fn new(limits: &MemoryLimits) -> Self {
+        let answers = limits.shards.messages / 8;
         Self {
             forks: Account::new("forks", limits.shards.messages / 4),
-            answers: Account::new("answers", limits.shards.messages / 8),
+            answers: Account::new("answers", answers),
+            partner_answers: Mutex::new(Accounts::new("answers_per_partner", answers / 2)),
             is_memory_full: AtomicBool::new(false),
         }
     }
 
-    /// Something found no room: counts and logs it.
-    pub fn note(&self, full: &Full, metrics: &Metrics) {
+    /// Octets of an answer of the domain itself to the partner with this entry.
+    ///
+    /// # Errors
+    /// Names the budget that has no room.
+    pub fn take_answer(&self, entry: &str, octets: usize) -> Result<Charge, Full> {
+        let partner = self.partner_answers.lock().of(entry).clone();
+        Charge::take(&[&partner, &self.answers], octets)
+    }
+
+    /// Something found no room: counts and logs it. `partner` is the entry of the partner that it came from or was meant
+    /// for.
+    pub fn note(&self, full: &Full, partner: &str, user: Option<&Address>, metrics: &Metrics) {
         let Full { account, asked, held, limit } = *full;
         metrics.over_budget(account);
-        tracing::warn!(budget = account, asked, held, limit, "a budget of memory has no room");
+        let aor = user.map(|user| tracing::field::display(Redacted(user)));
+        tracing::warn!(partner, aor, budget = account, asked, held, limit, "a budget of memory has no room");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partner_that_reads_no_answers_leaves_room_for_those_to_others() {
+        let mut limits = MemoryLimits::default();
+        limits.shards.messages = 8000;
+        let budgets = Budgets::new(&limits);
+        let kept: Vec<_> = std::iter::from_fn(|| budgets.take_answer("wide.example", 100).ok()).collect();
+        assert_eq!(kept.len(), 5, "half of an eighth");
+        assert!(budgets.take_answer("other.example", 400).is_ok());
     }
 }

@@ -350,7 +350,9 @@ impl FanoutActor {
             OwnerEvent::PresenceToSip(count) => metrics.presence_to_sip(u64::from(*count)),
             OwnerEvent::CauseLeftOut => metrics.cause_left_out(),
             OwnerEvent::StoreFailed => metrics.store_failed(),
-            OwnerEvent::OverBudget(full) => self.directory.budgets.note(full, metrics),
+            OwnerEvent::OverBudget { full, partner, user } => {
+                self.directory.budgets.note(full, partner, Some(user), metrics);
+            }
         }
     }
 }

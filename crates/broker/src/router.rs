@@ -6,7 +6,6 @@ use std::sync::{Arc, atomic::Ordering};
 
 use actix::dev::SendError;
 use bytes::Bytes;
-use tombolo_budget::Charge;
 use tombolo_edge::{DomainPair, FlowFacts, FlowSink, FromEdge, FromFlow, StreamDirection, StreamSink};
 use tombolo_interwork::{
     owner::{Input, NOTIFY_BRANCH, NotifyAnswer, PeerKey},
@@ -312,12 +311,13 @@ pub fn say(directory: &Directory, local: &Domain, remote: &Domain, bytes: Vec<u8
         // It echoes an id that alone takes more than a stanza may.
         return directory.metrics.refused_stanza();
     }
-    match Charge::take(&[&directory.budgets.answers], bytes.len() + ANSWER_OCTETS) {
+    let entry = policy.entry_of(remote.as_str());
+    match directory.budgets.take_answer(entry, bytes.len() + ANSWER_OCTETS) {
         Ok(charge) => {
             let message = ToSession::Message { shard: 0, message: None, bytes: charge.seal(bytes) };
             directory.session(local, remote).do_send(message);
         }
-        Err(full) => directory.budgets.note(&full, &directory.metrics),
+        Err(full) => directory.budgets.note(&full, entry, None, &directory.metrics),
     }
 }
 

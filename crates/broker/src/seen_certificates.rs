@@ -19,6 +19,9 @@ impl Seen {
             return None;
         }
         let mut seen = self.0.lock();
+        if seen.len() >= MAX_DOMAINS && !seen.contains_key(partner) {
+            return None;
+        }
         let known = seen.entry(partner.clone()).or_default();
         if let Some(at) = known.iter().position(|known| known == fingerprint) {
             let again = known.remove(at);
@@ -36,6 +39,8 @@ impl Seen {
 
 /// Servers of one domain may each have their own.
 const MOST: usize = 8;
+/// Domains that are remembered: below a wildcard a partner chooses how many it has.
+const MAX_DOMAINS: usize = 10_000;
 
 #[cfg(test)]
 mod tests {
@@ -56,5 +61,17 @@ mod tests {
             seen.see(&a, &n.to_string());
         }
         assert_eq!(seen.0.lock()[&a].len(), MOST);
+    }
+
+    #[test]
+    fn a_partner_that_shows_certificates_for_ever_more_domains_takes_bounded_memory() {
+        let seen = Seen::default();
+        for n in 0..2 * MAX_DOMAINS {
+            let domain = Domain::from_prepared(&format!("s{n}.wide.example")).expect("prepared");
+            assert_eq!(seen.see(&domain, "11"), None);
+        }
+        assert_eq!(seen.0.lock().len(), MAX_DOMAINS);
+        let first = Domain::from_prepared("s0.wide.example").expect("prepared");
+        assert_eq!(seen.see(&first, "22"), Some("11".to_owned()), "one that is known is still told of");
     }
 }

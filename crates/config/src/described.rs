@@ -398,9 +398,9 @@ const SETTINGS: &[Setting] = &[
         "xmpp.limits",
         "connections_per_partner",
         STREAMS,
-        "20",
+        "100",
         "1 to 10000",
-        "Streams that one domain of a partner may have open toward us.",
+        "Streams that one partner may have open toward us, all domains of its entry together.",
     ),
     setting(
         "xmpp.limits",
@@ -755,7 +755,7 @@ const SETTINGS: &[Setting] = &[
         USERS,
         "33554432",
         "1048576 to 1099511627776",
-        "Those that one domain of a partner sent, or that wait for it.",
+        "Those that one partner sent, or that wait for it: all domains of its entry together.",
     ),
     setting(
         "memory",
@@ -780,8 +780,8 @@ const SETTINGS: &[Setting] = &[
         USERS,
         "67108864",
         "1048576 to 1099511627776",
-        "What contacts of one partner's domain say, beyond the 2 KiB that each always has. A state without room loses notes, \
-         then its least available devices.",
+        "What the contacts of one partner say, all domains of its entry together, beyond the 2 KiB that each always has. A \
+         state without room loses notes, then its least available devices.",
     ),
     setting(
         "memory",

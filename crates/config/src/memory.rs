@@ -9,13 +9,13 @@ pub struct MemorySettings {
     pub limit: Option<u64>,
     /// Messages whose fate is not known, and requests that wait for the store.
     pub messages: usize,
-    /// Those of one partner's domain.
+    /// Those of one partner: of all domains of its entry.
     pub messages_per_partner: usize,
     /// Those of one local user.
     pub messages_per_user: usize,
     /// States of contacts and users, and published documents.
     pub states: usize,
-    /// What the states of the contacts of one partner's domain take beyond what a pair costs.
+    /// What the states of one partner's contacts take beyond what a pair costs.
     pub states_per_partner: usize,
     /// The same for the contacts of one local user.
     pub states_per_user: usize,
@@ -66,7 +66,7 @@ impl MemorySettings {
     /// Octets of memory that full budgets take: a message takes more than it is charged for.
     fn most_held(&self) -> u64 {
         let Self { messages, states, outgoing, .. } = self;
-        (messages / 5 * 8 + states + outgoing) as u64
+        (messages / 4 * 7 + states + outgoing) as u64
     }
 }
 

@@ -173,7 +173,7 @@ pub struct XmppLimits {
     pub idle: Duration,
     /// Streams in all.
     pub connections: usize,
-    /// Streams of one partner.
+    /// Streams of one partner, with all domains of its entry.
     pub connections_per_partner: usize,
     /// Streams in all that have proved nothing yet.
     pub unproved_connections: usize,
@@ -206,7 +206,7 @@ impl Default for XmppLimits {
             authenticate_within: Duration::from_secs(30),
             idle: Duration::from_secs(600),
             connections: 10_000,
-            connections_per_partner: 20,
+            connections_per_partner: 100,
             unproved_connections: 1_000,
             unproved_connections_per_address: 20,
             connections_per_address: 1_000,

@@ -25,7 +25,7 @@ pub struct DoorLimits {
     pub unproved_per_address: usize,
     /// Connections that one address may begin in a minute.
     pub attempts_per_minute: usize,
-    /// Proved streams that one partner's domain may have open toward us.
+    /// Proved streams that one partner, with all domains of its entry, may have open toward us.
     pub per_partner: usize,
 }
 
@@ -37,7 +37,7 @@ impl Default for DoorLimits {
             per_address: 1_000,
             unproved_per_address: 20,
             attempts_per_minute: 600,
-            per_partner: 20,
+            per_partner: 100,
         }
     }
 }

@@ -17,7 +17,6 @@ use tokio::sync::watch;
 use tombolo_budget::Account;
 use tombolo_net::{CertificateStore, Resolver, Trust};
 use tombolo_policy::Table;
-use tombolo_presence::Domain;
 use tombolo_runtime::{Clock, MemoryGate, Placement, guard, lasting};
 use tombolo_telemetry::{Metrics, tell_lasting_panic};
 use tombolo_xmpp::{
@@ -85,8 +84,8 @@ pub(crate) struct XmppShared {
     pub(crate) memory: Arc<MemoryGate>,
     pub(crate) outgoing: Arc<Account>,
     pub(crate) doors: Mutex<Doors>,
-    /// Streams that each partner's domain has open toward us.
-    pub(crate) by_partner: Mutex<HashMap<Domain, usize>>,
+    /// Streams that each partner has open toward us, by its entry.
+    pub(crate) by_partner: Mutex<HashMap<Box<str>, usize>>,
     pub(crate) per_partner: usize,
     pub(crate) questions: Questions,
     /// Steps over which streams of ours failed.

@@ -33,15 +33,17 @@ impl XmppShared {
         }
     }
 
-    /// Room for one more stream of a partner's domain; given back when it is dropped.
-    fn make_room(self: &Arc<Self>, remote: &Domain) -> Option<PartnerRoom> {
+    /// Room for one more stream of a partner, given back when it is dropped; or the partner's entry. All domains of an
+    /// entry are counted together: below a wildcard the partner chooses how many there are.
+    fn make_room(self: &Arc<Self>, remote: &Domain) -> Result<PartnerRoom, Box<str>> {
+        let entry: Box<str> = self.policy.load().entry_of(remote.as_str()).into();
         let mut by_partner = self.by_partner.lock();
-        let count = by_partner.entry(remote.clone()).or_insert(0);
+        let count = by_partner.entry(entry.clone()).or_insert(0);
         if *count >= self.per_partner {
-            return None;
+            return Err(entry);
         }
         *count += 1;
-        Some(PartnerRoom { remote: remote.clone(), shared: self.clone() })
+        Ok(PartnerRoom { entry, shared: self.clone() })
     }
 }
 
@@ -67,17 +69,17 @@ impl Drop for Admission {
 
 /// One stream's place in the budget of its partner.
 pub(crate) struct PartnerRoom {
-    remote: Domain,
+    entry: Box<str>,
     shared: Arc<XmppShared>,
 }
 
 impl Drop for PartnerRoom {
     fn drop(&mut self) {
         let mut by_partner = self.shared.by_partner.lock();
-        if let Some(count) = by_partner.get_mut(&self.remote) {
+        if let Some(count) = by_partner.get_mut(&self.entry) {
             *count -= 1;
             if *count == 0 {
-                by_partner.remove(&self.remote);
+                by_partner.remove(&self.entry);
             }
         }
     }
@@ -133,14 +135,15 @@ pub(crate) async fn accept(listener: Arc<tokio::net::TcpListener>, tls: TlsStart
                 Ok((mut negotiated, _)) => {
                     admission.prove();
                     match owner.make_room(&negotiated.pair.remote) {
-                        Some(room) => {
+                        Ok(room) => {
                             negotiated.places = Some((admission, room));
                             XmppConnection::start(negotiated, owner);
                         }
-                        None => {
+                        Err(partner) => {
                             owner.metrics.refused_stream();
-                            let partner = &negotiated.pair.remote;
-                            tracing::warn!(%partner, limit = owner.per_partner, "a partner has too many streams");
+                            let domain = &negotiated.pair.remote;
+                            let limit = owner.per_partner;
+                            tracing::warn!(partner, %domain, limit, "a partner has too many streams");
                             negotiated.refuse(StreamCondition::ResourceConstraint, "too many streams").await;
                         }
                     }

@@ -4,7 +4,7 @@ mod common;
 
 use std::{sync::Arc, time::Duration};
 
-use common::{Plan, Site, World, acquaint, message, nowhere, numbers, partner, run, trap};
+use common::{Plan, Site, World, acquaint, domain, message, nowhere, numbers, partner, run, trap};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -13,7 +13,10 @@ use tokio::{
 use tombolo_edge::{
     DoorLimits, EdgePort, FromEdge, ProofMethod, STREAM_WINDOW_BYTES, StreamDirection::*, StreamEnd, ToEdge,
 };
-use tombolo_policy::Method::{PlainDialback, SaslExternal, TlsDialback};
+use tombolo_policy::{
+    DomainPattern,
+    Method::{PlainDialback, SaslExternal, TlsDialback},
+};
 use tombolo_xmpp::stream::StreamLimits;
 
 const A: &str = "a.example";
@@ -54,6 +57,33 @@ fn with_certificates_stanzas_flow_in_order_both_ways_and_both_sides_close_in_ord
             assert_eq!(from.ear.down(out.stream).await, (StreamEnd::Closed, 50));
             assert_eq!(to.ear.down(into.stream).await.0, StreamEnd::Closed);
         }
+    });
+}
+
+#[test]
+fn however_many_domains_a_partner_takes_below_its_wildcard_it_has_no_more_streams_than_one_partner() {
+    run(|world| async move {
+        let doors = DoorLimits { per_partner: 2, ..DoorLimits::default() };
+        let b = world.site(B, Plan { doors, ..Plan::default() });
+        let mut wild = partner("wild.example", &[SaslExternal], Some(nowhere()));
+        wild.further_domains = vec![DomainPattern::Below(domain("wild.example"))];
+        b.knows(vec![wild, partner(A, &[SaslExternal], Some(nowhere()))]);
+        let mut sites = Vec::new();
+        for name in ["s1.wild.example", "s2.wild.example", "s3.wild.example", A] {
+            let site = world.site(name, Plan::default());
+            site.knows(vec![partner(B, &[SaslExternal], Some(b.starttls))]);
+            let dial = site.dial(B);
+            let out = site.ear.up(Outgoing, 0).await;
+            assert_eq!(out.dial, Some(dial));
+            if name.starts_with("s3") {
+                let (end, _) = site.ear.down(out.stream).await;
+                assert!(end.to_string().contains("resource-constraint too many streams"), "{end}");
+            } else {
+                b.ear.up(Incoming, sites.len()).await;
+                sites.push(site);
+            }
+        }
+        assert_eq!(b.ear.ups(Incoming).len(), 3, "another partner has room of its own");
     });
 }
 

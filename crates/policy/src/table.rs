@@ -115,6 +115,15 @@ impl Table {
         None
     }
 
+    /// The entry that whatever `domain` costs is counted against: its partner's, or our own domain. All domains that no
+    /// entry names are counted together, as `""`.
+    ///
+    /// A partner with a wildcard chooses its domains, so a limit for each domain would be no limit for the partner.
+    pub fn entry_of<'a>(&'a self, domain: &str) -> &'a str {
+        let partner = self.partner(domain).map(|partner| partner.domain.as_str());
+        partner.or_else(|| self.local_domain(domain).map(|local| local.name.as_str())).unwrap_or_default()
+    }
+
     /// True when an entry names `domain` itself, not only a subtree that it lies in.
     pub fn names_partner(&self, domain: &str) -> bool {
         self.exact.contains_key(domain)
@@ -205,6 +214,23 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(found(&table, name), entry, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_name_a_partner_takes_below_its_wildcard_is_counted_against_its_one_entry() {
+        let partners = vec![partner("wide.example", &["*.wide.example", "other.example"])];
+        let table = Table::new(1, vec![local("corp.example")], partners).expect("no conflict");
+        for (name, entry) in [
+            ("wide.example", "wide.example"),
+            ("a.wide.example", "wide.example"),
+            ("b.a.wide.example", "wide.example"),
+            ("other.example", "wide.example"),
+            ("corp.example", "corp.example"),
+            ("stranger.example", ""),
+            ("another.example", ""),
+        ] {
+            assert_eq!(table.entry_of(name), entry, "{name}");
         }
     }
 

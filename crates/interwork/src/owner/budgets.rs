@@ -15,13 +15,13 @@ use super::{Owner, output::OwnerEvent};
 pub struct BudgetLimits {
     /// Messages and waiting requests of the whole shard.
     pub messages: usize,
-    /// Those of one partner's domain.
+    /// Those of one partner: of all domains of its entry.
     pub messages_per_partner: usize,
     /// Those of one local user.
     pub messages_per_user: usize,
     /// States of contacts and users, and published documents.
     pub states: usize,
-    /// What the states of one partner's contacts take beyond what a pair costs.
+    /// What the states of one partner's contacts take beyond what a pair costs; of all domains of its entry.
     pub states_per_partner: usize,
     /// The same for the pairs of one local user.
     pub states_per_user: usize,
@@ -56,29 +56,49 @@ impl BudgetLimits {
     }
 }
 
-/// The accounts of one shard.
+/// The accounts of one shard. Partners are counted by their entry in the settings, since they choose their own domains.
 #[derive(Debug)]
 pub struct Budgets {
     shard: Arc<Account>,
     partners: Accounts<String>,
     users: Accounts<Address>,
+    /// Errors that we answer with. They have room of their own: a message that finds none is still refused.
+    answers: Arc<Account>,
+    partner_answers: Accounts<String>,
 }
 
 impl Budgets {
     /// Nothing is held yet.
     pub fn new(limits: &BudgetLimits) -> Self {
         let BudgetLimits { messages, messages_per_partner, messages_per_user, .. } = *limits;
+        let answers = messages / ANSWERS_PART;
         Self {
             shard: Account::new(SHARD, messages),
             partners: Accounts::new(PARTNER, messages_per_partner),
             users: Accounts::new(USER, messages_per_user),
+            answers: Account::new(ANSWERS, answers),
+            partner_answers: Accounts::new(
+                PARTNER_ANSWERS,
+                (messages_per_partner / ANSWERS_PART).min(answers / 2),
+            ),
         }
     }
 
-    /// Octets between a user and a contact.
-    fn take(&mut self, user: &Address, contact: &Address, octets: usize) -> Result<Charge, Full> {
+    /// Octets between a user and a contact of the partner with this entry.
+    fn take(&mut self, user: &Address, entry: &str, octets: usize) -> Result<Charge, Full> {
         let user = self.users.of(user).clone();
-        Charge::take(&[&user, self.partners.of(contact.domain()), &self.shard], octets)
+        Charge::take(&[&user, self.partners.of(entry), &self.shard], octets)
+    }
+
+    /// Octets that nobody in particular holds.
+    #[cfg(test)]
+    pub(super) fn fill_shard(&mut self, octets: usize) -> Charge {
+        Charge::take(&[&self.shard], octets).expect("an empty shard")
+    }
+
+    /// Octets of an answer to the partner with this entry.
+    pub(super) fn take_answer(&mut self, entry: &str, octets: usize) -> Result<Charge, Full> {
+        Charge::take(&[self.partner_answers.of(entry), &self.answers], octets)
     }
 }
 
@@ -86,15 +106,35 @@ impl Owner {
     /// Octets that a message, or a request that waits for the store, holds between a user and a contact. `None`, counted,
     /// where a budget has no room: the caller tells whoever sent it.
     pub(super) fn charge(&mut self, user: &Address, contact: &Address, octets: usize) -> Option<Charge> {
-        let charge = self.budgets.take(user, contact, octets);
-        charge.map_err(|full| self.event(OwnerEvent::OverBudget(full))).ok()
+        match self.budgets.take(user, self.policy.entry_of(contact.domain()), octets) {
+            Ok(charge) => Some(charge),
+            Err(full) => {
+                self.tell_over_budget(full, user, contact);
+                None
+            }
+        }
     }
 
-    /// The same for what we say to a partner and nobody waits for: it is dropped where there is no room.
-    pub(super) fn charge_answer(&mut self, contact: &Address, octets: usize) -> Option<Charge> {
-        let partner = self.budgets.partners.of(contact.domain()).clone();
-        let charge = Charge::take(&[&partner, &self.budgets.shard], octets);
-        charge.map_err(|full| self.event(OwnerEvent::OverBudget(full))).ok()
+    /// The same for an answer that we send to a partner: left out only where the partner doesn't read those before it.
+    pub(super) fn charge_answer(
+        &mut self,
+        user: &Address,
+        contact: &Address,
+        octets: usize,
+    ) -> Option<Charge> {
+        match self.budgets.take_answer(self.policy.entry_of(contact.domain()), octets) {
+            Ok(charge) => Some(charge),
+            Err(full) => {
+                self.tell_over_budget(full, user, contact);
+                None
+            }
+        }
+    }
+
+    /// Something between a user and a contact found no room.
+    pub(super) fn tell_over_budget(&mut self, full: Full, user: &Address, contact: &Address) {
+        let partner = self.policy.entry_of(contact.domain()).into();
+        self.event(OwnerEvent::OverBudget { full, partner, user: user.clone() });
     }
 }
 
@@ -102,6 +142,10 @@ impl Owner {
 const SHARD: &str = "messages";
 const PARTNER: &str = "messages_per_partner";
 const USER: &str = "messages_per_user";
+const ANSWERS: &str = "answers";
+const PARTNER_ANSWERS: &str = "answers_per_partner";
+/// Answers may take this part of what messages may.
+const ANSWERS_PART: usize = 8;
 /// What a message costs besides its texts: the rows and timers that lead to it.
 pub(super) const MESSAGE_OCTETS: usize = 512;
 /// When somebody whose message finds no room should try again, in seconds.

@@ -51,3 +51,13 @@ pub enum LaneKey {
     /// The lane of a SIP peer.
     Peer(PeerKey),
 }
+
+impl LaneKey {
+    /// The partner's domain of a session.
+    pub(super) fn remote(&self) -> Option<&Domain> {
+        match self {
+            Self::Session { remote, .. } => Some(remote),
+            Self::Peer(_) => None,
+        }
+    }
+}

@@ -23,7 +23,7 @@ use tombolo_xmpp::{
 use super::{
     Asked, LaneKey, Owner, PeerKey, Timer, Unanswered,
     budgets::{MESSAGE_OCTETS, NO_ROOM_RETRY_SECONDS},
-    causes::{CAUSE_LEN, Causes},
+    causes::{CAUSE_LEN, Causes, LateFailure, Line},
     input::{MessageId, SipRequest},
     output::{Output, OwnerEvent},
     presence_in::addresses_of,
@@ -56,8 +56,10 @@ pub struct Mail {
     answered: VecDeque<(Instant, u64)>,
     /// Octets of those that are still in `to_xmpp`.
     answered_octets: usize,
-    /// SIP users who were told of late why a message failed.
+    /// SIP users of whom a message failed behind its answer.
     causes: Causes,
+    /// When the next of them is told more.
+    causes_timer: Option<(Instant, TimerId)>,
     threads: Threads,
 }
 
@@ -697,35 +699,63 @@ impl Owner {
             let answer = Reply { headers: &headers, ..Reply::status(status) };
             return self.answer(&request, answer, reason);
         }
-        if sent.is_automatic || !self.mail.causes.admit(&sent.user, &sent.contact, now.instant) {
+        if sent.is_automatic {
             return self.event(OwnerEvent::CauseLeftOut);
         }
         // Answered before: the sender is told by a MESSAGE from the contact with one line of cause.
-        let body = match refusal.by {
+        let (is_uncertain, cause) = match refusal.by {
             RefusedBy::Contact => {
-                let cause = cut_text(refusal.text.unwrap_or(refusal.condition), CAUSE_LEN);
-                format!("Your message could not be delivered: {cause}")
+                (false, cut_text(refusal.text.unwrap_or(refusal.condition), CAUSE_LEN).to_string())
             }
-            RefusedBy::Us | RefusedBy::Nobody => format!(
-                "Your message may not have arrived: the connection to the contact's server broke before it confirmed \
-                 the message ({})",
-                refusal.condition
+            RefusedBy::Us | RefusedBy::Nobody => (
+                true,
+                format!(
+                    "the connection to the contact's server broke before it confirmed the message ({})",
+                    refusal.condition
+                ),
             ),
         };
+        let failure = LateFailure { peer: sent.peer, is_uncertain, cause };
+        self.mail.causes.note(&sent.user, &sent.contact, failure, now.instant);
+        self.tell_causes(now);
+    }
+
+    /// Tells the senders of messages that failed late what is due.
+    pub(super) fn tell_causes(&mut self, now: Now) {
+        while let Some(line) = self.mail.causes.poll_due(now.instant) {
+            self.tell_cause(line);
+        }
+        let due = self.mail.causes.poll_timeout();
+        if self.mail.causes_timer.as_ref().map(|(at, _)| *at) == due {
+            return;
+        }
+        if let Some((_, timer)) = self.mail.causes_timer.take() {
+            self.wheel.cancel(timer);
+        }
+        self.mail.causes_timer = due.map(|at| (at, self.wheel.insert(at, Timer::Causes)));
+    }
+
+    /// The timer of [`Owner::tell_causes`] fired.
+    pub(super) fn handle_causes_due(&mut self, now: Now) {
+        self.mail.causes_timer = None;
+        self.tell_causes(now);
+    }
+
+    fn tell_cause(&mut self, line: Line) {
         let page = PageMessage {
-            from_uri: uri_of(&sent.contact),
+            from_uri: uri_of(&line.contact),
             from_tag: format!("{:016x}", self.random()),
-            to_uri: uri_of(&sent.user),
-            call_id: format!("{:016x}{:x}", self.random(), message.0),
+            to_uri: uri_of(&line.user),
+            call_id: format!("{:016x}{:016x}", self.random(), self.random()),
             cseq: 1,
             max_forwards: MAX_FORWARDS,
             subject: None,
             lang: Some("en"),
             is_automatic: true,
-            body: &body,
+            body: &line.body,
         };
         let draft = Box::new(message_to_sip::draft(&page));
-        match sent.peer {
+        match line.peer {
             peer @ PeerKey::FrontEnd(_) => {
                 let request = self.new_request(Asked::Nothing);
                 self.out.push_back(Output::Request { peer, request, draft });
@@ -733,7 +763,7 @@ impl Owner {
             PeerKey::Phone(_) => {
                 self.mail.next += 1;
                 let message = MessageId(self.mail.next);
-                self.out.push_back(Output::Deliver { user: sent.user, device: None, message, draft });
+                self.out.push_back(Output::Deliver { user: line.user, device: None, message, draft });
             }
         }
     }

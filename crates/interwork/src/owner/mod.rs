@@ -104,6 +104,8 @@ enum Timer {
     Sweep(LaneId),
     /// Some dialogs of a front end may be looked at again.
     Sample(LaneId),
+    /// Senders are told of messages that failed behind their answers.
+    Causes,
     /// Numbers that change often are stored.
     Flush,
     /// Verdicts are made anew, slice by slice.
@@ -125,6 +127,8 @@ pub struct Owner {
     lanes: Lanes,
     mail: Mail,
     budgets: Budgets,
+    /// What the states of each partner's contacts are held against its budget for, by the partner's entry.
+    partner_states: HashMap<Box<str>, usize, RandomState>,
     /// Octets of all published documents.
     published_octets: usize,
     /// The process takes as much memory as it may: no further subscription is taken.
@@ -303,6 +307,7 @@ impl Owner {
             random: settings.seed | 1,
             budgets: Budgets::new(&settings.budgets),
             lifetimes: settings.lifetimes.unwrap_or_else(|| LifetimeClock::new(now)),
+            partner_states: HashMap::default(),
             published_octets: 0,
             is_memory_full: false,
             settings,
@@ -422,6 +427,7 @@ impl Owner {
                 Timer::Grace(lane) => self.handle_grace_over(lane),
                 Timer::Sweep(lane) => self.continue_sweep(lane, now),
                 Timer::Sample(lane) => self.handle_sample_due(lane, now),
+                Timer::Causes => self.handle_causes_due(now),
                 Timer::Flush => self.flush_numbers(now),
                 Timer::Judge => self.go_on_judging(now),
             }

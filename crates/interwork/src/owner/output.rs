@@ -226,10 +226,17 @@ pub enum OwnerEvent {
     PresenceToXmpp(u32),
     /// Presence left toward SIP watchers, so many NOTIFYs.
     PresenceToSip(u32),
-    /// A SIP user was not told why a message failed late: it is automatic, or the user was told of another lately.
+    /// A SIP user was not told why a message failed late: a program sent it by itself.
     CauseLeftOut,
     /// Rows could not be stored.
     StoreFailed,
     /// Something was refused, or cut, since it found no room in a budget.
-    OverBudget(Full),
+    OverBudget {
+        /// The budget.
+        full: Full,
+        /// The entry of the partner that it came from or was meant for.
+        partner: Box<str>,
+        /// The local user.
+        user: Address,
+    },
 }

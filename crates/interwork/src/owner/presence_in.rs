@@ -333,7 +333,7 @@ impl Owner {
         if self.is_too_large(&lane, bytes.len()) {
             return;
         }
-        if let Some(charge) = self.charge_answer(contact, bytes.len() + MESSAGE_OCTETS) {
+        if let Some(charge) = self.charge_answer(user, contact, bytes.len() + MESSAGE_OCTETS) {
             self.out.push_back(Output::Message { lane, message: None, bytes: charge.seal(bytes) });
         }
     }

@@ -122,6 +122,7 @@ impl Owner {
         self.policy = table;
         if !is_same {
             self.forget_quotas();
+            self.sum_partner_states();
             self.begin_judging(now);
         }
     }

@@ -8,7 +8,7 @@ use tombolo_budget::{Full, Octets};
 use tombolo_fanout::{LaneId, ViewId};
 use tombolo_presence::PresenceState;
 
-use super::{Owner, addresses::AddressId, output::OwnerEvent, pairs::PairId};
+use super::{Owner, addresses::AddressId, pairs::PairId};
 
 /// The most that is kept of what one contact or one user says.
 pub(super) const STATE_OCTETS: usize = 32 * 1024;
@@ -35,7 +35,7 @@ impl Owner {
         let Some(pair) = self.pairs.pair(id) else { return state };
         let limits = &self.settings.budgets;
         let of_user = self.users.get(&pair.user).map_or(0, |user| user.state_octets);
-        let of_partner = self.shard.lane_of(pair.watch).map_or(0, |lane| self.lanes.lane(lane).state_octets);
+        let of_partner = self.state_octets_of_partner(self.shard.lane_of(pair.watch));
         let budgets = [
             ("states_per_user", of_user, limits.states_per_user),
             ("states_per_partner", of_partner, limits.states_per_partner),
@@ -50,7 +50,8 @@ impl Owner {
             budgets.iter().map(|(_, held, limit)| limit.saturating_sub(*held) + before).min().unwrap_or(0);
         state.fit(STATE_OCTETS.min(FREE_OCTETS + room));
         if let Some(full) = full {
-            self.event(OwnerEvent::OverBudget(full));
+            let (user, contact) = self.names_of(id);
+            self.tell_over_budget(full, &user, &contact);
         }
         state
     }
@@ -73,7 +74,33 @@ impl Owner {
             change(&mut user.state_octets);
         }
         if let Some(lane) = lane {
-            change(&mut self.lanes.lane_mut(lane).state_octets);
+            let lane = self.lanes.lane_mut(lane);
+            change(&mut lane.state_octets);
+            if let Some(entry) = lane.key.remote().map(|remote| self.policy.entry_of(remote.as_str())) {
+                let sum = self.partner_states.entry(entry.into()).or_default();
+                change(sum);
+                if *sum == 0 {
+                    self.partner_states.remove(entry);
+                }
+            }
+        }
+    }
+
+    /// What the states of a partner's contacts are held for: on all lanes of its entry together.
+    fn state_octets_of_partner(&self, lane: Option<LaneId>) -> usize {
+        let remote = lane.and_then(|lane| self.lanes.lane(lane).key.remote());
+        let entry = remote.map(|remote| self.policy.entry_of(remote.as_str()));
+        entry.and_then(|entry| self.partner_states.get(entry)).copied().unwrap_or(0)
+    }
+
+    /// Under another policy a domain may belong to another entry: the sums are made anew.
+    pub(super) fn sum_partner_states(&mut self) {
+        self.partner_states.clear();
+        for lane in self.lanes.lanes.iter().filter(|lane| lane.state_octets > 0) {
+            if let Some(remote) = lane.key.remote() {
+                let entry = self.policy.entry_of(remote.as_str());
+                *self.partner_states.entry(entry.into()).or_default() += lane.state_octets;
+            }
         }
     }
 

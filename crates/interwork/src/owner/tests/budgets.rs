@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tombolo_policy::DomainPattern;
+
 use super::stage::*;
 use crate::owner::{BudgetLimits, Input, MessageId, OwnerEvent, budgets::Budgets};
 
@@ -65,7 +67,7 @@ fn any_number_of_recipients_hold_no_more_than_a_partners_budget() {
     assert!((20..=24).contains(&kept), "half a mebibyte holds {kept} messages of 20,000 octets");
     assert_eq!(refused(&mut stage), 100 - kept);
     assert!(stage.events.iter().any(|event| {
-        matches!(event, OwnerEvent::OverBudget(full) if full.account == "messages_per_partner")
+        matches!(event, OwnerEvent::OverBudget { full, .. } if full.account == "messages_per_partner")
     }));
 }
 
@@ -176,11 +178,9 @@ fn contacts_with_long_notes_on_many_devices_take_no_more_than_the_budgets_and_th
         assert!(String::from_utf8_lossy(told.body()).contains("dnd"), "contact {n}");
         stage.notifies.clear();
     }
-    assert!(
-        stage.events.iter().any(|event| {
-            matches!(event, OwnerEvent::OverBudget(full) if full.account == "states_per_user")
-        })
-    );
+    assert!(stage.events.iter().any(|event| {
+        matches!(event, OwnerEvent::OverBudget { full, .. } if full.account == "states_per_user")
+    }));
     // Another user has room of its own.
     let mercutio = "mercutio@sip.example";
     watched(&mut stage, mercutio, NURSE);
@@ -223,4 +223,88 @@ fn published_documents_are_bounded_in_octets_and_one_without_room_is_to_come_aga
     assert_eq!(stage.owner.published_octets, 0, "what ran out is given back");
     let answer = stage.publish_by("phone-1", ROMEO, &document("at lunch"), "");
     assert_eq!(answer.status(), Some(200));
+}
+
+/// The partner may take any domain below `wild.example`; `other.example` is another domain of it, and of nobody else.
+fn with_wildcard(stage: &mut Stage) {
+    stage.partner_is(|partner| {
+        partner.further_domains =
+            vec![DomainPattern::Below(domain("wild.example")), DomainPattern::Exact(domain("other.example"))];
+    });
+}
+
+#[test]
+fn however_many_domains_a_partner_takes_below_its_wildcard_its_messages_hold_one_budget() {
+    let mut stage = stage_of_a_mebibyte();
+    with_wildcard(&mut stage);
+    for n in 0..100 {
+        write(&mut stage, &format!("u@s{n}.wild.example"), &format!("u{n}@corp.example"), 20_000);
+    }
+    let kept = stage.requests.len();
+    assert!((20..=24).contains(&kept), "half a mebibyte holds {kept} messages of 20,000 octets");
+    assert_eq!(refused(&mut stage), 100 - kept, "each of the others is refused with its cause");
+    write(&mut stage, "u@other.example", "u1@corp.example", 20_000);
+    write(&mut stage, JULIET, "u2@corp.example", 20_000);
+    assert_eq!(
+        (stage.requests.len(), refused(&mut stage)),
+        (kept, 2),
+        "the entry's named domains count with them"
+    );
+    assert!(stage.events.iter().any(|event| {
+        matches!(event, OwnerEvent::OverBudget { full, partner, .. }
+            if full.account == "messages_per_partner" && &**partner == "xmpp.example")
+    }));
+}
+
+#[test]
+fn a_message_that_finds_no_room_is_refused_even_when_messages_have_taken_the_whole_shard() {
+    let mut stage = stage_of_a_mebibyte();
+    let all = stage.owner.settings.budgets.messages;
+    // What other partners and users hold.
+    let others = stage.owner.budgets.fill_shard(all);
+    write(&mut stage, JULIET, BENVOLIO, 3000);
+    assert_eq!((stage.requests.len(), refused(&mut stage)), (0, 1));
+    drop(others);
+    write(&mut stage, JULIET, BENVOLIO, 3000);
+    assert_eq!((stage.requests.len(), refused(&mut stage)), (1, 0));
+}
+
+#[test]
+fn answers_that_a_partner_does_not_read_take_no_room_from_answers_to_others() {
+    let limits = BudgetLimits { messages: 1 << 20, messages_per_partner: 1 << 20, ..BudgetLimits::default() };
+    let mut budgets = Budgets::new(&limits.of_shard(1));
+    let kept: Vec<_> = std::iter::from_fn(|| budgets.take_answer("wide.example", 1000).ok()).collect();
+    assert_eq!(kept.len(), (1 << 16) / 1000, "a sixteenth of the messages' budget");
+    assert!(budgets.take_answer("other.example", 1000).is_ok());
+}
+
+#[test]
+fn however_many_domains_a_partner_takes_below_its_wildcard_its_states_hold_one_budget() {
+    let mut stage = stage_of_a_mebibyte();
+    with_wildcard(&mut stage);
+    let limit = stage.owner.settings.budgets.states_per_partner;
+    let note = "n".repeat(2000);
+    for n in 0..80 {
+        // Each user has few of them, so that the bound of the user is not reached.
+        let (user, contact) = (format!("u{}@corp.example", n % 16), format!("j@s{n}.wild.example"));
+        stage.subscribe(&front_end(), &user, &contact, &format!("c{n}"), "");
+        stage.presence(&contact, &user, "subscribed", "");
+        for device in 0..20 {
+            let inner = format!("<show>away</show><status>{note}</status>");
+            stage.presence(&format!("{contact}/d{device}"), &user, "", &inner);
+        }
+    }
+    let held = |stage: &Stage| stage.owner.lanes.lanes.iter().map(|lane| lane.state_octets).sum::<usize>();
+    assert!(held(&stage) > limit / 2, "{} octets", held(&stage));
+    assert!(held(&stage) <= limit, "{} octets", held(&stage));
+    assert!(stage.events.iter().any(|event| {
+        matches!(event, OwnerEvent::OverBudget { full, partner, .. }
+            if full.account == "states_per_partner" && &**partner == "xmpp.example")
+    }));
+    let sum = |stage: &Stage| stage.owner.partner_states.values().sum::<usize>();
+    assert_eq!(sum(&stage), held(&stage));
+    // Another policy: nothing of that entry any more.
+    stage.partner_is(|_| {});
+    assert_eq!(stage.owner.partner_states.get("xmpp.example").copied().unwrap_or(0), 0);
+    assert_eq!(sum(&stage), held(&stage), "what strangers still hold is counted together");
 }

@@ -624,7 +624,27 @@ fn a_program_that_answers_each_line_of_cause_gets_one_and_the_line_says_that_it_
         assert!(fails_late(&mut stage, "", "gone fishing").is_none());
     }
     stage.wait(Duration::from_secs(600));
+    let (_, told) = stage.deliveries.pop_front().expect("one line for all of them");
+    assert!(String::from_utf8_lossy(&told.body).starts_with("20 more of your messages"));
+    assert!(stage.deliveries.is_empty());
     assert!(fails_late(&mut stage, "", "").is_some(), "people are told again after a while");
+}
+
+#[test]
+fn a_person_whose_messages_fail_one_after_the_other_is_told_of_each_of_them() {
+    let mut stage = Stage::new();
+    assert!(fails_late(&mut stage, "", "gone fishing").is_some());
+    for _ in 0..2 {
+        assert!(fails_late(&mut stage, "", "gone fishing").is_none());
+    }
+    stage.wait(Duration::from_secs(60));
+    let (_, told) = stage.deliveries.pop_front().expect("a further line");
+    assert!(told.headers.contains(&("Auto-Submitted", "auto-generated".to_owned())));
+    let body = String::from_utf8_lossy(&told.body).into_owned();
+    assert_eq!(body, "2 more of your messages could not be delivered: gone fishing");
+    stage.wait(Duration::from_secs(120));
+    assert!(stage.deliveries.is_empty(), "told once");
+    assert!(fails_late(&mut stage, "", "gone fishing").is_some(), "two minutes later at once");
 }
 
 #[test]
