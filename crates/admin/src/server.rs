@@ -70,8 +70,8 @@ pub trait UserBook: Send + Sync {
 
 /// What can be read again while the process runs.
 pub trait Reloadable: Send + Sync {
-    /// Reads the settings, certificates, authorities and accounts again. `is_forced` takes a certificate that does not hold
-    /// now in the place of one that does.
+    /// Reads the settings, certificates, authorities and accounts again. `is_forced` takes what looks like a
+    /// mistake too.
     fn reload(&self, is_forced: bool) -> ReloadAnswer;
 
     /// Our certificates, the first to run out first.

@@ -57,6 +57,11 @@ impl Accounts {
         self.by_aor.keys()
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_aor.len()
+    }
+
     /// True when there is none.
     pub fn is_empty(&self) -> bool {
         self.by_aor.is_empty()

@@ -291,9 +291,9 @@ impl Broker {
         self.directory.tell_shards(|| Input::Accounts(approvals.clone()));
     }
 
-    /// True when users of built-in homes are known.
-    pub fn has_accounts(&self) -> bool {
-        !self.directory.authenticator.accounts().is_empty()
+    /// How many users of built-in homes are known.
+    pub fn count_accounts(&self) -> usize {
+        self.directory.authenticator.accounts().len()
     }
 
     /// Puts a new policy in force.

@@ -288,7 +288,7 @@ const SETTINGS: &[Setting] = &[
         USERS,
         "(required with front-end)",
         "sip:HOST[:PORT][;transport=tls|tcp|udp], or sips:HOST[:PORT]",
-        "Where requests for the users go; TLS where no transport is named.",
+        "Where requests go; TLS unless a transport is named, with a certificate for HOST or the domain.",
     ),
     setting(
         "domain.home",

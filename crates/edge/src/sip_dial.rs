@@ -2,7 +2,13 @@
 //!
 //! A next hop goes in; a flow comes out that names the dial, or why there is none. When to dial again is decided elsewhere.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use rand::RngExt;
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::oneshot, time::timeout};
@@ -151,25 +157,39 @@ impl SipDial {
         SipConnection::start(established, index, shared.clone()).map_err(text)
     }
 
-    /// The domains that the other end proved, the one that we look for among them: the domain, or the next hop's host,
-    /// since both were our own choice. The target of an SRV record was not (RFC 5922 §7.3).
+    /// The hosts that the other end proved, the one that we look for among them: the domain, or the next hop's host, name or
+    /// address, since both were our own choice. The target of an SRV record was not (RFC 5922 §7.3).
     fn proved(&self, certificates: &PeerCertificates, shared: &SipShared) -> Result<Vec<String>, String> {
         let now = shared.clock.now().wall;
         certificates
             .verify(&shared.trust, Role::Server, false, true, now)
             .map_err(|fault| fault.to_string())?;
-        let names = certificates.names().sip_domains();
+        let names = certificates.names();
+        let hosts = names.sip_hosts();
+        let host = canonical_host(&self.host);
         let is_wanted =
-            |name: &String| [&self.host, &self.domain].iter().any(|own| name.eq_ignore_ascii_case(own));
-        if names.iter().any(is_wanted) {
-            return Ok(names);
+            |name: &String| [&*host, &self.domain].iter().any(|own| name.eq_ignore_ascii_case(own));
+        if hosts.iter().any(is_wanted) {
+            return Ok(hosts);
         }
-        let names = certificates.names().listed().join(", ");
         let wanted = match self.host == self.domain {
             true => format!("not for {}", self.domain),
-            false => format!("neither for {} nor for {}", self.host, self.domain),
+            false => format!("neither for {host} nor for {}", self.domain),
         };
-        Err(format!("the certificate is for {names}, {wanted}"))
+        // Beside a `sip:` URI other names do not count (RFC 5922 §7.1): to list them would contradict what is said.
+        let listed = if hosts.is_empty() { names.listed() } else { hosts };
+        match listed.is_empty() {
+            true => Err(format!("the certificate names nobody (subjectAltName), so it is {wanted}")),
+            false => Err(format!("the certificate is for {}, {wanted}", listed.join(", "))),
+        }
+    }
+}
+
+/// A host as certificates are read: an address in its one form, without brackets.
+fn canonical_host(host: &str) -> Cow<'_, str> {
+    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(address) => Cow::Owned(address.to_canonical().to_string()),
+        Err(_) => Cow::Borrowed(host),
     }
 }
 

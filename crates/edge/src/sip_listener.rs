@@ -156,7 +156,7 @@ async fn welcome(
         let handshake = accept_tls(stream, shared.tls.clone(), HANDSHAKE_LIMIT).await;
         let (stream, facts) = handshake.map_err(io::Error::other)?;
         let now = shared.clock.now().wall;
-        (stream, facts.certificates.sip_domains(&shared.trust, Role::Client, now))
+        (stream, facts.certificates.sip_hosts(&shared.trust, Role::Client, now))
     } else {
         (AnyStream::Plain(stream), Vec::new())
     };

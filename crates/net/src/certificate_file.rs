@@ -5,6 +5,7 @@
 
 use std::{
     fmt, fs,
+    mem::{Discriminant, discriminant},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -113,6 +114,16 @@ pub enum BinaryForm {
     Pkcs12,
     /// Something else.
     Unknown,
+}
+
+impl FileProblem {
+    /// The same for problems of which one is no worse than the other.
+    fn kind(&self) -> Discriminant<Self> {
+        match self {
+            Self::NotYetValid { from, now } => discriminant(&Self::Expired { until: *from, now: *now }),
+            other => discriminant(other),
+        }
+    }
 }
 
 impl FileFault {
@@ -302,16 +313,21 @@ pub fn inspect_pair(certificate: &Path, key: &Path, domain: Option<&str>, now: D
     };
     let Some(own) = pair.cert.first() else { return faults };
     let fault = |problem| FileFault::new(FileRole::Certificate, certificate, problem);
-    faults.extend(dates_problem(own, now).map(fault));
+    faults.extend(problems_of_own(own, domain, now).into_iter().map(fault));
+    faults
+}
+
+/// What peers will hold against our certificate. `domain` is whom it should prove.
+fn problems_of_own(own: &[u8], domain: Option<&str>, now: Duration) -> Vec<FileProblem> {
+    let mut problems: Vec<FileProblem> = dates_problem(own, now).into_iter().collect();
     let names = CertificateNames::read(own);
     if let Some(domain) = domain.filter(|domain| !names.prove_xmpp(domain) && !proves_sip(&names, domain)) {
-        let domain = domain.to_owned();
-        faults.push(fault(FileProblem::OtherDomain { names: names.listed(), domain }));
+        problems.push(FileProblem::OtherDomain { names: names.listed(), domain: domain.to_owned() });
     }
     if !is_for_servers(own) {
-        faults.push(fault(FileProblem::NotForServers));
+        problems.push(FileProblem::NotForServers);
     }
-    faults
+    problems
 }
 
 /// All that is wrong with a file of trusted certificates.
@@ -332,11 +348,20 @@ pub fn inspect_trust(path: &Path, now: Duration) -> Vec<FileFault> {
     faults
 }
 
-/// Why the first of two certificates may not take the place of the second without an order: it does not hold now, and
-/// the other does.
-pub(crate) fn is_step_back(new: &CertifiedKey, old: &CertifiedKey, now: Duration) -> Option<FileProblem> {
-    let problem = |pair: &CertifiedKey| dates_problem(pair.cert.first()?, now);
-    problem(old).is_none().then(|| problem(new)).flatten()
+/// Why the first of two certificates may not take the place of the second without an order: peers will hold something
+/// against it that they do not hold against the other.
+pub(crate) fn is_step_back(
+    new: &CertifiedKey,
+    old: &CertifiedKey,
+    domain: Option<&str>,
+    now: Duration,
+) -> Option<FileProblem> {
+    let problems = |pair: &CertifiedKey| match pair.cert.first() {
+        Some(own) => problems_of_own(own, domain, now),
+        None => Vec::new(),
+    };
+    let known: Vec<_> = problems(old).iter().map(FileProblem::kind).collect();
+    problems(new).into_iter().find(|problem| !known.contains(&problem.kind()))
 }
 
 fn dates_problem(der: &[u8], now: Duration) -> Option<FileProblem> {

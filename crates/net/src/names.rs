@@ -102,6 +102,15 @@ impl CertificateNames {
             if by_uri.is_empty() { self.dns.iter().map(String::as_str).collect() } else { by_uri };
         hosts.into_iter().filter(|host| !host.contains('*') && !host.starts_with('.')).map(ascii).collect()
     }
+
+    /// The hosts that a SIP peer proves: its SIP domains and each iPAddress.
+    ///
+    /// RFC 5922 §7.1 lets no iPAddress name a SIP domain, so an address counts only where an administrator wrote that very
+    /// address in the place of a host; never because DNS led there.
+    pub fn sip_hosts(&self) -> Vec<String> {
+        let addresses = self.addresses.iter().map(|address| address.to_canonical().to_string());
+        self.sip_domains().into_iter().chain(addresses).collect()
+    }
 }
 
 /// A name as it may stand in a log and on a terminal, whoever wrote it: without control characters, no longer than a domain

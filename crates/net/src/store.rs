@@ -35,6 +35,8 @@ struct Entries {
 
 #[derive(Clone)]
 struct Entry {
+    /// Whom the certificate should prove; `None` where its name is no domain.
+    domain: Option<String>,
     certified: Arc<CertifiedKey>,
     certificate: PathBuf,
     key: PathBuf,
@@ -42,6 +44,16 @@ struct Entry {
     tried: Stamp,
     /// What was wrong with them then; they are tried again, since rights change without a trace in [`Stamp`].
     fault: Option<String>,
+}
+
+/// What is to be read, and for whom.
+#[derive(Clone, Copy)]
+struct Files<'a> {
+    /// Under which it is kept.
+    name: &'a str,
+    domain: Option<&'a str>,
+    certificate: &'a Path,
+    key: &'a Path,
 }
 
 /// When each of the two files was last changed, and its length; nothing for one that is not there.
@@ -87,17 +99,56 @@ impl CertificateStore {
     /// When a file cannot be read, holds nothing of the kind, or the two do not belong together; what was there stays.
     pub fn load(&self, domain: &str, certificate: &Path, key: &Path) -> Result<(), StoreError> {
         let name = ascii(domain);
-        // Before they are read: a change meanwhile is seen as one.
-        let tried = [stamp(certificate), stamp(key)];
-        let certified = read_pair(certificate, key)
-            .map_err(StoreError::from)
-            .inspect_err(|fault| self.note_tried(&name, tried, fault))?;
-        self.put(name, certified, certificate, key, tried);
-        Ok(())
+        self.read(&Files { name: &name, domain: Some(domain), certificate, key }, None, Duration::ZERO)
     }
 
-    fn put(&self, name: String, certified: CertifiedKey, certificate: &Path, key: &Path, tried: Stamp) {
+    /// The same for a certificate that proves no domain of ours, such as that of the inside link, under any name.
+    ///
+    /// # Errors
+    /// As [`CertificateStore::load`].
+    pub fn load_as(&self, name: &str, certificate: &Path, key: &Path) -> Result<(), StoreError> {
+        self.read(&Files { name, domain: None, certificate, key }, None, Duration::ZERO)
+    }
+
+    /// Takes the certificate of a domain from other files than before, as [`CertificateStore::reload`] does. `now` is the
+    /// wall time since the Unix epoch.
+    ///
+    /// # Errors
+    /// As [`CertificateStore::load`], and where the new certificate is worse than the one in use.
+    pub fn replace(
+        &self,
+        domain: &str,
+        certificate: &Path,
+        key: &Path,
+        replace: Replace,
+        now: Duration,
+    ) -> Result<(), StoreError> {
+        let name = ascii(domain);
+        let old = self.certificate(domain).filter(|_| replace == Replace::OnlyByValid);
+        self.read(&Files { name: &name, domain: Some(domain), certificate, key }, old.as_deref(), now)
+    }
+
+    /// Reads two files and puts them in use, unless that would be a step back from `old`.
+    fn read(&self, files: &Files<'_>, old: Option<&CertifiedKey>, now: Duration) -> Result<(), StoreError> {
+        let Files { name, domain, certificate, key } = *files;
+        // Before they are read: a change meanwhile is seen as one.
+        let tried = [stamp(certificate), stamp(key)];
+        let read = read_pair(certificate, key).map_err(StoreError::from).and_then(|new| {
+            match old.and_then(|old| is_step_back(&new, old, domain, now)) {
+                None => Ok(new),
+                Some(problem) => {
+                    let file = FileRole::Certificate;
+                    let fault = FileFault { file, path: certificate.to_owned(), line: None, problem };
+                    let reason = format!(
+                        "{fault}; the one in use is better. To use it all the same: tombolo reload --force"
+                    );
+                    Err(StoreError { path: certificate.display().to_string(), reason })
+                }
+            }
+        });
+        let certified = read.inspect_err(|fault| self.note_tried(name, tried, fault))?;
         let entry = Entry {
+            domain: domain.map(str::to_owned),
             certified: Arc::new(certified),
             certificate: certificate.to_owned(),
             key: key.to_owned(),
@@ -106,16 +157,18 @@ impl CertificateStore {
         };
         self.entries.rcu(|known| {
             let mut entries = Entries::clone(known);
-            entries.default.get_or_insert_with(|| name.clone());
-            entries.by_name.insert(name.clone(), entry.clone());
+            entries.default.get_or_insert_with(|| name.to_owned());
+            entries.by_name.insert(name.to_owned(), entry.clone());
             entries
         });
+        Ok(())
     }
 
     /// Reads all files again; new handshakes use what is new. `now` is the wall time since the Unix epoch.
     ///
     /// Returns what could not be used: there the old certificate stays in use. With [`Replace::OnlyByValid`] this is also
-    /// so where the new certificate does not hold at this time and the old one does.
+    /// so where peers would hold something against the new certificate that they do not hold against the old one: it is out
+    /// of date, for another domain, or not for servers.
     pub fn reload(&self, replace: Replace, now: Duration) -> Vec<StoreError> {
         self.entries
             .load_full()
@@ -147,37 +200,9 @@ impl CertificateStore {
 
     /// Reads an entry's files once more.
     fn again(&self, name: &str, entry: &Entry, replace: Replace, now: Duration) -> Result<(), StoreError> {
-        let (certificate, key) = (&*entry.certificate, &*entry.key);
-        let tried = [stamp(certificate), stamp(key)];
-        let read = read_pair(certificate, key).map_err(StoreError::from).and_then(|new| {
-            let problem =
-                is_step_back(&new, &entry.certified, now).filter(|_| replace == Replace::OnlyByValid);
-            match problem {
-                None => Ok(new),
-                Some(problem) => {
-                    let fault = FileFault {
-                        file: FileRole::Certificate,
-                        path: certificate.to_owned(),
-                        line: None,
-                        problem,
-                    };
-                    let reason = format!(
-                        "{fault}; the one in use still holds. To use it all the same: tombolo reload --force"
-                    );
-                    Err(StoreError { path: certificate.display().to_string(), reason })
-                }
-            }
-        });
-        match read {
-            Ok(new) => {
-                self.put(name.to_owned(), new, certificate, key, tried);
-                Ok(())
-            }
-            Err(fault) => {
-                self.note_tried(name, tried, &fault);
-                Err(fault)
-            }
-        }
+        let Entry { domain, certified, certificate, key, .. } = entry;
+        let old = (replace == Replace::OnlyByValid).then_some(&**certified);
+        self.read(&Files { name, domain: domain.as_deref(), certificate, key }, old, now)
     }
 
     fn note_tried(&self, name: &str, tried: Stamp, fault: &StoreError) {
@@ -206,6 +231,18 @@ impl CertificateStore {
     /// When the certificate of a domain runs out, since the Unix epoch.
     pub fn not_after(&self, domain: &str) -> Option<Duration> {
         leaf::not_after(self.certificate(domain)?.end_entity_cert().ok()?)
+    }
+
+    /// What was wrong with files that were tried last and are not in use, in the order of their names.
+    pub fn faults(&self) -> Vec<String> {
+        let entries = self.entries.load();
+        let mut faults: Vec<_> = entries
+            .by_name
+            .iter()
+            .filter_map(|(name, entry)| Some((name.clone(), entry.fault.clone()?)))
+            .collect();
+        faults.sort();
+        faults.into_iter().map(|(_, fault)| fault).collect()
     }
 
     /// When each certificate in use runs out, by name.
@@ -254,10 +291,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let authority = Authority::open_or_create(folder.path()).expect("an authority");
         let store = CertificateStore::default();
-        let [a, b, new] = ["a", "b", "new"].map(|name| {
-            let domain = format!("{name}.example");
-            authority.issue(&domain, &[&domain]).expect("a certificate")
-        });
+        let [a, b, new] = [("a.example", "a.example"), ("b.example", "b.example"), ("new", "a.example")]
+            .map(|(name, domain)| authority.issue(name, &[domain]).expect("a certificate"));
         store.load("a.example", &a.0, &a.1).expect("it fits");
         store.load("b.example", &b.0, &b.1).expect("it fits");
         let old = (shown(&store, "a.example"), shown(&store, "b.example"));
@@ -344,6 +379,54 @@ mod tests {
         }
         assert!(store.reload(Replace::ByAny, NOW).is_empty());
         assert_ne!(shown(&store, "a.example"), old);
+    }
+
+    #[test]
+    fn a_certificate_for_another_domain_takes_the_place_of_a_right_one_only_by_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let authority = Authority::open_or_create(folder.path()).expect("an authority");
+        let store = CertificateStore::default();
+        let a = authority.issue("a.example", &["a.example"]).expect("a certificate");
+        let other = authority.issue("other.example", &["other.example"]).expect("a certificate");
+        store.load("a.example", &a.0, &a.1).expect("it fits");
+        let old = shown(&store, "a.example");
+        // By other files, as changed settings name them.
+        let fault =
+            store.replace("a.example", &other.0, &other.1, Replace::OnlyByValid, NOW).expect_err("refused");
+        assert!(fault.reason.contains("is for other.example, not for a.example"), "{fault}");
+        fs::copy(&other.0, &a.0).expect("copied");
+        fs::copy(&other.1, &a.1).expect("copied");
+        let fault = store.reload(Replace::OnlyByValid, NOW).pop().expect("refused");
+        assert!(fault.reason.contains("is for other.example, not for a.example"), "{fault}");
+        assert!(fault.reason.contains("--force"), "{fault}");
+        assert_eq!(store.faults(), [fault.to_string()]);
+        assert!(store.reload_changed(NOW).0.is_empty());
+        assert_eq!(shown(&store, "a.example"), old);
+        assert!(store.reload(Replace::ByAny, NOW).is_empty());
+        assert_ne!(shown(&store, "a.example"), old);
+        assert!(store.faults().is_empty());
+        assert!(store.reload(Replace::OnlyByValid, NOW).is_empty(), "no worse than the one in use");
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_for_servers_takes_the_place_of_one_that_is_only_by_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let authority = Authority::open_or_create(folder.path()).expect("an authority");
+        let store = CertificateStore::default();
+        let a = authority.issue("a.example", &["a.example"]).expect("a certificate");
+        store.load("a.example", &a.0, &a.1).expect("it fits");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).expect("a name");
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        fs::write(&a.0, params.self_signed(&key).expect("signed").pem()).expect("written");
+        fs::write(&a.1, key.serialize_pem()).expect("written");
+        let fault = store.reload(Replace::OnlyByValid, NOW).pop().expect("refused");
+        assert!(fault.reason.contains("not for servers"), "{fault}");
+        // Under a name that is no domain any name may stand in the certificate, and the same holds.
+        let link = CertificateStore::default();
+        let b = authority.issue("b.example", &["b.example"]).expect("a certificate");
+        link.load_as("link", &b.0, &b.1).expect("it fits");
+        assert!(link.reload(Replace::OnlyByValid, NOW).is_empty());
     }
 
     #[test]

@@ -279,10 +279,10 @@ impl PeerCertificates {
         Err(worst.map_or(CertificateFault::None, |error| explained(&error)))
     }
 
-    /// The SIP domains that a trusted certificate proves; none without one.
-    pub fn sip_domains(&self, trust: &Trust, role: Role, now: Duration) -> Vec<String> {
+    /// The hosts that a trusted certificate proves ([`CertificateNames::sip_hosts`]); none without one.
+    pub fn sip_hosts(&self, trust: &Trust, role: Role, now: Duration) -> Vec<String> {
         match self.verify(trust, role, true, true, now) {
-            Ok(()) => self.names().sip_domains(),
+            Ok(()) => self.names().sip_hosts(),
             Err(_) => Vec::new(),
         }
     }

@@ -393,7 +393,7 @@ fn sip_tls_02_a_wildcard_certificate_is_refused_on_sip_and_accepted_on_xmpp() {
     let chain = [issue(&root, san(&[dns("*.example.com")]))];
     assert_eq!(verdict(&chain, &trust, "im.example.com", Role::Server), "proved");
     let peer = PeerCertificates::new(Some(&chain));
-    assert_eq!(peer.sip_domains(&trust, Role::Server, NOW), Vec::<String>::new());
+    assert_eq!(peer.sip_hosts(&trust, Role::Server, NOW), Vec::<String>::new());
 }
 
 #[test]
@@ -423,7 +423,7 @@ fn sip_tls_06_a_chain_for_another_purpose_or_out_of_date_has_no_identity() {
     for (case, certificate, role, has_identity) in table {
         let peer = PeerCertificates::new(Some(&[certificate]));
         let wanted: &[&str] = if has_identity { &["example.com"] } else { &[] };
-        assert_eq!(peer.sip_domains(&trust, role, NOW), wanted, "{case}");
+        assert_eq!(peer.sip_hosts(&trust, role, NOW), wanted, "{case}");
     }
 }
 

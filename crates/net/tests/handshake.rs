@@ -110,10 +110,7 @@ async fn a_chain_of_another_authority_or_out_of_date_proves_nothing() {
     let far = Duration::from_secs(200_000_000_000);
     let verdict = of_server.certificates.verify(&server.trust, Role::Server, false, false, far);
     assert!(matches!(verdict, Err(CertificateFault::Expired { .. })), "{verdict:?}");
-    assert_eq!(
-        PeerCertificates::default().sip_domains(&server.trust, Role::Client, NOW),
-        Vec::<String>::new()
-    );
+    assert_eq!(PeerCertificates::default().sip_hosts(&server.trust, Role::Client, NOW), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -28,15 +28,19 @@ impl LocalDomain {
     /// True when a peer with this proof may send requests for users of this domain.
     ///
     /// Only a front end speaks for a domain, and only for its own: by TLS with a certificate that names the next
-    /// hop's host or the domain, whole names and no wildcard (RFC 5922 §7.2), or without TLS where the operator
+    /// hop's host (its iPAddress, where that is an address) or the domain, whole names and no wildcard (RFC 5922 §7.2), or without TLS where the operator
     /// allowed that, from one of the addresses that he named. Users of a built-in home prove themselves by digest.
     pub fn admits(&self, proof: PeerProof<'_>) -> bool {
         let Some(front_end) = self.front_end() else { return false };
         match proof {
             PeerProof::Tls { names } => {
                 let own = ascii(self.name.as_str());
-                names.iter().any(|name| {
-                    name.eq_ignore_ascii_case(&front_end.next_hop.host) || name.eq_ignore_ascii_case(&own)
+                let host = &*front_end.next_hop.host;
+                let address =
+                    host.trim_matches(['[', ']']).parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
+                names.iter().any(|name| match address {
+                    Some(address) if name.parse::<IpAddr>() == Ok(address) => true,
+                    _ => name.eq_ignore_ascii_case(host) || name.eq_ignore_ascii_case(&own),
                 })
             }
             PeerProof::Plain { address } => {

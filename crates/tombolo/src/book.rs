@@ -1,6 +1,7 @@
 //! The accounts of built-in homes while the process runs: the file, and what the broker is told of it.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
@@ -36,16 +37,28 @@ impl Book {
         let _ = self.broker.set(broker);
     }
 
-    /// Refuses a file that is gone while its users are known: without it everything that they agreed on would be ended.
-    pub fn check_is_there(&self) -> Result<(), String> {
-        let is_known = self.broker.get().is_some_and(|broker| broker.has_accounts());
-        if is_known && !self.path.exists() {
+    /// What the file says. Refuses one that looks like an accident while its users are known: it is missing, empty, or has
+    /// lost most of them. Everything that those users agreed on would be ended.
+    pub fn load_checked(&self) -> Result<tombolo_config::Accounts, String> {
+        let known = self.broker.get().map_or(0, |broker| broker.count_accounts());
+        let path = self.path.display();
+        if known > 0
+            && let Some(fault) = file_fault(&self.path)
+        {
             return Err(format!(
-                "accounts: {} is missing. Put it back; or, if all users are gone, make an empty one",
-                self.path.display()
+                "accounts: {path} is {fault}, and {known} users are known. Put it back; or, if all users are gone: \
+                 tombolo reload --force"
             ));
         }
-        Ok(())
+        let accounts = self.load()?;
+        let left = accounts.len();
+        if known >= LEAST_FOR_SHRINKING && left < known / 2 {
+            return Err(format!(
+                "accounts: {path} has {left} accounts, and {known} users are known: was it cut off? Put it back; or, if \
+                 the others are gone: tombolo reload --force"
+            ));
+        }
+        Ok(accounts)
     }
 
     /// What the file says; none when it does not exist.
@@ -72,8 +85,7 @@ impl Book {
             let homes = self.homes.join(", ");
             return Err(format!("{} has no built-in home here; accepted: a user of {homes}", aor.domain()));
         }
-        self.check_is_there()?;
-        let mut accounts = self.load()?;
+        let mut accounts = self.load_checked()?;
         change(&mut accounts).map_err(|error| match error {
             AccountError::Unknown { .. } => format!("{error}; see: tombolo user list"),
             error => error.to_string(),
@@ -88,7 +100,10 @@ impl Book {
     /// Takes out what stands in the file under exactly this text, also where the file cannot be read because of it.
     fn take_out(&self, written: &str) -> Result<(), String> {
         let _turn = self.turn.lock();
-        self.check_is_there()?;
+        let is_known = self.broker.get().is_some_and(|broker| broker.count_accounts() > 0);
+        if is_known && let Some(fault) = file_fault(&self.path) {
+            return Err(format!("accounts: {} is {fault}. Put it back", self.path.display()));
+        }
         let accounts = take_out(&self.path, written)?;
         if let Some(broker) = self.broker.get() {
             broker.set_accounts(Self::for_broker(&accounts));
@@ -96,6 +111,21 @@ impl Book {
         Ok(())
     }
 }
+
+/// Why a file of accounts looks like an accident. One that was emptied on purpose has a comment: a file without an octet is
+/// what a full disk or a wrong redirection leaves.
+pub(crate) fn file_fault(file: &Path) -> Option<&'static str> {
+    match file.metadata() {
+        Ok(facts) if facts.is_file() && facts.len() == 0 => Some("empty (0 octets)"),
+        Ok(_) => None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some("missing"),
+        // Whoever reads it says why it cannot be read.
+        Err(_) => None,
+    }
+}
+
+/// Fewer accounts than this may go at once without an order.
+const LEAST_FOR_SHRINKING: usize = 10;
 
 /// Takes out of an accounts file what stands there under exactly this text. An error when nothing does, or when something
 /// else is wrong in the file; what was taken out stays so.

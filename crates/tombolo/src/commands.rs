@@ -104,7 +104,8 @@ enum Command {
     /// Read certificates, authorities, accounts and partners again, without a restart; exit code 1 when something could
     /// not be used and what was there stays.
     Reload {
-        /// Take a certificate that has expired, or does not hold yet, in the place of one that holds.
+        /// Take what looks like a mistake: a certificate that is out of date, for another domain or not for servers in the
+        /// place of a good one, and an accounts file that lost its users.
         #[arg(long)]
         force: bool,
         /// Print JSON.

@@ -129,10 +129,17 @@ impl Files {
                 }
             }
         }
-        match expiry::summary(&expiries, now) {
-            Some((Stage::Ended, note)) => self.health.set(PartState::Degraded, note),
-            Some((_, note)) => self.health.set(PartState::Noted, note),
-            None => self.health.set_up(),
+        let faults: Vec<String> = self.stores().flat_map(CertificateStore::faults).collect();
+        let summary = expiry::summary(&expiries, now);
+        let has_ended = matches!(summary, Some((Stage::Ended, _)));
+        let mut notes: Vec<String> = summary.into_iter().map(|(_, note)| note).collect();
+        if !faults.is_empty() {
+            notes.push(format!("a changed file is not in use: {}", faults.join("; ")));
+        }
+        match notes.is_empty() {
+            true => self.health.set_up(),
+            false if has_ended => self.health.set(PartState::Degraded, notes.join("; ")),
+            false => self.health.set(PartState::Noted, notes.join("; ")),
         };
     }
 
@@ -148,7 +155,7 @@ impl Files {
     }
 
     /// The settings file and what it changes.
-    fn reload_settings(&self, path: &Path, role: Option<Role>, answer: &mut ReloadAnswer) {
+    fn reload_settings(&self, path: &Path, role: Option<Role>, replace: Replace, answer: &mut ReloadAnswer) {
         let new = match load(path, role, self.clock.now().wall) {
             Ok(Checked { settings, .. }) => settings,
             Err(errors) => return answer.errors.push(report(&errors).trim_end().to_owned()),
@@ -174,8 +181,13 @@ impl Files {
             let known = settings.domains.iter().find(|known| known.name == domain.name);
             if let (Some(files), Some(known)) = (&domain.certificate, known)
                 && known.certificate != domain.certificate
-                && let Err(error) =
-                    self.certificates.load(domain.name.as_str(), &files.certificate, &files.key)
+                && let Err(error) = self.certificates.replace(
+                    domain.name.as_str(),
+                    &files.certificate,
+                    &files.key,
+                    replace,
+                    self.clock.now().wall,
+                )
             {
                 answer.errors.push(error.to_string());
                 // The next reload sees the difference again.
@@ -188,12 +200,10 @@ impl Files {
     }
 
     /// The accounts, where there is a built-in home.
-    fn reload_accounts(&self, answer: &mut ReloadAnswer) {
+    fn reload_accounts(&self, is_forced: bool, answer: &mut ReloadAnswer) {
         let (Some(book), Some(broker)) = (&self.book, &self.broker) else { return };
-        if let Err(error) = book.check_is_there() {
-            return answer.errors.push(error);
-        }
-        match book.load() {
+        let loaded = if is_forced { book.load() } else { book.load_checked() };
+        match loaded {
             Ok(accounts) => {
                 answer.taken.push("accounts".to_owned());
                 broker.set_accounts(Book::for_broker(&accounts));
@@ -218,13 +228,13 @@ impl Reloadable for Files {
     fn reload(&self, is_forced: bool) -> ReloadAnswer {
         MANAGER.reloading();
         let mut answer = ReloadAnswer::default();
+        let replace = if is_forced { Replace::ByAny } else { Replace::OnlyByValid };
         // Accounts first: the policy is judged by what they say.
-        self.reload_accounts(&mut answer);
+        self.reload_accounts(is_forced, &mut answer);
         if let Some((path, role)) = &self.source {
-            self.reload_settings(path, *role, &mut answer);
+            self.reload_settings(path, *role, replace, &mut answer);
         }
         let mut count = 0;
-        let replace = if is_forced { Replace::ByAny } else { Replace::OnlyByValid };
         for store in self.stores() {
             let faults = store.reload(replace, self.clock.now().wall);
             count += store.expiries().len() - faults.len();

@@ -22,6 +22,8 @@ use tombolo_net::moment;
 use tombolo_presence::PARTITIONS;
 use tombolo_store::{Declared, Inspection, MemoryStore, RedbOptions, RedbStore, StateStore, StoreError};
 
+use crate::book::file_fault;
+
 /// The file that every start of a gateway leaves beside its store.
 pub const KEY_FILE: &str = "token.key";
 /// Holds the id of the store that belongs to the data directory, in 16 hexadecimal digits.
@@ -85,11 +87,10 @@ pub fn open(
     Ok(Arc::new(store))
 }
 
-/// A missing file of accounts would end everything that its users agreed on: refused while the store knows such users.
+/// A missing or empty file of accounts would end everything that its users agreed on: refused while the store knows such
+/// users.
 pub fn check_accounts(store: &dyn StateStore, file: &Path, homes: &[String]) -> Result<(), String> {
-    if file.exists() {
-        return Ok(());
-    }
+    let Some(fault) = file_fault(file) else { return Ok(()) };
     let mut known = None;
     let mut visit = |_: u16, key: &[u8], _: &[u8]| {
         let user = pair_of_key(key).map(|(user, _)| user);
@@ -99,8 +100,8 @@ pub fn check_accounts(store: &dyn StateStore, file: &Path, homes: &[String]) -> 
     match known {
         None => Ok(()),
         Some(user) => Err(format!(
-            "accounts: {} is missing, but the store holds subscriptions of users of {}. They would all be ended. Put \
-             the file back; or, if those users are really gone, make an empty one",
+            "accounts: {} is {fault}, but the store holds subscriptions of users of {}. They would all be ended. Put \
+             the file back; or, if those users are really gone, make one that holds a comment: # no users",
             file.display(),
             user.domain()
         )),
@@ -383,7 +384,10 @@ mod tests {
         assert!(error.contains("accounts.toml is missing"), "{error}");
         check_accounts(&store, &file, &["other.example".to_owned()]).expect("a front end's users");
         fs::write(&file, "").expect("written");
-        check_accounts(&store, &file, &homes).expect("an empty file is an order");
+        let error = check_accounts(&store, &file, &homes).expect_err("a full disk leaves such a file");
+        assert!(error.contains("accounts.toml is empty (0 octets)"), "{error}");
+        fs::write(&file, "# no users\n").expect("written");
+        check_accounts(&store, &file, &homes).expect("a file with a comment is an order");
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod common;
 
 use std::{fs, process::Command};
 
-use common::{Running, settings, show, text};
+use common::{Running, settings, show, show_other, text};
 
 #[test]
 fn a_reload_by_the_command_line_shows_the_new_certificate_and_a_bad_file_keeps_the_old_one() {
@@ -28,6 +28,62 @@ fn a_reload_by_the_command_line_shows_the_new_certificate_and_a_bad_file_keeps_t
     show(running.folder.path(), "third");
     assert!(running.order(&["reload"]).status.success());
     assert!(![first, second].contains(&running.shown()));
+}
+
+#[test]
+fn a_certificate_for_another_domain_is_refused_and_named_until_it_is_ordered() {
+    let running = Running::start(&[]);
+    let first = running.shown();
+    show_other(running.folder.path(), "other", "other.example");
+    let output = running.order(&["reload"]);
+    let told = text(&output.stderr);
+    assert!(
+        !output.status.success() && told.contains("is for other.example, not for corp.example"),
+        "{told}"
+    );
+    assert!(told.contains("tombolo reload --force"), "{told}");
+    assert_eq!(running.shown(), first);
+    let status = text(&running.order(&["status"]).stdout);
+    assert!(
+        status.contains("a changed file is not in use: ") && status.contains("other.example"),
+        "{status}"
+    );
+    assert!(running.order(&["reload", "--force"]).status.success());
+    assert_ne!(running.shown(), first);
+    assert!(!text(&running.order(&["status"]).stdout).contains("not in use"));
+}
+
+#[test]
+fn an_accounts_file_that_lost_its_users_is_refused_without_an_order() {
+    let running = Running::start(&[]);
+    for n in 0..12 {
+        let user = format!("u{n}@corp.example");
+        assert!(running.order(&["user", "add", &user, "--password", "pw"]).status.success());
+    }
+    let file = running.path("data/accounts.toml");
+    let whole = fs::read_to_string(&file).expect("there");
+    let three = whole.split_inclusive("\n\n").take(3).collect::<String>();
+    for (text_of_file, said) in [
+        ("", "accounts.toml is empty (0 octets), and 12 users are known"),
+        (&*three, "accounts.toml has 3 accounts, and 12 users are known"),
+    ] {
+        fs::write(&file, text_of_file).expect("written");
+        for order in [&["reload"][..], &["user", "add", "new@corp.example", "--password", "pw"]] {
+            let output = running.order(order);
+            let told = text(&output.stderr);
+            assert!(!output.status.success() && told.contains(said) && told.contains("--force"), "{told}");
+        }
+        assert_eq!(fs::read_to_string(&file).expect("there"), text_of_file, "nothing was written");
+    }
+    assert!(running.order(&["reload", "--force"]).status.success());
+    assert!(running.order(&["user", "add", "new@corp.example", "--password", "pw"]).status.success());
+    assert!(running.order(&["reload"]).status.success());
+    // One after the other may go, down to none.
+    for user in ["u0@corp.example", "u10@corp.example", "u11@corp.example", "new@corp.example"] {
+        let output = running.order(&["user", "remove", user]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    assert!(running.order(&["reload"]).status.success());
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl LinkIdentity {
     pub fn read(settings: &LinkSettings) -> io::Result<Self> {
         let certificates = Arc::new(CertificateStore::default());
         certificates
-            .load(OWN, &settings.certificate, &settings.key)
+            .load_as(OWN, &settings.certificate, &settings.key)
             .map_err(|error| io::Error::other(format!("link: {error}")))?;
         let trust = Trust::from_pem_file(&settings.trust)
             .map_err(|error| io::Error::other(format!("link: {error}")))?;

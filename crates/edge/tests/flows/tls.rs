@@ -143,6 +143,29 @@ fn a_certificate_that_proves_neither_name_gives_no_flow() {
 }
 
 #[test]
+fn a_next_hop_that_is_an_address_is_proved_by_exactly_this_address() {
+    run(|world| async move {
+        let a = site(&world, &[A]);
+        let b = site(&world, &["127.0.0.1"]);
+        a.dial(1, Tls, "127.0.0.1", Some(b.at(Tls).port()), "c.example");
+        assert_eq!(proved(&*a.ear.up(0).await), ["127.0.0.1"]);
+        let other = site(&world, &["127.0.0.2"]);
+        let dial = a.dial(2, Tls, "127.0.0.1", Some(other.at(Tls).port()), "c.example");
+        let cause = a.ear.no_flow(dial).await;
+        let expected = "the certificate is for 127.0.0.2, neither for 127.0.0.1 nor for c.example";
+        assert!(cause.ends_with(expected), "{cause}");
+        // DNS leads to the address, but nobody wrote it.
+        let zone = Zone::serve(&world, &[("pool.example", v4("127.0.0.1"))]).await;
+        let plan = Plan { names: vec![A], resolver: Some(zone.resolver.clone()), ..Plan::default() };
+        let a = start(&world, plan);
+        let dial = a.dial(3, Tls, "pool.example", Some(b.at(Tls).port()), "c.example");
+        let cause = a.ear.no_flow(dial).await;
+        let expected = "the certificate is for 127.0.0.1, neither for pool.example nor for c.example";
+        assert!(cause.ends_with(expected), "{cause}");
+    });
+}
+
+#[test]
 fn the_next_hops_own_name_suffices() {
     run(|world| async move {
         let b = site(&world, &["pool.example"]);
