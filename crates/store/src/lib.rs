@@ -165,5 +165,15 @@ pub enum StoreError {
     Closed,
 }
 
+impl StoreError {
+    /// Names the file of an error of the system, unless it is named.
+    pub(crate) fn of_file(self, path: &str) -> Self {
+        match self {
+            Self::Io { cause } if !cause.contains(path) => Self::Io { cause: format!("{path}: {cause}") },
+            other => other,
+        }
+    }
+}
+
 /// The number of the layout of keys and tables in the file.
 pub(crate) const FORMAT: u64 = 2;

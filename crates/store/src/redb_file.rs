@@ -289,7 +289,7 @@ pub(crate) fn open_error(name: &str, error: DatabaseError) -> StoreError {
         DatabaseError::RepairAborted => {
             StoreError::Damaged { cause: "pages were altered since they were written".into() }
         }
-        other => engine_error(other),
+        other => engine_error(other).of_file(name),
     }
 }
 

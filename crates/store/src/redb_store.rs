@@ -427,7 +427,7 @@ impl Engine {
             Ok(()) => *marked = marks,
             Err(_) => *self.database.write() = None,
         }
-        result
+        result.map_err(|error| error.of_file(&self.name))
     }
 
     fn reopen_if_closed(&self) -> Result<(), StoreError> {
@@ -435,7 +435,8 @@ impl Engine {
         if database.is_none() {
             let opened = (self.opener)().map_err(|error| open_error(&self.name, error))?;
             *database = Some(opened.database);
-            tracing::info!(path = %self.name, "the store was opened again after a failed write");
+            // While the disk is full it opens and fails each second; whoever watches the store tells of it once a minute.
+            tracing::debug!(path = %self.name, "the store was opened again after a failed write");
         }
         Ok(())
     }

@@ -186,12 +186,7 @@ fn fitted_connections(settings: &Settings, limit: u64, cores: usize, metrics: &M
     };
     let fitted = descriptors::fit(limit, asked, cores, settings.partners.len());
     if fitted != asked {
-        let Connections { xmpp, sip } = fitted;
-        let note = format!(
-            "the limit of open files is {limit}: at most {xmpp} connections of partners and {sip} of SIP peers are taken, \
-             where the settings allow {} and {}; raise LimitNOFILE or lower limits.connections",
-            asked.xmpp, asked.sip
-        );
+        let note = descriptors::fitted_text(limit, asked, fitted);
         tracing::warn!("{note}");
         metrics.health().part("files").set(PartState::Noted, note);
     }

@@ -63,6 +63,18 @@ pub fn fit(limit: u64, asked: Connections, arbiters: usize, partners: usize) -> 
     Connections { xmpp: part(asked.xmpp), sip: part(asked.sip) }
 }
 
+/// What an operator is told where less was `fitted` than `asked`.
+pub fn fitted_text(limit: u64, asked: Connections, fitted: Connections) -> String {
+    let sides = [("partners", asked.xmpp, fitted.xmpp), ("SIP peers", asked.sip, fitted.sip)];
+    let held = sides.iter().filter(|(_, asked, fitted)| fitted < asked);
+    let held =
+        held.map(|(of, asked, fitted)| format!("{fitted} connections of {of} (the settings allow {asked})"));
+    format!(
+        "the limit of open files is {limit}: at most {} are taken; raise LimitNOFILE or lower limits.connections",
+        held.collect::<Vec<_>>().join(" and ")
+    )
+}
+
 /// Listeners, reactors, signals, the store and administration.
 fn own(arbiters: usize) -> u64 {
     OWN_FIXED + OWN_PER_ARBITER * arbiters as u64
@@ -87,6 +99,18 @@ mod tests {
         let Connections { xmpp, sip } = fit(1024, DEFAULT, 2, 5);
         assert!(xmpp + sip <= 1024 - 128 - 48 && xmpp + sip > 800, "{xmpp} {sip}");
         assert!(sip / xmpp == 2 || sip / xmpp == 1, "in proportion: {xmpp} {sip}");
+    }
+
+    #[test]
+    fn only_a_side_that_is_held_to_less_than_was_asked_is_told_of() {
+        let asked = Connections { xmpp: 0, sip: 20_000 };
+        assert_eq!(
+            fitted_text(20_000, asked, fit(20_000, asked, 2, 5)),
+            "the limit of open files is 20000: at most 17452 connections of SIP peers (the settings allow 20000) are \
+             taken; raise LimitNOFILE or lower limits.connections"
+        );
+        let text = fitted_text(1024, DEFAULT, fit(1024, DEFAULT, 2, 5));
+        assert!(text.contains(" connections of partners (the settings allow 10000) and "), "{text}");
     }
 
     #[test]

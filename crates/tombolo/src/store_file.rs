@@ -79,6 +79,10 @@ pub fn open(
             id_file.display()
         ),
         StoreError::Damaged { cause } => damaged(path, &cause),
+        StoreError::Io { cause } => format!(
+            "store: {cause}. The store is a file that the user of tombolo may read and write, in a directory where that \
+             user may make files"
+        ),
         error => format!("store: {error}"),
     })?;
     if options.expected_id.is_none() {
@@ -388,6 +392,21 @@ mod tests {
         assert!(error.contains("accounts.toml is empty (0 octets)"), "{error}");
         fs::write(&file, "# no users\n").expect("written");
         check_accounts(&store, &file, &homes).expect("a file with a comment is an order");
+    }
+
+    #[test]
+    fn a_directory_in_the_place_of_the_store_is_refused_with_its_path_and_the_remedy() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state.redb");
+        fs::create_dir(&path).expect("made");
+        fs::write(path.join("file"), "x").expect("written");
+        let settings = StoreSettings::File(path.clone());
+        let error = open(Some(&settings), folder.path(), false, false, RedbOptions::default()).map(|_| ());
+        let error = error.expect_err("refused");
+        assert!(
+            error.contains(&path.display().to_string()) && error.contains("may read and write"),
+            "{error}"
+        );
     }
 
     #[test]
