@@ -15,6 +15,8 @@ use crate::session::ShardIndex;
 pub struct PartnerPairs {
     /// By domain and shard; none that is zero.
     pairs: HashMap<Box<str>, HashMap<ShardIndex, u32>>,
+    /// Sums by the partner's entry, which may have any number of domains; `None` when they are to be made anew.
+    of_entry: Option<HashMap<Box<str>, u64>>,
     /// Names of the entries that are full.
     full: HashSet<Box<str>>,
 }
@@ -32,21 +34,25 @@ impl PartnerPairs {
         tell: impl FnOnce(Box<str>, bool),
     ) {
         let policy = policy.load();
-        let partner = policy.partner(&domain);
+        let mut of_entry = self.of_entry.take().unwrap_or_else(|| sums(&self.pairs, &policy));
         let of_domain = self.pairs.entry(domain.clone()).or_default();
-        match pairs {
-            0 => _ = of_domain.remove(&shard),
-            _ => _ = of_domain.insert(shard, pairs),
-        }
+        let before = match pairs {
+            0 => of_domain.remove(&shard),
+            _ => of_domain.insert(shard, pairs),
+        };
         if of_domain.is_empty() {
             self.pairs.remove(&domain);
         }
-        let Some(partner) = partner else { return };
+        let entry = policy.entry_of(&domain);
+        let sum = of_entry.entry(entry.into()).or_default();
+        *sum = (*sum + u64::from(pairs)).saturating_sub(before.unwrap_or(0).into());
+        let sum = *sum;
+        if sum == 0 {
+            of_entry.remove(entry);
+        }
+        self.of_entry = Some(of_entry);
+        let Some(partner) = policy.partner(&domain) else { return };
         let name = partner.domain.as_str();
-        let is_its = |domain: &str| policy.partner(domain).is_some_and(|of| of.domain == partner.domain);
-        let of_partner = self.pairs.iter().filter(|(domain, _)| is_its(domain));
-        let sum: u64 =
-            of_partner.flat_map(|(_, shards)| shards.values()).map(|pairs| u64::from(*pairs)).sum();
         let is_full = sum >= u64::from(partner.limits.subscriptions);
         let has_changed = match is_full {
             true => self.full.insert(name.into()),
@@ -59,6 +65,7 @@ impl PartnerPairs {
 
     /// A shard is loaded anew and will say what it has. The names of the entries that are full.
     pub fn forget_shard(&mut self, shard: ShardIndex) -> Vec<Box<str>> {
+        self.of_entry = None;
         self.pairs.retain(|_, shards| {
             shards.remove(&shard);
             !shards.is_empty()
@@ -75,8 +82,18 @@ impl PartnerPairs {
     /// Nothing is noted meanwhile, which they would forget again.
     pub fn forget_full(&mut self, replace: impl FnOnce()) {
         self.full.clear();
+        self.of_entry = None;
         replace();
     }
+}
+
+fn sums(pairs: &HashMap<Box<str>, HashMap<ShardIndex, u32>>, policy: &Table) -> HashMap<Box<str>, u64> {
+    let mut sums: HashMap<Box<str>, u64> = HashMap::new();
+    for (domain, shards) in pairs {
+        let of_domain: u64 = shards.values().map(|pairs| u64::from(*pairs)).sum();
+        *sums.entry(policy.entry_of(domain).into()).or_default() += of_domain;
+    }
+    sums
 }
 
 #[cfg(test)]
@@ -118,10 +135,16 @@ mod tests {
         assert_eq!(note(0, "q.example", 2), None, "said once");
         assert_eq!(note(1, "p.example", 0), full(false));
         assert_eq!(note(1, "unknown.example", 100), None);
+        assert!(pairs.forget_shard(0).is_empty());
+        let mut told = None;
+        pairs.note(1, "q.example".into(), 9, &policy, |_, is_full| told = Some(is_full));
+        assert_eq!(told, None, "what the shard had counts no more");
         // A lower limit counts from the first word after it.
         pairs.forget_full(|| policy.store(table(7).into()));
         let mut told = None;
-        pairs.note(0, "p.example".into(), 5, &policy, |_, is_full| told = Some(is_full));
+        pairs.note(1, "q.example".into(), 3, &policy, |_, is_full| told = Some(is_full));
+        assert_eq!(told, None);
+        pairs.note(0, "p.example".into(), 4, &policy, |_, is_full| told = Some(is_full));
         assert_eq!(told, Some(true));
     }
 

@@ -53,6 +53,16 @@ pub enum LaneKey {
 }
 
 impl LaneKey {
+    /// The session between the domains of a user and a contact. A message needs no more than this: a lane that is kept for
+    /// each domain that a partner writes from would have no bound.
+    pub(super) fn of_session(user: &Address, contact: &Address) -> Option<Self> {
+        Some(Self::Session {
+            local: Domain::from_prepared(user.domain())?,
+            remote: Domain::from_prepared(contact.domain())?,
+            number: 0,
+        })
+    }
+
     /// The partner's domain of a session.
     pub(super) fn remote(&self) -> Option<&Domain> {
         match self {

@@ -457,10 +457,9 @@ impl Owner {
         if is_local {
             return self.pass_local(request, &incoming, &user, &contact, now);
         }
-        let Some(lane) = self.lane_to(&user, &contact) else {
+        let Some(lane) = LaneKey::of_session(&user, &contact) else {
             return self.answer(&request, Reply::status(400), "the addresses cannot be a pair");
         };
-        let lane = self.lanes.lane(lane).key.clone();
         let partner = self.policy.partner(contact.domain());
         let is_chat = partner.is_some_and(|partner| partner.message_type == MessageType::Chat);
         // D-24: a front end wants its answer with the write.
@@ -597,8 +596,7 @@ impl Owner {
         }
         if !sent.is_written {
             let (user, contact) = (sent.user.clone(), sent.contact.clone());
-            if let Some(lane) = self.lane_to(&user, &contact) {
-                let lane = self.lanes.lane(lane).key.clone();
+            if let Some(lane) = LaneKey::of_session(&user, &contact) {
                 self.out.push_back(Output::Withdraw { lane, message });
             }
             return self.refuse_message(

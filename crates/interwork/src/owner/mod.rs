@@ -13,7 +13,7 @@ use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
 use tombolo_fanout::{LaneId, Shard, ViewId, WatchId};
 use tombolo_policy::Table;
-use tombolo_presence::{Address, Domain, LifetimeClock, Now, PresenceState};
+use tombolo_presence::{Address, LifetimeClock, Now, PresenceState};
 use tombolo_wheel::{TimerId, Wheel};
 use tombolo_xmpp::stream::ReceivedStanza;
 
@@ -536,12 +536,7 @@ impl Owner {
     }
 
     fn lane_to(&mut self, user: &Address, contact: &Address) -> Option<LaneId> {
-        let key = LaneKey::Session {
-            local: Domain::from_prepared(user.domain())?,
-            remote: Domain::from_prepared(contact.domain())?,
-            number: 0,
-        };
-        Some(self.lanes.find_or_add(&key, &mut self.shard))
+        Some(self.lanes.find_or_add(&LaneKey::of_session(user, contact)?, &mut self.shard))
     }
 
     fn peer_lane(&mut self, peer: &PeerKey) -> LaneId {

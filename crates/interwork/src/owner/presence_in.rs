@@ -11,7 +11,7 @@ use tombolo_xmpp::{
 };
 
 use super::{
-    Owner, Timer,
+    LaneKey, Owner, Timer,
     budgets::MESSAGE_OCTETS,
     output::{Output, OwnerEvent},
     pairs::{PairId, mark},
@@ -328,8 +328,7 @@ impl Owner {
 
     /// Sends a stanza for which nobody waits, in the order of the session's messages.
     pub(super) fn say(&mut self, user: &Address, contact: &Address, bytes: Vec<u8>) {
-        let Some(lane) = self.lane_to(user, contact) else { return };
-        let lane = self.lanes.lane(lane).key.clone();
+        let Some(lane) = LaneKey::of_session(user, contact) else { return };
         if self.is_too_large(&lane, bytes.len()) {
             return;
         }

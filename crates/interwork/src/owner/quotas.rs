@@ -13,6 +13,9 @@ use super::{Output, Owner};
 #[derive(Debug, Default)]
 pub struct Quotas {
     pairs: HashMap<Box<str>, u32, RandomState>,
+    /// The same by the partner's entry: below a wildcard a partner has as many domains as it likes, so that they are not to
+    /// be gone through for each new pair.
+    of_entry: HashMap<Box<str>, u32, RandomState>,
     /// Domains whose number changed in this turn.
     changed: HashSet<Box<str>, RandomState>,
     /// Partners that have as many as they may, in all shards together; by their entries' names.
@@ -28,23 +31,22 @@ impl Owner {
     }
 
     fn count_pairs_with(&self, partner: &Partner) -> u32 {
-        if partner.further_domains.is_empty() {
-            return self.quotas.pairs.get(partner.domain.as_str()).copied().unwrap_or(0);
-        }
-        let is_its = |domain: &str| self.policy.partner(domain).is_some_and(|of| of.domain == partner.domain);
-        self.quotas.pairs.iter().filter(|(domain, _)| is_its(domain)).map(|(_, pairs)| pairs).sum()
+        self.quotas.of_entry.get(partner.domain.as_str()).copied().unwrap_or(0)
     }
 
     /// A pair came or went.
     pub(super) fn count_pair(&mut self, contact: &Address, is_new: bool) {
         let domain = contact.domain();
-        let pairs = match self.quotas.pairs.get_mut(domain) {
-            Some(pairs) => pairs,
-            None => self.quotas.pairs.entry(domain.into()).or_default(),
-        };
-        *pairs = if is_new { *pairs + 1 } else { pairs.saturating_sub(1) };
-        if *pairs == 0 {
-            self.quotas.pairs.remove(domain);
+        let entry = self.policy.entry_of(domain);
+        for (counts, key) in [(&mut self.quotas.pairs, domain), (&mut self.quotas.of_entry, entry)] {
+            let count = match counts.get_mut(key) {
+                Some(count) => count,
+                None => counts.entry(key.into()).or_default(),
+            };
+            *count = if is_new { *count + 1 } else { count.saturating_sub(1) };
+            if *count == 0 {
+                counts.remove(key);
+            }
         }
         if !self.quotas.changed.contains(domain) {
             self.quotas.changed.insert(domain.into());
@@ -63,6 +65,11 @@ impl Owner {
     /// Under another policy other limits hold: they are found out anew.
     pub(super) fn forget_quotas(&mut self) {
         self.quotas.full.clear();
+        self.quotas.of_entry.clear();
+        for (domain, pairs) in &self.quotas.pairs {
+            let entry = self.policy.entry_of(domain);
+            *self.quotas.of_entry.entry(entry.into()).or_default() += pairs;
+        }
         self.quotas.changed.extend(self.quotas.pairs.keys().cloned());
     }
 
