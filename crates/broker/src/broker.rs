@@ -212,8 +212,8 @@ impl Broker {
         }
         let knows_all_grants = meta.is_complete && damaged.is_empty();
         if !knows_all_grants {
-            let note = "the store is new or has lost rows and may lack grants, so probes without one stay unanswered; when \
-                        nothing more is to be put back or imported: tombolo store complete";
+            let note = "the store is new or has lost rows and may lack subscriptions: probes of contacts without one get no \
+                        answer. When nothing is left to restore or import, run: tombolo store complete";
             tracing::warn!("{note}");
             directory.metrics.health().part("grants").set(PartState::Noted, note);
         }

@@ -297,7 +297,7 @@ impl Session {
         self.markers = Some(markers);
         // A stream alone proves little: the partner's way to us, or ours behind the handshake, may be dead.
         if self.answers != Answers::Yes {
-            self.find();
+            self.mark_reachable();
         }
         self.resume(now);
     }
@@ -365,7 +365,7 @@ impl Session {
         // A partner that ends a stream in order is there, even if it did not take everything; and the end of a link of ours
         // says nothing of it.
         if !is_in_order && (is_given_up || !is_certain) && !is_link {
-            self.lose(end.condition());
+            self.mark_unreachable(end.condition());
         }
         self.is_doubted = !is_in_order && !is_ours && self.standing.has_pairs;
         let is_fault = !(is_steady || is_ours || is_link);
@@ -402,13 +402,13 @@ impl Session {
         }
     }
 
-    fn find(&mut self) {
+    fn mark_reachable(&mut self) {
         if std::mem::take(&mut self.is_lost) {
             self.out.push_back(SessionOutput::Reachable { is_reachable: true, condition: "" });
         }
     }
 
-    fn lose(&mut self, condition: &'static str) {
+    fn mark_unreachable(&mut self, condition: &'static str) {
         self.condition = condition;
         if !std::mem::replace(&mut self.is_lost, true) {
             self.out.push_back(SessionOutput::Reachable { is_reachable: false, condition });
@@ -435,7 +435,7 @@ impl Session {
         self.dial = Dial::Waiting { until: now + wait };
         self.is_doubted = false;
         self.bounce_mail(condition);
-        self.lose(condition);
+        self.mark_unreachable(condition);
     }
 
     /// The partner answered a ping.
@@ -445,7 +445,7 @@ impl Session {
             self.answers = Answers::Yes;
             stream.confirm(confirmed.up_to);
             stream.flight.handle_pong(confirmed.mark, confirmed.took);
-            self.find();
+            self.mark_reachable();
             self.resume(now);
         }
     }
@@ -460,6 +460,13 @@ impl Session {
     /// under way may hang on what the partner was before, so another one runs beside it; and a stream that is up may be
     /// dead for the same reason, so it is asked.
     pub fn handle_retry(&mut self, now: Instant) {
+        if self.is_lost {
+            // It may be another server than before, which answers no pings; that it speaks to us says as much.
+            self.answers = Answers::Unknown;
+            if self.stream.is_some() {
+                self.mark_reachable();
+            }
+        }
         match &mut self.dial {
             Dial::Waiting { .. } => self.start_dial(now),
             Dial::Running(running) if running.count == 1 => {
@@ -607,7 +614,8 @@ impl Session {
             // What waits goes by the next one.
             return;
         }
-        stream.flight.wake(now);
+        let is_asking = self.markers.as_ref().is_some_and(Markers::is_asking);
+        stream.flight.note_idle(is_asking, now);
         // Messages and presence go by turns where both wait.
         let kept = match (self.wanting.is_empty(), self.mail_went_last) {
             (true, _) => 0,
@@ -706,9 +714,9 @@ pub(crate) fn number_of_pong(id: &str) -> Option<u64> {
     u64::from_str_radix(id.strip_prefix(PING_ID)?, 16).ok()
 }
 
-/// How often it is looked whether a partner that we refuse is one again.
+/// How often it is checked whether policy allows a refused partner again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// So old is a dial when another one begins beside it, as the partner came by itself.
+/// The age at which a pending dial gets a second one in parallel, after the partner has connected to us.
 const BESIDE_AFTER: Duration = Duration::from_secs(2);
 /// What the ids of our pings begin with.
 const PING_ID: &str = "tombolo-ping-";

@@ -350,9 +350,15 @@ impl Negotiation {
                 accept_tls(socket, server_config_for(&self.shared.certificates, &choice), limit).await
             }
         };
+        let is_starttls = matches!(&self.machine, S2sStream::Outbound(stream) if stream.is_starting_tls());
         let (socket, facts) = outcome.map_err(|error| match error.is_about_certificate() {
             true => certificate_refused(&error),
-            false => error.into(),
+            false => {
+                let is_refusal = is_starttls && error.is_about_protocol();
+                let failed = NotOpened::from(error);
+                let step = is_refusal.then(|| Box::new(tls_failed(&failed.end)));
+                NotOpened { failed_step: step, ..failed }
+            }
         })?;
         let now = self.shared.clock.now();
         let role = if is_ours { Role::Server } else { Role::Client };
@@ -382,8 +388,11 @@ fn failed_step(stream: &OutboundStream, end: &StreamEnd) -> Option<FailedStep> {
         };
         return Some(FailedStep { step: Step::External, cause });
     }
-    let cause = || format!("the partner offers TLS and it failed ({end})");
-    stream.has_starttls_failed().then(|| FailedStep { step: Step::StartTls, cause: cause() })
+    stream.has_refused_tls().then(|| tls_failed(end))
+}
+
+fn tls_failed(end: &StreamEnd) -> FailedStep {
+    FailedStep { step: Step::StartTls, cause: format!("the partner offers TLS and it failed ({end})") }
 }
 
 /// How far a negotiation came.

@@ -198,7 +198,7 @@ fn where_our_certificate_is_refused_in_the_handshake_the_next_streams_show_none_
 fn xs_tls_01_where_tls_is_offered_and_fails_only_an_insecure_entry_leads_to_the_clear() {
     run(|world| async move {
         let refusal = "<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>";
-        let broken = "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>this is no TLS";
+        let broken = "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>|this is no TLS";
         for to_starttls in [refusal, broken] {
             let server = Strict { to_starttls: Some(to_starttls), ..strict(&world) };
             let (a, asked) = joined(&world, server.clone(), &[PlainDialback]).await;
@@ -211,6 +211,24 @@ fn xs_tls_01_where_tls_is_offered_and_fails_only_an_insecure_entry_leads_to_the_
             let (a, asked) = joined(&world, server, &[SaslExternal, TlsDialback]).await;
             a.ear.no_stream(a.dial(B)).await;
             assert_eq!(taken(&asked), ["connection", "starttls"], "nothing goes in the clear");
+        }
+    });
+}
+
+#[test]
+fn xs_tls_01_a_partner_that_goes_away_while_tls_begins_has_not_refused_it() {
+    run(|world| async move {
+        let answers = [
+            "",
+            "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>",
+            "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>in the clear",
+            "<stream:error><system-shutdown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>",
+        ];
+        for to_starttls in answers {
+            let server = Strict { to_starttls: Some(to_starttls), ..strict(&world) };
+            let (a, asked) = joined(&world, server, &[PlainDialback]).await;
+            a.ear.no_stream(a.dial(B)).await;
+            assert_eq!(taken(&asked), ["connection", "starttls"], "{to_starttls}: nothing goes in the clear");
         }
     });
 }

@@ -86,6 +86,12 @@ impl TlsError {
     pub fn is_about_certificate(&self) -> bool {
         matches!(self, Self::Handshake(error) if is_about_certificate(error))
     }
+
+    /// True when the peer spoke, and what it said was no TLS, or TLS that cannot be: not when it was silent or went away.
+    pub fn is_about_protocol(&self) -> bool {
+        let Self::Handshake(error) = self else { return false };
+        error.get_ref().is_some_and(|inner| inner.downcast_ref::<rustls::Error>().is_some())
+    }
 }
 
 /// True when an error of a connection is the peer's refusal of the certificate that we showed (RFC 8446 §6.2). A client

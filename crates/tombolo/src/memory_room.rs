@@ -69,7 +69,7 @@ mod tests {
     /// Octets that everything takes when it is full.
     fn sum(room: &MemoryRoom) -> u64 {
         let MemoryRoom { budgets, inboxes, waiting_rows, .. } = room;
-        let budgets = budgets.messages / 5 * 8 + budgets.states + budgets.outgoing;
+        let budgets = budgets.messages / 4 * 7 + budgets.states + budgets.outgoing;
         (budgets + inboxes.min(&(32 << 20)) + 2 * waiting_rows) as u64
     }
 

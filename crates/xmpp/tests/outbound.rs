@@ -274,19 +274,24 @@ fn xs_tls_01_starttls_is_skipped_only_where_the_terms_allow_dialback_without_it(
 }
 
 #[test]
-fn a_stream_says_that_starttls_failed_from_its_request_until_tls_is_up() {
+fn a_stream_says_whether_the_peer_refused_tls_and_while_its_handshake_runs() {
     let mut side = stream(PLAIN, &[]);
-    assert!(!side.as_outbound().has_starttls_failed());
     side.hear(&(response(PEER, US, "1") + FEATURES_TLS));
+    assert!(!side.as_outbound().has_refused_tls() && !side.as_outbound().is_starting_tls());
     side.hear("<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>");
     assert_eq!(fault(&side), &StreamFault::TlsRefused);
-    assert!(side.as_outbound().has_starttls_failed());
+    assert!(side.as_outbound().has_refused_tls());
+    // A peer that goes away in between has refused nothing.
+    let mut side = stream(PLAIN, &[]);
+    side.hear(&(response(PEER, US, "1") + FEATURES_TLS));
+    side.hear("<stream:error><system-shutdown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>");
+    assert!(!side.as_outbound().has_refused_tls());
     let mut side = stream(PLAIN, &[]);
     side.hear(&(response(PEER, US, "1") + FEATURES_TLS));
     side.hear(PROCEED);
-    assert!(side.as_outbound().has_starttls_failed(), "the handshake");
+    assert!(side.as_outbound().is_starting_tls());
     side.start_tls();
-    assert!(!side.as_outbound().has_starttls_failed());
+    assert!(!side.as_outbound().is_starting_tls() && !side.as_outbound().has_refused_tls());
 }
 
 #[test]

@@ -33,13 +33,13 @@ pub(super) struct Flight {
     handed: u64,
     marked: u64,
     read: u64,
-    /// Octets before the last rest.
-    woken: u64,
+    /// Octets before the stream was last idle.
+    handed_before_idle: u64,
     handed_at: Instant,
     /// Somebody had to wait since the window was last changed.
     is_short: bool,
     /// How long the pong of a marker takes when hardly anything is on its way.
-    way: Duration,
+    base_delay: Option<Duration>,
     has_pongs: bool,
 }
 
@@ -50,19 +50,21 @@ impl Flight {
             handed: 0,
             marked: 0,
             read: 0,
-            woken: 0,
+            handed_before_idle: 0,
             handed_at: now,
             is_short: false,
-            way: Duration::ZERO,
+            base_delay: None,
             has_pongs: false,
         }
     }
 
-    /// Something may be about to be handed over: after a rest, little is known of the partner.
-    pub(super) fn wake(&mut self, now: Instant) {
-        if now.duration_since(self.handed_at) > REST {
+    /// Something may be about to be handed over: after an idle time, little is known of the partner.
+    ///
+    /// `is_asking`: a marker is open, so the partner still reads what it was handed.
+    pub(super) fn note_idle(&mut self, is_asking: bool, now: Instant) {
+        if !is_asking && now.duration_since(self.handed_at) > IDLE {
             self.window = self.window.min(FIRST_WINDOW);
-            self.woken = self.handed;
+            self.handed_before_idle = self.handed;
         }
     }
 
@@ -106,8 +108,9 @@ impl Flight {
     /// The octets that were handed over last are those of a marker.
     pub(super) fn mark(&mut self) -> Mark {
         self.marked = self.handed;
-        // What was said before a rest may have been read long ago: the pong tells nothing of how fast.
-        let on_way = self.on_way().min(usize::try_from(self.handed - self.woken).unwrap_or(usize::MAX));
+        // What was said before an idle time may have been read long ago: the pong tells nothing of how fast.
+        let on_way =
+            self.on_way().min(usize::try_from(self.handed - self.handed_before_idle).unwrap_or(usize::MAX));
         Mark { up_to: self.handed, on_way }
     }
 
@@ -115,11 +118,14 @@ impl Flight {
     pub(super) fn handle_pong(&mut self, mark: Mark, took: Duration) {
         self.read = mark.up_to.max(self.read);
         if mark.on_way <= LEAST_WINDOW {
-            self.way = took;
+            // One late pong is soon forgotten: its delay may have been the partner's, or ours.
+            let before = self.base_delay.get_or_insert(took);
+            *before = took.min(*before + (took.saturating_sub(*before)) / 8);
         }
+        let base_delay = self.base_delay.unwrap_or_default();
         let is_first = !std::mem::replace(&mut self.has_pongs, true);
         // What was on its way was read in the time that the pong took: so much is read in time.
-        let in_time = self.way + TARGET;
+        let in_time = base_delay + TARGET;
         let speed = in_time.as_secs_f64() / took.as_secs_f64().max(LEAST_TOOK);
         let half = self.window / 2;
         let is_telling = mark.on_way >= half;
@@ -146,7 +152,7 @@ const FIRST_WINDOW: usize = 32 << 10;
 const LEAST_WINDOW: usize = 4 << 10;
 /// More than the buffers of a connection hold.
 const MOST_WINDOW: usize = 16 << 20;
-/// After so long without a word the window is as for a partner about whom nothing is known.
-const REST: Duration = Duration::from_secs(2);
+/// After so long without anything to say, the window is as for a partner about whom nothing is known.
+const IDLE: Duration = Duration::from_secs(2);
 /// Seconds: pongs are not told apart below it.
 const LEAST_TOOK: f64 = 1e-6;

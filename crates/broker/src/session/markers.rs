@@ -152,6 +152,11 @@ impl Markers {
         Some(Confirmed { up_to: marker.behind, mark: marker.mark, took })
     }
 
+    /// True while a pong is awaited.
+    pub(super) fn is_asking(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// True when the partner answered a ping of this very stream.
     pub(super) fn is_proved(&self) -> bool {
         self.heard_at.is_some()
@@ -210,7 +215,7 @@ impl Markers {
 
 /// Unanswered markers of a stream. What is written behind the last of them waits for a pong before it gets its own.
 const MAX_OPEN: usize = 4;
-/// So long what is said waits for a pong of a partner of whom nobody knows whether it sends any.
+/// How long to wait for a partner's first pong before assuming that it sends none.
 const FIRST_WITHIN: Duration = Duration::from_secs(2);
 /// A timer that fires so late tells of ourselves, not of the partner.
 const NOT_RUNNING: Duration = Duration::from_secs(5);

@@ -40,7 +40,7 @@ use crate::{
 #[derive(Default)]
 struct Shared {
     link: Mutex<Link>,
-    /// Whoever says what a stream reported, and to whom, holds this before [`Shared::link`].
+    /// Lock order: this before [`Shared::link`]. Held while a report is journalled.
     streams: Mutex<Streams>,
     /// The gateway of the link has given its table.
     has_table: AtomicBool,
@@ -233,6 +233,13 @@ async fn await_gateways(
     policy: &ArcSwap<Table>,
     standing: &LinkStanding,
 ) {
+    // After a panic the link may seem to be up still.
+    {
+        let mut link = shared.link.lock();
+        if let Link::Up(journal) = &*link {
+            *link = Link::Broken(journal.clone());
+        }
+    }
     let (mut session, mut next) = (None, None);
     while let Some(arrival) = shared.next_arrival(&mut next, arrived, xmpp, standing).await {
         let is_resumed =
@@ -420,8 +427,8 @@ impl Shared {
         is_resumed
     }
 
-    /// A new link: nobody is left who knows what our streams of the old one are for, so they are closed. Streams of partners
-    /// go on, and the new gateway is told of them: nobody has read what stands in them.
+    /// A new gateway: closes the outgoing streams, which it did not ask for, and hands over the incoming ones, with what
+    /// nobody has read from them yet.
     fn begin(&self, xmpp: &XmppEdge) {
         xmpp.let_in(false);
         self.has_table.store(false, Ordering::Release);

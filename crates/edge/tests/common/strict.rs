@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+};
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tombolo_net::AnyStream;
 
@@ -59,8 +62,15 @@ impl Strict {
                 }
                 "<starttls" => {
                     asked.lock().push("starttls");
-                    if let Some(refusal) = self.to_starttls {
-                        return stream.say(refusal).await;
+                    if let Some(answer) = self.to_starttls {
+                        // What is behind a `<proceed/>` comes in the place of TLS, once we have begun with that.
+                        let (first, rest) = answer.split_once("|").unwrap_or((answer, ""));
+                        stream.say(first).await;
+                        if first.starts_with("<proceed") {
+                            let _ = stream.socket.read_u8().await;
+                            stream.say(rest).await;
+                        }
+                        return;
                     }
                     stream.say("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>").await;
                     let AnyStream::Plain(socket) = stream.socket else { return };

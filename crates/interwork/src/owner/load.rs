@@ -108,7 +108,8 @@ impl Owner {
         };
         let stored = volatile.map_or(row.expires_at, |volatile| volatile.expires_at);
         let expires_at = match self.may_be_alive(stored, longest, now) {
-            true => stored.max(self.time(now) + LEFT_OVER),
+            true if stored <= self.time(now) => self.time(now) + LEFT_OVER,
+            true => stored,
             false => stored,
         };
         let lane = self.peer_lane(&row.peer);
@@ -321,7 +322,7 @@ impl Owner {
     }
 }
 
-/// Seconds that a dialog has at least after a restart.
+/// Seconds that a dialog has after a restart that seems to have run out meanwhile.
 const LEFT_OVER: u64 = 60;
 
 fn is_dialog(table: u8) -> bool {

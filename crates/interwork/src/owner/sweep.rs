@@ -84,8 +84,8 @@ impl Owner {
 
     /// Looks at some dialogs with a front end, unless all are being looked at anyway.
     fn sample(&mut self, lane: LaneId, peer: &PeerKey, now: Now) {
+        self.sweeps.sampled.insert(lane, Sampled { at: now.instant, is_due: false });
         if !self.sweeps.running.contains_key(&lane) && !self.lanes.lane(lane).is_doubtful() {
-            self.sweeps.sampled.insert(lane, Sampled { at: now.instant, is_due: false });
             self.sweep(lane, peer, Some(SAMPLES), now);
         }
     }

@@ -84,6 +84,7 @@ pub struct OutboundStream {
     waiting_questions: Vec<KeyQuestion>,
     /// `<auth/>` was sent, and the dialled pair is not proved.
     is_external_open: bool,
+    is_tls_refused: bool,
     /// What the peer said when it refused SASL.
     sasl_failure: Option<SaslFailure>,
 }
@@ -155,6 +156,7 @@ impl OutboundStream {
             waiting_pairs: Vec::new(),
             waiting_questions: Vec::new(),
             is_external_open: false,
+            is_tls_refused: false,
             sasl_failure: None,
         }
     }
@@ -312,10 +314,14 @@ impl OutboundStream {
         self.sasl_failure.as_ref()
     }
 
-    /// True when STARTTLS was asked for and TLS is not up: the peer refused, or the handshake did not succeed.
-    pub fn has_starttls_failed(&self) -> bool {
-        self.dial.tls == TlsStart::StartTls
-            && matches!(self.state, State::AwaitProceed { .. } | State::AwaitTls { .. })
+    /// True while the TLS handshake of STARTTLS runs.
+    pub fn is_starting_tls(&self) -> bool {
+        self.dial.tls == TlsStart::StartTls && matches!(self.state, State::AwaitTls { .. })
+    }
+
+    /// True when the peer offered STARTTLS and answered it with a failure.
+    pub fn has_refused_tls(&self) -> bool {
+        self.is_tls_refused
     }
 
     /// True when our key was shown, so that dialback has to prove the dialled pair.
@@ -428,7 +434,10 @@ impl OutboundStream {
                 self.handle_features(Features::read(&mut reader), now, policy)
             }
             (State::AwaitProceed { .. }, ns::TLS, "proceed") => self.handle_proceed(),
-            (State::AwaitProceed { .. }, ns::TLS, "failure") => Err(StreamFault::TlsRefused),
+            (State::AwaitProceed { .. }, ns::TLS, "failure") => {
+                self.is_tls_refused = true;
+                Err(StreamFault::TlsRefused)
+            }
             (State::AwaitSasl { .. }, ns::SASL, "success") => self.handle_success(),
             (State::AwaitSasl { .. }, ns::SASL, "challenge") => {
                 write_response(&mut self.wire.output, self.dial.pair.local.as_str());

@@ -420,3 +420,21 @@ fn a_lost_partner_whose_streams_come_up_and_carry_nothing_is_not_back_until_it_a
     answer(&mut session, now);
     assert_eq!(outputs(&mut session), [SessionOutput::Reachable { is_reachable: true, condition: "" }]);
 }
+
+#[test]
+fn a_lost_partner_that_comes_by_itself_is_back_with_the_next_stream_though_it_answers_no_pings_any_more() {
+    let (begun, mut written) = (start(), 0);
+    let mut session = pinging(begun);
+    say(&mut session, &mut written, begun);
+    answer(&mut session, begun);
+    let now = begun + MINUTE;
+    session.handle_stream_down(STREAM, &broken(), 0, now);
+    session.handle_dial_failed(&broken(), now);
+    assert!(is_down(&outputs(&mut session)));
+    session.handle_retry(now);
+    session.handle_stream_up(StreamId(2), 65_536, now);
+    let back = SessionOutput::Reachable { is_reachable: true, condition: "" };
+    assert!(outputs(&mut session).contains(&back));
+    let said = run(&mut session, now, 600 * SECOND);
+    assert!(!said.iter().any(|(_, output)| matches!(output, SessionOutput::GiveUp(_))), "{said:?}");
+}

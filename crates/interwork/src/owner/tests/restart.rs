@@ -316,7 +316,7 @@ fn no_step_of_the_wall_clock_while_the_machine_is_up_ends_or_doubles_a_dialog() 
 
 #[test]
 fn after_a_restart_a_watcher_is_told_no_longer_life_of_its_dialog_than_was_granted() {
-    for (refreshed, down, left) in [(false, 5, 595), (true, 5, 595), (false, 570, 60), (false, 900, 60)] {
+    for (refreshed, down, left) in [(false, 5, 595), (true, 5, 595), (false, 570, 30), (false, 900, 60)] {
         let mut stage = Stage::new();
         let peer = phone_of(ROMEO, "a");
         stage.subscribe(&peer, ROMEO, JULIET, "w", "Expires: 600\r\n");
