@@ -132,8 +132,10 @@ impl Flight {
         let fair = (mark.on_way.max(half) as f64 * speed) as usize;
         if is_first {
             self.window = fair.clamp(LEAST_WINDOW, FIRST_WINDOW);
-        } else if is_telling && self.is_short {
-            self.window = fair.clamp(LEAST_WINDOW, MOST_WINDOW.min(2 * self.window));
+        } else if is_telling && (self.is_short || self.window < FREE_WINDOW) {
+            // Without anybody waiting, a larger window means fewer markers.
+            let most = if self.is_short { MOST_WINDOW } else { FREE_WINDOW };
+            self.window = fair.clamp(LEAST_WINDOW, most.min(2 * self.window));
         } else if is_telling || took > in_time {
             self.window = fair.clamp(LEAST_WINDOW, self.window);
         } else {
@@ -150,6 +152,8 @@ const UNPROVED_WINDOW: usize = 8 << 10;
 /// What a partner that sends pongs, and about whom nothing else is known, is handed: about a second for the slowest default limit of a server.
 const FIRST_WINDOW: usize = 32 << 10;
 const LEAST_WINDOW: usize = 4 << 10;
+/// What a window grows to by itself while pongs come early.
+const FREE_WINDOW: usize = 2 << 20;
 /// More than the buffers of a connection hold.
 const MOST_WINDOW: usize = 16 << 20;
 /// After so long without anything to say, the window is as for a partner about whom nothing is known.
